@@ -1,7 +1,7 @@
 """The 72 keypoints: which index is what, and how other trackers' landmarks become them.
 
-Left and right are those of the image. Source of the layout: Face2Face^rho, Sec. 3.1 (72 of the 106-point layout) and the
-landmark files published with it; the order is that in which its landmark images are drawn.
+Left and right are those of the image. Source of the layout: Face2Face^rho, Sec. 3.1 (72 of the 106-point layout) and
+the landmark files published with it; the order is that in which its landmark images are drawn.
 """
 
 from typing import Any
@@ -99,11 +99,11 @@ _MESH_LEFT: dict[int, dict[int, float]] = {
 
 # Mirror partners of the mesh points used above; those not named lie on the midline.
 _MESH_MIRROR = {
-    127: 356, 139: 368, 227: 447, 234: 454, 93: 323, 137: 366, 58: 288, 177: 401, 172: 397, 215: 435, 135: 364, 136: 365,
-    149: 378, 150: 379, 148: 377, 176: 400, 63: 293, 70: 300, 105: 334, 66: 296, 107: 336, 240: 460, 97: 326, 99: 328,
-    33: 263, 160: 387, 161: 388, 159: 386, 157: 384, 158: 385, 133: 362, 155: 382, 173: 398, 153: 380, 154: 381,
-    145: 374, 144: 373, 163: 390, 61: 291, 37: 267, 39: 269, 40: 270, 62: 292, 78: 308, 80: 310, 81: 311, 88: 318,
-    178: 402, 91: 321, 181: 405, 84: 314,
+    127: 356, 139: 368, 227: 447, 234: 454, 93: 323, 137: 366, 58: 288, 177: 401, 172: 397, 215: 435, 135: 364,
+    136: 365, 149: 378, 150: 379, 148: 377, 176: 400, 63: 293, 70: 300, 105: 334, 66: 296, 107: 336, 240: 460,
+    97: 326, 99: 328, 33: 263, 160: 387, 161: 388, 159: 386, 157: 384, 158: 385, 133: 362, 155: 382, 173: 398,
+    153: 380, 154: 381, 145: 374, 144: 373, 163: 390, 61: 291, 37: 267, 39: 269, 40: 270, 62: 292, 78: 308,
+    80: 310, 81: 311, 88: 318, 178: 402, 91: 321, 181: 405, 84: 314,
 }  # fmt: skip
 
 
