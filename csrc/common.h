@@ -1,0 +1,29 @@
+// What every op's header needs, for the host compiler, nvcc and NVRTC alike.
+#pragma once
+
+#ifdef __CUDACC_RTC__  // NVRTC brings no standard headers
+typedef signed char int8_t;
+typedef unsigned char uint8_t;
+typedef unsigned short uint16_t;
+typedef int int32_t;
+typedef unsigned int uint32_t;
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
+#else
+#include <cstdint>
+#endif
+
+// Internal linkage on purpose: the same header is compiled for several instruction sets, and an inline function with
+// external linkage would let the linker keep the AVX-512 copy for everybody.
+#ifdef __CUDACC__
+#define FASTREENACT_INLINE static __host__ __device__ __forceinline__
+#else
+#define FASTREENACT_INLINE static inline __attribute__((always_inline))
+#endif
+
+namespace fastreenact {
+
+enum Dtype : int32_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2, kUint8 = 3 };
+enum Activation : int32_t { kNone = 0, kRelu = 1, kTanh = 2 };
+
+}  // namespace fastreenact

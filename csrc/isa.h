@@ -1,0 +1,26 @@
+// Which instruction set the CPU kernels run on: chosen once, at the first use.
+#pragma once
+#include "common.h"
+
+namespace fastreenact {
+
+struct SpadeParams;
+struct ToFrameParams;
+struct WarpParams;
+
+// One entry per op: computes the output rows [begin, end), rows counted through the batch (n * H + y).
+struct Kernels {
+    const char* name;
+    void (*spade)(const SpadeParams&, int64_t begin, int64_t end);
+    void (*to_frame)(const ToFrameParams&, int64_t begin, int64_t end);
+    void (*warp)(const WarpParams&, int64_t begin, int64_t end);
+};
+
+// The table of the fastest instruction set here, or of the one that FASTREENACT_ISA names.
+// Throws std::invalid_argument when that one is unknown, not built in, or not supported by this processor.
+const Kernels& kernels();
+
+// Calls visit(name, supported) for each instruction set built in, slowest first.
+void visit_isas(void (*visit)(void* context, const char* name, bool supported), void* context);
+
+}  // namespace fastreenact

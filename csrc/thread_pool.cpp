@@ -1,0 +1,217 @@
+#include "thread_pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace fastreenact {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+// About 50 us of pauses: the gap between two ops of a frame is shorter, the gap between two frames longer.
+constexpr int kSpins = 1000;
+// Added to the gate while no job is open. A worker may enter only when the gate is not negative.
+constexpr int64_t kClosed = INT64_MIN / 2;
+
+inline void pause_briefly() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Everything the workers of one generation share. Never freed in a forked child, whose copies of the workers are gone.
+struct Generation {
+    // The job. Written only while the gate is closed and empty.
+    void (*body)(void*, int64_t, int64_t) = nullptr;
+    void* context = nullptr;
+    int64_t count = 0;
+    int64_t grain = 1;
+    std::atomic<int64_t> next{0};  // first index that nobody has taken
+
+    std::atomic<int64_t> gate{kClosed};  // workers inside, plus kClosed while closed
+    std::atomic<uint64_t> epoch{0};      // raised once per job and at the end
+    std::atomic<int> sleepers{0};
+    std::atomic<bool> stop{false};
+    std::mutex sleep_mutex;
+    std::condition_variable wake;
+    std::vector<pthread_t> workers;
+};
+
+std::mutex submit_mutex;           // held by the thread whose job the pool runs
+Generation* generation = nullptr;  // guarded by submit_mutex
+int wanted_threads = 0;            // guarded by submit_mutex; 0: not read yet
+std::atomic<int> alive_workers{0};
+thread_local bool inside_pool = false;
+
+void take_blocks(Generation& g) {
+    for (;;) {
+        const int64_t begin = g.next.fetch_add(g.grain, std::memory_order_relaxed);
+        if (begin >= g.count) return;
+        const int64_t end = g.count - begin < g.grain ? g.count : begin + g.grain;
+        g.body(g.context, begin, end);
+    }
+}
+
+void wait_for_epoch(Generation& g, uint64_t seen) {
+    for (int spin = 0; spin < kSpins; ++spin) {
+        if (g.epoch.load(std::memory_order_acquire) != seen) return;
+        pause_briefly();
+    }
+    std::unique_lock<std::mutex> lock(g.sleep_mutex);
+    g.sleepers.fetch_add(1);  // sequentially consistent, as is the check: the submitter looks in the other order
+    g.wake.wait(lock, [&] { return g.epoch.load() != seen; });
+    g.sleepers.fetch_sub(1);
+}
+
+void* worker_main(void* argument) {
+    Generation& g = *static_cast<Generation*>(argument);
+    inside_pool = true;
+    uint64_t seen = 0;
+    for (;;) {
+        wait_for_epoch(g, seen);
+        seen = g.epoch.load(std::memory_order_acquire);
+        if (g.stop.load(std::memory_order_acquire)) return nullptr;
+        // A worker that wakes up late finds the gate closed and waits for the next job: nobody waits for it.
+        if (g.gate.fetch_add(1, std::memory_order_acquire) >= 0) take_blocks(g);
+        g.gate.fetch_sub(1, std::memory_order_release);
+    }
+}
+
+int threads_from_environment() {
+    const char* text = std::getenv("FASTREENACT_NUM_THREADS");
+    if (text != nullptr && *text != '\0') {
+        char* end = nullptr;
+        const long value = std::strtol(text, &end, 10);
+        if (*end != '\0' || value < 1 || value > kMaxThreads) {
+            throw std::invalid_argument(std::string("FASTREENACT_NUM_THREADS=") + text +
+                                        ": needs a whole number from 1 to 1024");
+        }
+        return static_cast<int>(value);
+    }
+#ifdef __linux__
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0 && CPU_COUNT(&allowed) > 0) return CPU_COUNT(&allowed);
+#endif
+    const unsigned present = std::thread::hardware_concurrency();
+    return present == 0 ? 1 : static_cast<int>(present < kMaxThreads ? present : kMaxThreads);
+}
+
+void before_fork() {
+    submit_mutex.lock();
+}
+void after_fork_in_parent() {
+    submit_mutex.unlock();
+}
+void after_fork_in_child() {
+    generation = nullptr;  // leaked: its threads do not exist here, and its locks may be held for ever
+    alive_workers.store(0);
+    inside_pool = false;
+    submit_mutex.unlock();
+}
+
+// Both with submit_mutex held.
+void start_workers() {
+    static const int registered = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+    (void)registered;
+    generation = new Generation;
+    for (int i = 1; i < wanted_threads; ++i) {
+        pthread_t thread;
+        if (pthread_create(&thread, nullptr, worker_main, generation) != 0) break;  // fewer workers, same result
+        generation->workers.push_back(thread);
+    }
+    alive_workers.store(static_cast<int>(generation->workers.size()));
+}
+
+void end_workers() {
+    if (generation == nullptr) return;
+    generation->stop.store(true);
+    {
+        std::lock_guard<std::mutex> lock(generation->sleep_mutex);
+        generation->epoch.fetch_add(1);
+    }
+    generation->wake.notify_all();
+    for (pthread_t thread : generation->workers) pthread_join(thread, nullptr);
+    delete generation;
+    generation = nullptr;
+    alive_workers.store(0);
+}
+
+void run_job(Generation& g, int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
+    g.body = body;
+    g.context = context;
+    g.count = count;
+    g.grain = grain;
+    g.next.store(0, std::memory_order_relaxed);
+    g.gate.fetch_sub(kClosed, std::memory_order_release);
+    g.epoch.fetch_add(1);
+    if (g.sleepers.load() > 0) {
+        {
+            std::lock_guard<std::mutex> lock(g.sleep_mutex);
+        }
+        g.wake.notify_all();
+    }
+    inside_pool = true;
+    take_blocks(g);
+    inside_pool = false;
+    g.gate.fetch_add(kClosed, std::memory_order_release);
+    for (int spin = 0; g.gate.load(std::memory_order_acquire) != kClosed; ++spin) {
+        if (spin < kSpins) {
+            pause_briefly();
+        } else {
+            sched_yield();  // the worker with the last block has lost its processor
+        }
+    }
+}
+
+}  // namespace
+
+void parallel_for(int64_t count, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end),
+                  void* context) {
+    if (count <= 0) return;
+    if (grain < 1) grain = 1;
+    if (count <= grain || inside_pool || !submit_mutex.try_lock()) {
+        body(context, 0, count);
+        return;
+    }
+    std::lock_guard<std::mutex> lock(submit_mutex, std::adopt_lock);
+    if (wanted_threads == 0) wanted_threads = threads_from_environment();
+    if (wanted_threads == 1) {
+        body(context, 0, count);
+        return;
+    }
+    if (generation == nullptr) start_workers();
+    run_job(*generation, count, grain, body, context);
+}
+
+int num_threads() {
+    std::lock_guard<std::mutex> lock(submit_mutex);
+    if (wanted_threads == 0) wanted_threads = threads_from_environment();
+    return wanted_threads;
+}
+
+void set_num_threads(int count) {
+    if (count < 1 || count > kMaxThreads) {
+        throw std::invalid_argument("num_threads: got " + std::to_string(count) +
+                                    ", needs a whole number from 1 to 1024");
+    }
+    std::lock_guard<std::mutex> lock(submit_mutex);
+    if (count == wanted_threads) return;
+    end_workers();
+    wanted_threads = count;
+}
+
+int num_workers() {
+    return alive_workers.load();
+}
+
+}  // namespace fastreenact

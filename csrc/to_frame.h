@@ -1,0 +1,31 @@
+// to_frame: the network's image in (-1, 1) to 8-bit RGB rows. Parameters, and the arithmetic that CPU and CUDA share.
+#pragma once
+#include "common.h"
+
+namespace fastreenact {
+
+struct ToFrameParams {
+    const void* image;       // [N, 3, H, W] or [N, H, W, 3] in `dtype`; the strides say which
+    uint8_t* out;            // [N, H, W, 3], channels contiguous
+    int64_t n;               // pictures
+    int64_t height;          // rows
+    int64_t width;           // columns
+    int64_t image_stride_n;  // elements from picture to picture
+    int64_t image_stride_c;  // elements from channel to channel
+    int64_t image_stride_y;  // elements from row to row
+    int64_t image_stride_x;  // elements from column to column
+    int64_t out_stride_n;    // bytes from picture to picture
+    int64_t out_stride_y;    // bytes from row to row
+    int64_t out_stride_x;    // bytes from pixel to pixel, at least 3
+    int32_t dtype;           // Dtype: kFloat32, kBFloat16 (kFloat16 on the GPU only)
+    int32_t apply_tanh;      // 1: `image` is before the tanh
+};
+
+// Level of a value in (-1, 1), rounded to nearest, halves up: floor((x + 1) / 2 * 255 + 0.5). NaN gives 0.
+FASTREENACT_INLINE float frame_level(float value) {
+    float level = value * 127.5f + 128.0f;
+    level = level > 0.0f ? level : 0.0f;  // false for NaN
+    return level < 255.0f ? level : 255.0f;
+}
+
+}  // namespace fastreenact
