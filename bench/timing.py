@@ -1,0 +1,142 @@
+"""Timing that all benchmarks share: interleaved callables, medians with p20 and p80, a copy to compare with, JSON out."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value below which `share` of the sorted values lie, interpolated."""
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def measure(
+    functions: dict[str, Callable[[], object]],
+    repeats: int = 30,
+    *,
+    warmup: int = 3,
+    max_seconds: float = 20.0,
+    inner: int | None = None,
+) -> dict[str, dict[str, float]]:
+    """Time each callable in turn, round after round, so that a busy moment of the machine hits all of them alike.
+
+    Args:
+        functions: name -> callable without arguments that does one run and returns when it is done.
+        repeats: rounds; fewer when `max_seconds` is over, but at least 5.
+        warmup: runs of each before the first round.
+        max_seconds: no new round starts after this long.
+        inner: runs per sample; None chooses so that a sample lasts about 2 ms.
+
+    Returns:
+        name -> {"median_ms", "p20_ms", "p80_ms", "min_ms", "samples"} of one run.
+    """
+    counts = {}
+    for name, function in functions.items():
+        for _ in range(max(warmup, 1)):
+            function()
+        start = time.perf_counter()
+        function()
+        once = time.perf_counter() - start
+        counts[name] = inner or max(1, min(1000, int(0.002 / max(once, 1e-7))))
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    begin = time.perf_counter()
+    for done in range(max(repeats, 5)):
+        if done >= 5 and time.perf_counter() - begin > max_seconds:
+            break
+        for name, function in functions.items():
+            count = counts[name]
+            start = time.perf_counter()
+            for _ in range(count):
+                function()
+            samples[name].append((time.perf_counter() - start) * 1e3 / count)
+    return {
+        name: {
+            "median_ms": statistics.median(times),
+            "p20_ms": quantile(times, 0.2),
+            "p80_ms": quantile(times, 0.8),
+            "min_ms": min(times),
+            "samples": len(times),
+        }
+        for name, times in samples.items()
+    }
+
+
+def rotate(make: Callable[[], Any], bytes_each: int, *, beyond: int = 64 << 20, at_most: int = 16) -> Callable[[], Any]:
+    """A callable that gives one of several inputs in turn, together larger than the cache (`beyond` bytes)."""
+    inputs = [make() for _ in range(max(2, min(at_most, beyond // max(bytes_each, 1) + 1)))]
+    state = {"next": 0}
+
+    def take() -> Any:
+        state["next"] = (state["next"] + 1) % len(inputs)
+        return inputs[state["next"]]
+
+    return take
+
+
+def copy_gb_per_s(bytes_moved: int = 128 << 20) -> float:
+    """Memory rate of a plain tensor copy on this machine now, reads and writes counted, in GB/s."""
+    import torch
+
+    source = torch.rand(bytes_moved // 8, dtype=torch.float32)
+    target = torch.empty_like(source)
+    timed = measure({"copy": lambda: target.copy_(source)}, repeats=7, max_seconds=2.0)
+    return 2 * source.numel() * 4 / (timed["copy"]["median_ms"] * 1e-3) / 1e9
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers depend on: processor, threads, versions, the instruction set of our kernels."""
+    import torch
+
+    from fastreenact import _C
+
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torch_threads": torch.get_num_threads(),
+        "isa": _C.isa(),
+        "threads": _C.num_threads(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def write(name: str, payload: dict[str, Any], *, device: str = "cpu") -> Path:
+    """Write bench/results/<device>/<name>.json: the payload with the environment beside it; returns the path."""
+    path = RESULTS / device / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"environment": environment(), **payload}
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return path
+
+
+def table(rows: list[dict[str, Any]], columns: list[str]) -> str:
+    """A Markdown table of the given columns; floats with three significant digits."""
+
+    def cell(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(cell(row.get(column, "")) for column in columns) + " |" for row in rows]
+    return "\n".join(lines)
