@@ -1,0 +1,277 @@
+"""Pose, expression and shape of the morphable model from 2-D keypoints.
+
+Damped Gauss-Newton on the keypoints' distances, with robust weights (outliers), weights per point (the tracker's outline
+slides over the cheeks as the head turns) and priors on the coefficients. Expressions may leave 0..1, at a steep price.
+"""
+
+import functools
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastreenact.face.expressions import EXPRESSION_NAMES
+from fastreenact.face.identity import IDENTITY_MODES
+from fastreenact.face.keypoints import COUNT
+from fastreenact.face.morphable import MorphableModel, rotation_matrix
+
+Array = NDArray[np.float64]
+
+MAX_SHAPE_FRAMES = 30  # a shape is fitted over at most so many frames, evenly taken
+
+_E = len(EXPRESSION_NAMES)
+_NOISE = 0.008  # of half the face's width: the tracker's noise and what the modes cannot draw
+_OUTLIER = 4.0  # distances beyond so many times the noise count linearly (Huber)
+_EXPRESSION_SIGMA = 0.5  # prior deviation of a coefficient
+_SLACK_SIGMA = 0.06  # prior deviation of what a coefficient is outside of 0..1
+_SHAPE_SIGMA = 1.0
+_STEPS, _STEPS_WARM, _STEPS_SHAPE = 12, 6, 14
+_ENOUGH = 2e-4  # a step that moves no parameter further (rad, coefficients) is the last
+
+
+class Fit(NamedTuple):
+    """What `fit` found."""
+
+    pose: NDArray[np.float32]  # [6] rx, ry, rz (rad), tx, ty, scale (normalised units)
+    expression: NDArray[np.float32]  # [51]
+    error: float  # mean distance of model and keypoints, normalised units
+
+
+class Start(Protocol):
+    """Where a fit starts: a `Fit` or a `Motion`."""
+
+    @property
+    def pose(self) -> NDArray[np.float32]: ...
+
+    @property
+    def expression(self) -> NDArray[np.float32]: ...
+
+
+def _point_weights() -> Array:
+    """How far each keypoint is trusted, [72]."""
+    weights = np.ones(COUNT)
+    weights[:17] = 0.35
+    weights[[0, 9, 1, 10]] = 0.25
+    weights[36:72] = 1.3
+    return weights
+
+
+_WEIGHT = _point_weights()
+
+
+class _Tables:
+    """A model's tables, laid out for the solver."""
+
+    def __init__(self, model: MorphableModel):
+        self.mean = model.mean.astype(np.float64).T.copy()  # [3, 72]
+        self.shape = model.shape_basis.astype(np.float64).transpose(2, 0, 1).reshape(3, -1)  # [3, 50 * 72]
+        self.expression = model.expression_basis.astype(np.float64).transpose(2, 0, 1).reshape(3, -1)  # [3, 51 * 72]
+        self.shape_rows = model.shape_basis.astype(np.float64).transpose(0, 2, 1).reshape(IDENTITY_MODES, -1)
+        self.expression_rows = model.expression_basis.astype(np.float64).transpose(0, 2, 1).reshape(_E, -1)
+
+
+@functools.lru_cache(maxsize=8)
+def _tables(model: MorphableModel) -> _Tables:
+    return _Tables(model)
+
+
+class _Frames:
+    """The unknowns of T frames and the linearisation around them."""
+
+    def __init__(self, tables: _Tables, keypoints: Array, rotation: Array, camera: Array, expression: Array):
+        self.tables = tables
+        self.target = keypoints.transpose(0, 2, 1)  # [T, 2, 72]
+        self.rotation = rotation  # [T, 3, 3]
+        self.camera = camera  # [T, 3] tx, ty, scale
+        self.expression = expression  # [T, 51]
+        self.jacobian = np.zeros((len(keypoints), 6 + _E, 2, COUNT))
+        self.jacobian[:, 3, 0] = self.jacobian[:, 4, 1] = 1.0
+
+    def residuals(self, base: Array) -> tuple[Array, Array]:
+        """Turned points [T, 3, 72] and target minus projection [T, 2, 72]; base [3, 72] is the face at rest."""
+        points = base + (self.expression @ self.tables.expression_rows).reshape(-1, 3, COUNT)
+        turned = self.rotation @ points
+        scale = self.camera[:, 2, None]
+        residual = self.target - self.camera[:, :2, None]
+        residual[:, 0] -= scale * turned[:, 0]
+        residual[:, 1] += scale * turned[:, 1]
+        return turned, residual
+
+    def view(self) -> Array:
+        """Scaled projection [T, 2, 3]: what a displacement of a point does to its image."""
+        view = self.rotation[:, :2] * self.camera[:, 2, None, None]
+        view[:, 1] *= -1.0
+        return view
+
+    def linearise(self, turned: Array) -> Array:
+        """d projection / d (turn 3, move 2, log scale, expression 51), [T, 57, 2, 72]."""
+        j, scaled = self.jacobian, self.camera[:, 2, None, None] * turned
+        j[:, 0, 1] = scaled[:, 2]
+        j[:, 1, 0] = scaled[:, 2]
+        j[:, 2, 0], j[:, 2, 1] = -scaled[:, 1], -scaled[:, 0]
+        j[:, 5, 0], j[:, 5, 1] = scaled[:, 0], -scaled[:, 1]
+        moved = self.view() @ self.tables.expression  # [T, 2, 51 * 72]
+        j[:, 6:] = moved.reshape(-1, 2, _E, COUNT).transpose(0, 2, 1, 3)
+        return j
+
+    def advance(self, step: Array) -> None:
+        """Apply a step [T, 57]."""
+        self.rotation = rotation_matrix(step[:, :3]) @ self.rotation
+        self.camera = self.camera + np.pad(step[:, 3:5], ((0, 0), (0, 1)))
+        self.camera[:, 2] *= np.exp(np.clip(step[:, 5], -0.7, 0.7))
+        self.expression = self.expression + step[:, 6:]
+
+    def weights(self, residual: Array) -> Array:
+        """Weight of each keypoint in the sum of squares, [T, 1, 72]: its trust, the noise, and Huber's for outliers."""
+        sigma = _NOISE * self.camera[:, 2, None]
+        distance = np.sqrt(residual[:, 0] ** 2 + residual[:, 1] ** 2) / sigma
+        return (_WEIGHT / sigma**2 * np.minimum(1.0, _OUTLIER / np.maximum(distance, 1e-9)))[:, None]
+
+    def prior(self) -> tuple[Array, Array]:
+        """Curvature and downhill force of the prior on the expressions, both [T, 51]."""
+        e = self.expression
+        inside = np.clip(e, 0.0, 1.0)
+        outside = (e != inside) / _SLACK_SIGMA**2
+        return 1 / _EXPRESSION_SIGMA**2 + outside, -e / _EXPRESSION_SIGMA**2 - (e - inside) / _SLACK_SIGMA**2
+
+    def normal(self, turned: Array, residual: Array) -> tuple[Array, Array, Array]:
+        """Curvature [T, 57, 57] and force [T, 57] of data and prior; the weighted Jacobian [T, 57, 144]."""
+        count = len(residual)
+        jacobian = self.linearise(turned)
+        weighted = (jacobian * self.weights(residual)[:, None]).reshape(count, 6 + _E, -1)
+        curvature = weighted @ jacobian.reshape(count, 6 + _E, -1).swapaxes(1, 2)
+        force = (weighted @ residual.reshape(count, -1, 1))[..., 0]
+        prior_curvature, prior_force = self.prior()
+        diagonal = np.arange(6, 6 + _E)
+        curvature[:, diagonal, diagonal] += prior_curvature
+        force[:, 6:] += prior_force
+        return curvature, force, weighted
+
+
+def _start_pose(base: Array, keypoints: Array) -> tuple[Array, Array]:
+    """Rotations [T, 3, 3] and cameras [T, 3] of the linear fit of a rigid face base [3, 72] to keypoints [T, 72, 2]."""
+    weight = np.where(np.arange(COUNT) < 17, 0.3, 1.0) / COUNT
+    weight = weight / weight.sum()
+    centre, seen = base @ weight, np.einsum("tkd,k->td", keypoints, weight)
+    centred = (base - centre[:, None]) * weight  # [3, 72]
+    spread = centred @ (base - centre[:, None]).T
+    affine = np.einsum("tkd,ck->tdc", keypoints, centred) @ np.linalg.inv(spread)
+    affine[:, 1] *= -1.0  # y up
+    u, s, v = np.linalg.svd(affine, full_matrices=False)
+    rows = u @ v
+    scale = np.maximum(s.mean(axis=1), 1e-6)
+    rotation = np.concatenate([rows, np.cross(rows[:, 0], rows[:, 1])[:, None]], axis=1)
+    shift = seen - scale[:, None] * (rows @ centre) * [1.0, -1.0]
+    return rotation, np.concatenate([shift, scale[:, None]], axis=1)
+
+
+def _limited(step: Array) -> Array:
+    """The step [T, 57] shortened where it turns by more than 0.5 rad or moves a coefficient by more than 1."""
+    largest = np.maximum(np.abs(step[:, :3]).max(axis=1) / 0.5, np.abs(step[:, 6:]).max(axis=1))
+    return step / np.maximum(1.0, largest)[:, None]
+
+
+def fit(model: MorphableModel, keypoints: Any, shape: Any, start: Start | None = None) -> Fit:
+    """Pose and expression that bring the model onto the keypoints of one frame.
+
+    min over pose, expression of sum_k w_k rho(|project(shape, expression, pose)_k - keypoints_k|) + priors
+
+    Args:
+        model: the face model.
+        keypoints: [72, 2] float, x right, y down, normalised (-1 and 1 at the edges of the box).
+        shape: [50] float, the person's shape (`fit_shape`).
+        start: the fit or motion of the frame before, if any: fewer steps from there.
+
+    Returns:
+        Fit: pose, expression, mean distance in normalised units.
+
+    Raises:
+        ValueError: another shape of an argument, or coordinates that are not finite.
+    """
+    points = _keypoints(keypoints, (COUNT, 2))[None]
+    tables = _tables(model)
+    identity = np.asarray(shape, np.float64)
+    if identity.shape != (IDENTITY_MODES,) or not np.isfinite(identity).all():
+        raise ValueError(f"shape: got shape {identity.shape}, need [{IDENTITY_MODES}] finite numbers")
+    base = tables.mean + (identity @ tables.shape_rows).reshape(3, COUNT)
+    if start is None:
+        frames = _Frames(tables, points, *_start_pose(base, points), np.zeros((1, _E)))
+    else:
+        pose = np.asarray(start.pose, np.float64)[None]
+        expression = np.asarray(start.expression, np.float64)[None]
+        frames = _Frames(tables, points, rotation_matrix(pose[:, :3]), pose[:, 3:].copy(), expression)
+    for _ in range(_STEPS if start is None else _STEPS_WARM):
+        curvature, force, _ = frames.normal(*frames.residuals(base))
+        step = _limited(np.linalg.solve(curvature, force[..., None])[..., 0])
+        frames.advance(step)
+        if np.abs(step).max() < _ENOUGH:
+            break
+    residual = frames.residuals(base)[1][0]
+    pose = np.concatenate([rotation_vector(frames.rotation[0]), frames.camera[0]]).astype(np.float32)
+    return Fit(pose, frames.expression[0].astype(np.float32), float(np.hypot(residual[0], residual[1]).mean()))
+
+
+def fit_shape(model: MorphableModel, keypoints: Any) -> NDArray[np.float32]:
+    """The one shape that, with pose and expression of their own, brings the model onto all frames of a person.
+
+    Args:
+        model: the face model.
+        keypoints: [T, 72, 2] float, T >= 1, normalised; of more than 30 frames, 30 evenly taken ones are used.
+
+    Returns:
+        [50] float32.
+
+    Raises:
+        ValueError: another shape, no frame, or coordinates that are not finite.
+    """
+    points = _keypoints(keypoints, (None, COUNT, 2))
+    if len(points) > MAX_SHAPE_FRAMES:
+        points = points[np.linspace(0, len(points) - 1, MAX_SHAPE_FRAMES).round().astype(int)]
+    tables, count = _tables(model), len(points)
+    shape = np.zeros(IDENTITY_MODES)
+    frames = _Frames(tables, points, *_start_pose(tables.mean, points), np.zeros((count, _E)))
+    for _ in range(_STEPS_SHAPE):
+        base = tables.mean + (shape @ tables.shape_rows).reshape(3, COUNT)
+        turned, residual = frames.residuals(base)
+        curvature, force, weighted = frames.normal(turned, residual)
+        moved = (frames.view() @ tables.shape).reshape(count, 2, IDENTITY_MODES, COUNT).swapaxes(1, 2)
+        weight = frames.weights(residual)[:, None]
+        moved = moved.reshape(count, IDENTITY_MODES, -1)
+        heavy = (moved.reshape(count, IDENTITY_MODES, 2, COUNT) * weight).reshape(count, IDENTITY_MODES, -1)
+        cross = weighted @ moved.swapaxes(1, 2)  # [T, 57, 50]
+        # Each frame's own unknowns are eliminated (Schur complement), which leaves 50 equations for the shape.
+        solved = np.linalg.solve(curvature, np.concatenate([cross, force[..., None]], axis=2))
+        own = heavy @ np.concatenate([moved.swapaxes(1, 2), residual.reshape(count, -1, 1)], axis=2)
+        system = (own - cross.swapaxes(1, 2) @ solved).sum(axis=0)
+        system[:, :-1] += np.eye(IDENTITY_MODES) / _SHAPE_SIGMA**2
+        system[:, -1] -= shape / _SHAPE_SIGMA**2
+        shape_step = np.linalg.solve(system[:, :-1], system[:, -1])
+        shape_step /= max(1.0, float(np.abs(shape_step).max()) / 2.0)
+        shape = shape + shape_step
+        step = _limited(solved[..., -1] - solved[..., :-1] @ shape_step)
+        frames.advance(step)
+        if max(np.abs(step).max(), np.abs(shape_step).max()) < _ENOUGH:
+            break
+    return shape.astype(np.float32)
+
+
+def rotation_vector(rotation: Array) -> Array:
+    """The rotation vector [3] (rad) of a rotation matrix [3, 3]; the inverse of `rotation_matrix` below a half turn."""
+    axis = np.array(
+        (rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1])
+    )
+    sine, cosine = np.linalg.norm(axis) / 2.0, (np.trace(rotation) - 1.0) / 2.0
+    angle = np.arctan2(sine, cosine)
+    return axis * (0.5 if sine < 1e-9 else angle / (2.0 * sine))
+
+
+def _keypoints(value: Any, shape: tuple[int | None, ...]) -> Array:
+    points = np.asarray(value, np.float64)
+    wanted = ", ".join("T" if n is None else str(n) for n in shape)
+    if points.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, points.shape, strict=True)):
+        raise ValueError(f"keypoints: got shape {points.shape}, need [{wanted}] in normalised coordinates")
+    if not points.size:
+        raise ValueError("keypoints: no frame to fit")
+    if not np.isfinite(points).all():
+        raise ValueError("keypoints: some coordinates are NaN or infinite; leave frames without a face out")
+    return points
