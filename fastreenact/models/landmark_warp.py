@@ -1,0 +1,164 @@
+"""A portrait moved without learned weights: a smooth motion field from the keypoints, sampled at full resolution.
+
+It is the baseline that learned weights have to beat, and what `animate` uses until weights ship.
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from fastreenact.models.landmark_field import Controls, Head, make_head, ramp, rigid_motion
+
+_COARSE = 8  # nodes of the fine field per coarse node
+_FINE_PER_UNIT = 110  # fine nodes per temple distance: 1 px in a 256 crop
+_STILL_PX = 0.004  # displacements below this share of the temple distance are shrunk towards rest
+
+
+class _Rect(NamedTuple):
+    """A rectangle of coarse nodes, both ends included."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+
+@dataclass(frozen=True)
+class State:
+    """One resident portrait."""
+
+    image: torch.Tensor  # uint8 [1, H, W, 3]
+    box: Any  # the square whose -1..1 the keypoints are in
+    head: Head
+    step: int  # px between fine nodes
+
+
+def _finite(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    array = np.asarray(value, np.float64)
+    if array.shape != shape:
+        raise ValueError(f"{name}: got shape {array.shape}, need {shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: some values are NaN or infinite")
+    return array
+
+
+class LandmarkWarp:
+    """Moves a portrait of height x width by its keypoints; the background stays at rest."""
+
+    def __init__(
+        self, height: int, width: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> None:
+        if height < 1 or width < 1:
+            raise ValueError(f"height, width: got {height} x {width}, need at least 1 x 1")
+        self.height, self.width, self.dtype, self.device = height, width, dtype, torch.device(device)
+
+    def encode(self, image: Any, keypoints: Any, pose: Any, box: Any) -> State:
+        """Make a portrait resident."""
+        picture = torch.as_tensor(np.array(image))
+        if picture.dtype != torch.uint8 or picture.shape != (self.height, self.width, 3):
+            raise ValueError(
+                f"image: got {picture.dtype} {tuple(picture.shape)}, need uint8 {(self.height, self.width, 3)}"
+            )
+        points = box.denormalise(_finite("keypoints", keypoints, (72, 2))).astype(np.float64)
+        head = make_head(points, _finite("pose", pose, (6,)))
+        step = max(1, round(head.unit / _FINE_PER_UNIT))
+        return State(picture[None].to(self.device), box, head, step)
+
+    def drive(
+        self, state: State, keypoints: Any, pose: Any, out: torch.Tensor | None = None, timer: Any = None
+    ) -> torch.Tensor:
+        """The portrait moved so that its keypoints come to lie at `keypoints`."""
+        stage = timer.stage if timer is not None else lambda name: nullcontext()
+        points = state.box.denormalise(_finite("keypoints", keypoints, (72, 2))).astype(np.float64)
+        turn = _finite("pose", pose, (6,))
+        shape = (self.height, self.width, 3)
+        if out is None:
+            out = torch.empty(shape, dtype=torch.uint8, device=self.device)
+        with stage("motion"):
+            field, rect = self._field(state, points, turn)
+        with stage("warp"):
+            moved = self._sample(state, field)
+        with stage("deliver"):
+            out.copy_(state.image[0])
+            self._paste(out, moved, rect, state.step)
+        return out
+
+    def _field(self, state: State, points: Any, pose: Any) -> tuple[NDArray[np.float32], _Rect]:
+        """Field [h, w, 2] in [-1, 1] at the fine nodes of `rect`."""
+        controls = Controls(state.head, points, rigid_motion(state.head, points, pose))
+        cell = _COARSE * state.step
+        low, high = controls.bounds()
+        rect = _Rect(
+            max(int(np.floor(low[0] / cell)), -1), max(int(np.floor(low[1] / cell)), -1),
+            min(int(np.ceil(high[0] / cell)), self.width // cell + 1), min(int(np.ceil(high[1] / cell)), self.height // cell + 1),
+        )  # fmt: skip
+        move = self._nodes(state, controls, rect, _COARSE)
+        unit = state.head.unit
+        for part, step, margin in ((slice(0, 72), 4, 0.15), (slice(36, 44), 1, 0.06), (slice(44, 52), 1, 0.06), (slice(52, 72), 2, 0.08)):
+            lo, hi = points[part].min(axis=0) - margin * unit, points[part].max(axis=0) + margin * unit
+            inner = _Rect(
+                max(int(np.floor(lo[0] / cell)), rect.x0), max(int(np.floor(lo[1] / cell)), rect.y0),
+                min(int(np.ceil(hi[0] / cell)), rect.x1), min(int(np.ceil(hi[1] / cell)), rect.y1),
+            )  # fmt: skip
+            if inner.x1 <= inner.x0 or inner.y1 <= inner.y0:
+                continue
+            y, x = (inner.y0 - rect.y0) * _COARSE, (inner.x0 - rect.x0) * _COARSE
+            fine = self._nodes(state, controls, inner, step)
+            move[y : y + fine.shape[0], x : x + fine.shape[1]] = fine
+        field = move
+        field[..., 0] += self._axis(rect.x0, rect.x1, state.step)
+        field[..., 1] += self._axis(rect.y0, rect.y1, state.step)[:, None]
+        field *= np.array((2.0 / self.width, 2.0 / self.height), np.float32)
+        field -= 1.0
+        return field, rect
+
+    @staticmethod
+    def _axis(first: int, last: int, step: int, every: int = 1) -> NDArray[np.float32]:
+        return ((np.arange(first * _COARSE, last * _COARSE + 1, every) + 0.5) * step).astype(np.float32)
+
+    def _nodes(self, state: State, controls: Controls, rect: _Rect, every: int) -> NDArray[np.float32]:
+        """Displacement at every n-th fine node of `rect`, bilinearly brought to all fine nodes."""
+        x = self._axis(rect.x0, rect.x1, state.step, every)
+        y = self._axis(rect.y0, rect.y1, state.step, every)
+        grid = np.stack(np.broadcast_arrays(x[None], y[:, None]), axis=-1).reshape(-1, 2)
+        move = controls(grid)
+        hold = controls.growth * 1.1
+        move *= (1.0 - ramp((controls.radius(grid) - hold) / (controls.rest - hold)))[:, None]
+        self._keep_inside(grid, move)
+        square = (move * move).sum(axis=1, keepdims=True)
+        move *= square / (square + np.float32((_STILL_PX * state.head.unit) ** 2))
+        move = move.reshape(len(y), len(x), 2)
+        if every == 1:
+            return move
+        size = ((len(y) - 1) * every + 1, (len(x) - 1) * every + 1)
+        nchw = torch.from_numpy(move).permute(2, 0, 1)[None]
+        return F.interpolate(nchw, size, mode="bilinear", align_corners=True)[0].permute(1, 2, 0).numpy()
+
+    def _keep_inside(self, grid: NDArray[np.float32], move: NDArray[np.float32]) -> None:
+        """Near the picture's edges, do not read beyond them: |d| -> |d| x^2 / (x^2 + d^2), monotone in x."""
+        for axis, size in enumerate((self.width, self.height)):
+            d = move[:, axis]
+            room = np.maximum(np.where(d < 0, grid[:, axis], size - grid[:, axis]), 0.0)
+            room *= room
+            d *= room / (room + d * d + 1e-12)
+
+    def _sample(self, state: State, field: NDArray[np.float32]) -> torch.Tensor:
+        size = (field.shape[0] * state.step, field.shape[1] * state.step)
+        f = torch.from_numpy(field)[None]
+        f = F.interpolate(f.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
+        image = state.image.permute(0, 3, 1, 2).float()
+        got = F.grid_sample(image, f, mode="bilinear", padding_mode="border", align_corners=False)
+        return got[0].permute(1, 2, 0).add_(0.5).floor_().clamp_(0, 255).to(torch.uint8)
+
+    def _paste(self, out: torch.Tensor, moved: torch.Tensor, rect: _Rect, step: int) -> None:
+        """Copy the moved part; its outermost nodes are left out, as the field is not interpolated there."""
+        x0, y0 = rect.x0 * _COARSE * step, rect.y0 * _COARSE * step
+        x1, y1 = min(x0 + moved.shape[1] - step, self.width), min(y0 + moved.shape[0] - step, self.height)
+        left, top = max(x0 + step, 0), max(y0 + step, 0)
+        if x1 > left and y1 > top:
+            out[top:y1, left:x1] = moved[top - y0 : y1 - y0, left - x0 : x1 - x0]
