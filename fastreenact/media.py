@@ -1,0 +1,185 @@
+"""Pictures: read as anybody would see them, written whole or not at all. Videos: see media_read and media_write."""
+
+import os
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastreenact.errors import MediaError
+from fastreenact.media_files import check_frame, shown, whole_file
+from fastreenact.media_read import AudioTrack, VideoReader
+from fastreenact.media_write import VideoWriter
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = [
+    "MAX_PIXELS", "AudioTrack", "VideoReader", "VideoWriter", "is_picture", "read_image", "side_by_side", "write_image",
+]
+
+MAX_PIXELS = 200_000_000  # a decompression bomb is refused before it is unpacked (RELIABILITY.md, F4)
+
+# Formats that hold photographs. EPS and PDF run an interpreter, MPEG is a video: Pillow is not asked about them.
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "TGA", "MPO")
+_SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF",
+             ".tiff": "TIFF"}
+_pillow_limit = threading.Lock()
+
+
+def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Read a picture upright, as 8-bit sRGB.
+
+    EXIF orientation is applied; transparency is composited on white; gray, palette, 16-bit and CMYK are converted (an
+    embedded colour profile other than sRGB included); of an animation the first frame is taken.
+
+    Args:
+        path: JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF, PPM, JPEG 2000 or TGA file.
+        max_pixels: refuse pictures with more pixels than this, before unpacking them.
+
+    Returns:
+        uint8 [H, W, 3] RGB, C-contiguous.
+
+    Raises:
+        MediaError: the file is missing, not a picture, damaged, cut short or larger than `max_pixels`.
+    """
+    try:
+        with _opened(path, max_pixels) as picture:
+            picture.load()
+            return _to_rgb(picture)
+    except MediaError:
+        raise
+    except FileNotFoundError:
+        raise MediaError(f"{shown(path)}: no such file") from None
+    except IsADirectoryError:
+        raise MediaError(f"{shown(path)} is a folder, not a picture") from None
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise MediaError(f"{shown(path)} cannot be read as a picture ({_reason(error)}): "
+                         "save or copy it anew, as JPEG or PNG") from error
+
+
+def is_picture(path: str | os.PathLike[str]) -> bool:
+    """True for a file that Pillow knows as a still picture (by its content, not its name)."""
+    try:
+        with _opened(path, None) as picture:
+            return not getattr(picture, "is_animated", False) or picture.format == "MPO"
+    except (OSError, ValueError, SyntaxError, MediaError):
+        return False
+
+
+def _opened(path: str | os.PathLike[str], max_pixels: int | None) -> "Image.Image":
+    """Open without decoding, under our pixel limit instead of Pillow's (which is global and warns instead)."""
+    from PIL import Image
+
+    with _pillow_limit, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            picture = Image.open(Path(path), formats=_FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+    width, height = picture.size
+    if max_pixels is not None and width * height > max_pixels:
+        picture.close()
+        raise MediaError(f"{shown(path)} has {width} x {height} pixels, more than the limit of "
+                         f"{max_pixels / 1e6:.0f} million: make it smaller, or raise max_pixels if you trust it")
+    return picture
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).split("\n")[0]
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "not a picture format known here"
+    return text[:120] or type(error).__name__
+
+
+def _to_rgb(picture: "Image.Image") -> NDArray[np.uint8]:
+    from PIL import Image, ImageOps
+
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return np.repeat(_gray_to_8_bit(np.asarray(picture))[..., None], 3, axis=2)
+    picture = _to_srgb(picture)
+    if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return np.array(picture.convert("RGB"), dtype=np.uint8)
+
+
+def _gray_to_8_bit(gray: NDArray) -> NDArray[np.uint8]:
+    """Scale gray of more than 8 bits, which Pillow's own conversion would clip at 255."""
+    if gray.dtype.kind == "f" or gray.max() > 65535 or gray.min() < 0:
+        raise ValueError("gray values outside 0..65535")
+    return ((gray.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def _to_srgb(picture: "Image.Image") -> "Image.Image":
+    """Apply an embedded colour profile other than sRGB (CMYK prints, wide-gamut phones)."""
+    profile_bytes = picture.info.get("icc_profile")
+    if not profile_bytes or picture.mode not in ("RGB", "RGBA", "CMYK"):
+        return picture
+    import io
+
+    from PIL import ImageCms
+
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_bytes))
+        if "srgb" in ImageCms.getProfileDescription(profile).lower():
+            return picture
+        mode = "RGBA" if picture.mode == "RGBA" else "RGB"
+        converted = ImageCms.profileToProfile(picture, profile, ImageCms.createProfile("sRGB"), outputMode=mode)
+    except (ImageCms.PyCMSError, OSError):
+        return picture  # a broken profile is common and harmless: the values are shown as they are
+    return converted if converted is not None else picture
+
+
+def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8], *, force: bool = False) -> None:
+    """Write a picture, the format by the file's suffix; the file appears complete or not at all.
+
+    Args:
+        path: .png, .jpg, .webp, .bmp or .tif; PNG is lossless, JPEG and WebP are written at quality 95.
+        image: uint8 [H, W, 3] RGB.
+        force: overwrite an existing file.
+
+    Raises:
+        MediaError: another suffix, the file exists and `force` is False, or it cannot be written.
+        ValueError: `image` is not uint8 [H, W, 3].
+    """
+    from PIL import Image
+
+    check_frame(image)
+    kind = _SUFFIXES.get(Path(path).suffix.lower())
+    if kind is None:
+        raise MediaError(f"{shown(path)}: pictures are written as {', '.join(_SUFFIXES)}; choose one of these endings")
+    options = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
+    try:
+        with whole_file(path, force=force) as part:
+            Image.fromarray(image).save(part, format=kind, **options)
+    except OSError as error:
+        raise MediaError(f"{shown(path)} cannot be written ({error.strerror or error})") from error
+
+
+def side_by_side(panels: Sequence[NDArray[np.uint8]], height: int) -> NDArray[np.uint8]:
+    """Put pictures in a row, each scaled to `height` with its proportions kept.
+
+    Args:
+        panels: uint8 [h, w, 3] each, sizes may differ.
+        height: of the row, in pixels.
+
+    Returns:
+        uint8 [height, W, 3].
+    """
+    return np.concatenate([_scaled(panel, height) for panel in panels], axis=1)
+
+
+def _scaled(panel: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    if panel.shape[0] == height:
+        return panel
+    width = max(1, round(panel.shape[1] * height / panel.shape[0]))
+    return np.asarray(Image.fromarray(panel).resize((width, height), Image.Resampling.LANCZOS))
