@@ -4,10 +4,9 @@
 
 namespace fastreenact {
 
-constexpr int kPixels = 4;            // of one row, by one thread: 12 bytes, three aligned words
-constexpr int kThreadsX = 64;         // 64 * 4 = 256 pixels, the width of the smallest common picture
-constexpr int kThreadsY = 4;          // rows of one block
-constexpr int kMaxGridY = 32 * 1024;  // below the hardware's 65535; rows beyond it are taken in further turns
+constexpr int kPixels = 4;     // of one row, by one thread: 12 bytes, three aligned words
+constexpr int kThreadsX = 64;  // 64 * 4 = 256 pixels, the width of the smallest common picture
+constexpr int kThreadsY = 4;   // rows of one block
 
 template <int32_t kType>
 __device__ __forceinline__ float from_bits(uint16_t bits) {
@@ -141,8 +140,9 @@ cudaError_t to_frame(const ToFrameParams& p, cudaStream_t stream) {
     const int64_t threads_x = (p.width + kPixels - 1) / kPixels;
     const int64_t grid_x = (threads_x + kThreadsX - 1) / kThreadsX;
     const int64_t grid_y = (rows + kThreadsY - 1) / kThreadsY;
+    constexpr int64_t kMaxGridY = 32 * 1024;  // below the hardware's 65535; rows beyond it are taken in further turns
     const dim3 grid(static_cast<unsigned>(std::min<int64_t>(grid_x, 1 << 20)),
-                    static_cast<unsigned>(std::min<int64_t>(grid_y, kMaxGridY)));
+                    static_cast<unsigned>(std::min(grid_y, kMaxGridY)));
     to_frame_kernel<<<grid, dim3(kThreadsX, kThreadsY), 0, stream>>>(p);
     return cudaGetLastError();
 }

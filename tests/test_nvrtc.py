@@ -1,0 +1,107 @@
+"""The CUDA sources compile for every architecture: by NVRTC (no device needed), and by nvcc where it is installed."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from fastreenact.ops import nvrtc
+
+ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
+SOURCES = sorted(path.stem for path in nvrtc.source_folder().glob("*.cu"))
+
+
+def test_source_is_self_contained():
+    text = nvrtc.source("to_frame")
+    assert '#include "' not in text
+    assert text.count("struct ToFrameParams {") == 1
+    assert "#pragma once" not in text
+
+
+def test_missing_sources_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(nvrtc, "__file__", str(tmp_path / "fastreenact" / "ops" / "nvrtc.py"))
+    with pytest.raises(FileNotFoundError, match="the CUDA sources are missing"):
+        nvrtc.source_folder()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", SOURCES)
+def test_nvrtc_compiles(name, architecture):
+    compiler = pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="CuPy is not installed")
+    try:
+        compiler.getVersion()
+    except Exception as error:  # the library itself is missing: CuPy's own exception type differs by version
+        pytest.skip(f"CuPy finds no NVRTC: {error}")
+    program = compiler.createProgram(nvrtc.source(name), f"{name}.cu", (), ())
+    options = (f"-arch=sm_{architecture}", "-std=c++17")
+    try:
+        compiler.compileProgram(program, options)
+    except compiler.NVRTCError as error:
+        pytest.fail(f"{error}\n{compiler.getProgramLog(program)}")
+    assert "warning" not in compiler.getProgramLog(program)
+    machine_code = compiler.getCUBIN(program)
+    compiler.destroyProgram(program)
+    assert f"{name}_kernel".encode() in machine_code
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_nvcc_compiles_without_spills(name, tmp_path):
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("nvcc is not installed")
+    targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
+    strict = ["--Werror", "all-warnings", "-Xcompiler", "-Wall", "-Xptxas", "--warn-on-spills"]
+    command = [nvcc, "-std=c++17", "-O3", *strict, *targets, "-c", str(nvrtc.source_folder() / f"{name}.cu")]
+    done = subprocess.run([*command, "-o", str(tmp_path / f"{name}.o")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_params_match_the_struct(tmp_path):
+    """The NumPy record has the fields, offsets and size of the C++ struct."""
+    compiler = shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no C++ compiler is installed")
+    prints = "".join(
+        f'std::printf("%zu ", offsetof(fastreenact::ToFrameParams, {field}));' for field in nvrtc.TO_FRAME_PARAMS.names
+    )
+    code = tmp_path / "layout.cpp"
+    code.write_text(
+        '#include <cstddef>\n#include <cstdio>\n#include "to_frame.h"\n'
+        f'int main() {{ {prints} std::printf("%zu", sizeof(fastreenact::ToFrameParams)); }}\n'
+    )
+    program = tmp_path / "layout"
+    subprocess.run([compiler, "-std=c++17", f"-I{nvrtc.source_folder()}", str(code), "-o", str(program)], check=True)
+    found = [int(word) for word in subprocess.run([program], capture_output=True, check=True).stdout.split()]
+    fields = nvrtc.TO_FRAME_PARAMS.fields
+    assert found == [fields[name][1] for name in nvrtc.TO_FRAME_PARAMS.names] + [nvrtc.TO_FRAME_PARAMS.itemsize]
+
+
+def test_launch_packs_every_field(monkeypatch):
+    """Without a device: what would be launched, and on which stream."""
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    calls = []
+
+    class Stream:
+        def __init__(self, address):
+            calls.append(address)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+    monkeypatch.setattr(cupy.cuda, "ExternalStream", Stream)
+    monkeypatch.setattr(nvrtc, "_kernel", lambda name: lambda *launch: calls.append((name, *launch)))
+    params = {field: 7 + i for i, field in enumerate(nvrtc.TO_FRAME_PARAMS.names)}
+    params |= {"n": 2, "height": 100_000, "width": 257}
+    nvrtc.to_frame_cuda(stream=99, **params)
+    assert calls[0] == 99
+    name, grid, block, (packed,) = calls[1]
+    assert (name, grid, block) == ("to_frame", (2, 32 * 1024), (64, 4))
+    assert isinstance(packed, np.ndarray)
+    assert packed.size == 1
+    assert {field: int(packed[field]) for field in params} == params
+    nvrtc.to_frame_cuda(stream=99, **(params | {"n": 0}))
+    assert len(calls) == 2
