@@ -25,6 +25,7 @@ _OUTLIER = 4.0  # distances beyond so many times the noise count linearly (Huber
 _EXPRESSION_SIGMA = 0.5  # prior deviation of a coefficient
 _SLACK_SIGMA = 0.06  # prior deviation of what a coefficient is outside of 0..1
 _SHAPE_SIGMA = 1.0
+_SHAPE_EVIDENCE = 1.0  # so many frames' worth of evidence at most: what the modes cannot draw is the same in all frames
 _STEPS, _STEPS_WARM, _STEPS_SHAPE = 12, 6, 14
 _ENOUGH = 2e-4  # a step that moves no parameter further (rad, coefficients) is the last
 
@@ -236,6 +237,9 @@ def fit_shape(model: MorphableModel, keypoints: Any) -> NDArray[np.float32]:
         curvature, force, weighted = frames.normal(turned, residual)
         moved = (frames.view() @ tables.shape).reshape(count, 2, IDENTITY_MODES, COUNT).swapaxes(1, 2)
         weight = frames.weights(residual)[:, None]
+        # Mean square of the distances in units of the noise: far below 1, the modes draw this face and the data decide.
+        misfit = float((weight[:, 0] * residual**2).mean())
+        stiffness = max(1.0, count / _SHAPE_EVIDENCE) * min(max(4.0 * misfit, 0.003), 1.0) / _SHAPE_SIGMA**2
         moved = moved.reshape(count, IDENTITY_MODES, -1)
         heavy = (moved.reshape(count, IDENTITY_MODES, 2, COUNT) * weight).reshape(count, IDENTITY_MODES, -1)
         cross = weighted @ moved.swapaxes(1, 2)  # [T, 57, 50]
@@ -243,8 +247,8 @@ def fit_shape(model: MorphableModel, keypoints: Any) -> NDArray[np.float32]:
         solved = np.linalg.solve(curvature, np.concatenate([cross, force[..., None]], axis=2))
         own = heavy @ np.concatenate([moved.swapaxes(1, 2), residual.reshape(count, -1, 1)], axis=2)
         system = (own - cross.swapaxes(1, 2) @ solved).sum(axis=0)
-        system[:, :-1] += np.eye(IDENTITY_MODES) / _SHAPE_SIGMA**2
-        system[:, -1] -= shape / _SHAPE_SIGMA**2
+        system[:, :-1] += np.eye(IDENTITY_MODES) * stiffness
+        system[:, -1] -= shape * stiffness
         shape_step = np.linalg.solve(system[:, :-1], system[:, -1])
         shape_step /= max(1.0, float(np.abs(shape_step).max()) / 2.0)
         shape = shape + shape_step
