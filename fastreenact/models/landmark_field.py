@@ -114,6 +114,47 @@ def rigid_motion(head: Head, keypoints: Array, pose: Array) -> Rigid:
     return Rigid(linear, shift, float(pose[5]) / head.scale * np.array(((cos, -sin), (sin, cos))))
 
 
+# The skin is cut along the eyes and between the lips: lid and lip of one side do not drag the other. Three splines, each
+# without the keypoints of the far sides: above the eyes, between eyes and mouth, below the mouth.
+_UPPER_LIDS, _LOWER_LIDS = (37, 38, 39, 45, 46, 47), (41, 42, 43, 49, 50, 51)
+_UPPER_LIP, _LOWER_LIP = (56, 63, 61), (67, 70, 64)  # inner edges
+_WITHOUT = (_LOWER_LIDS + _LOWER_LIP, _UPPER_LIDS + _LOWER_LIP, _UPPER_LIDS + _UPPER_LIP)
+# Each cut: (upper, lower) keypoints along it from left to right, and the width over which the sides blend there, in units.
+_EYE_CUT = ((36, 37, 38, 39, 40, 44, 45, 46, 47, 48), (36, 43, 42, 41, 40, 44, 51, 50, 49, 48))
+_EYE_BLEND = (0.02, 0.006, 0.006, 0.006, 0.02, 0.02, 0.006, 0.006, 0.006, 0.02)
+_MOUTH_CUT = ((55, 56, 63, 61, 60), (55, 67, 70, 64, 60))
+_MOUTH_BLEND = (0.02, 0.006, 0.006, 0.006, 0.02)
+_BLEND_BEYOND = 0.25  # width of the blend at this distance beyond the ends of a cut, in units
+
+
+class Cut:
+    """A line across the face that separates two splines."""
+
+    def __init__(self, keypoints: Array, cut: tuple[tuple[int, ...], ...], blend: tuple[float, ...], unit: float) -> None:
+        upper, lower = keypoints[list(cut[0])], keypoints[list(cut[1])]
+        self._origin = (upper[0] + upper[-1]) / 2
+        axis = upper[-1] - upper[0]
+        axis /= max(float(np.linalg.norm(axis)), 1e-6)
+        self._axes = np.array((axis, (-axis[1], axis[0]))).astype(np.float32)
+        local = ((upper + lower) / 2 - self._origin) @ self._axes.T
+        x, y, width = np.maximum.accumulate(local[:, 0]), local[:, 1], np.array(blend) * unit
+        beyond = _BLEND_BEYOND * unit
+        xs = [x[0] - beyond, *x, x[-1] + beyond]
+        ys, widths = [y[0], *y, y[-1]], [beyond, *width, beyond]
+        if len(blend) > 5:  # the bridge of the nose lies between two eyes
+            xs.insert(6, (x[4] + x[5]) / 2)
+            ys.insert(6, (y[4] + y[5]) / 2)
+            widths.insert(6, 0.08 * unit)
+        self._x, self._y, self._width = np.array(xs), np.array(ys), np.array(widths)
+
+    def above(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Share [M, 1] of the upper side at points [M, 2]."""
+        local = (points - self._origin.astype(np.float32)) @ self._axes.T
+        line = np.interp(local[:, 0], self._x, self._y)
+        width = np.interp(local[:, 0], self._x, self._width)
+        return ramp(0.5 + ((line - local[:, 1]) / (2 * width)).astype(np.float32))[:, None]
+
+
 class Controls:
     """Control points of one frame, solved: displacement (portrait minus output, px) anywhere in the output."""
 
@@ -136,31 +177,43 @@ class Controls:
         ))  # fmt: skip
         slack = np.concatenate((np.full(72, 1e-4), np.full(len(source) - 72, 2e-3)))
         self._solve(at, source - at, slack)
+        size = head.unit * self.growth
+        self._cuts = (Cut(keypoints, _EYE_CUT, _EYE_BLEND, size), Cut(keypoints, _MOUTH_CUT, _MOUTH_BLEND, size))
 
     def _solve(self, at: Array, displacement: Array, slack: Array) -> None:
-        """Thin-plate spline (r^2 log r) with an affine part; `slack` is the ridge on the diagonal."""
+        """Three thin-plate splines (r^2 log r) with an affine part; `slack` is the ridge on the diagonal."""
         self._origin = at.mean(axis=0)
         x = (at - self._origin) / self._unit
         n = len(x)
-        system = np.zeros((n + 3, n + 3))
+        system = np.zeros((len(_WITHOUT), n + 3, n + 3))
         square = ((x[:, None] - x[None]) ** 2).sum(axis=-1)
-        system[:n, :n] = square * np.log(square + 1e-12) + np.diag(slack)
-        system[:n, n], system[:n, n + 1 : n + 3] = 1.0, x
-        system[n:, :n] = system[:n, n:].T
+        system[:, :n, :n] = square * np.log(square + 1e-12) + np.diag(slack)
+        system[:, :n, n], system[:, :n, n + 1 : n + 3] = 1.0, x
+        system[:, n:, :n] = system[0, :n, n:].T
+        for part, without in zip(system, _WITHOUT, strict=True):
+            part[without, without] = 1e6  # so stiff a ridge that the point has no say
         right = np.zeros((n + 3, 2))
         right[:n] = displacement
-        weights = np.linalg.solve(system, right).astype(np.float32)
+        weights = np.linalg.solve(system, np.broadcast_to(right, (len(_WITHOUT), n + 3, 2)))
+        self._weights = np.ascontiguousarray(weights.transpose(1, 0, 2).reshape(n + 3, -1).astype(np.float32))
         self._at = np.ascontiguousarray(x.astype(np.float32).T)
         self._at2 = (self._at**2).sum(axis=0)
-        self._weights, self._affine = weights[:n], weights[n:]
 
-    def __call__(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Displacement [M, 2] at output pixels [M, 2]; not yet at rest outside."""
+    def splines(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Displacement [M, 6] of the three splines at output pixels [M, 2]; not yet at rest outside."""
         x = (points - self._origin.astype(np.float32)) / np.float32(self._unit)
         square = (x * x).sum(axis=1)[:, None] + self._at2 - 2.0 * (x @ self._at)
         np.maximum(square, 1e-12, out=square)
-        kernel = square * np.log(square)
-        return kernel @ self._weights + x @ self._affine[1:] + self._affine[0]
+        square *= np.log(square)
+        affine = self._weights[-3:]
+        return square @ self._weights[:-3] + x @ affine[1:] + affine[0]
+
+    def join(self, points: NDArray[np.float32], splines: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The displacement [M, 2] from the three splines [M, 6]: each on its side of the cuts."""
+        move = splines[:, 2:4].copy()
+        move += self._cuts[0].above(points) * (splines[:, 0:2] - splines[:, 2:4])
+        move += (1.0 - self._cuts[1].above(points)) * (splines[:, 4:6] - splines[:, 2:4])
+        return move
 
     def radius(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Distance [M] from the way of the head's centre, in head radii: 1 on the head's outline."""

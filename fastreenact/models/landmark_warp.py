@@ -47,6 +47,13 @@ def _finite(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64
     return array
 
 
+def _upsample(nodes: NDArray[np.float32], every: int) -> NDArray[np.float32]:
+    """[h, w, C] at every n-th node -> all nodes between, bilinearly."""
+    size = ((nodes.shape[0] - 1) * every + 1, (nodes.shape[1] - 1) * every + 1)
+    nchw = torch.from_numpy(nodes).permute(2, 0, 1)[None]
+    return F.interpolate(nchw, size, mode="bilinear", align_corners=True)[0].permute(1, 2, 0).contiguous().numpy()
+
+
 class LandmarkWarp:
     """Moves a portrait of height x width by its keypoints; the background stays at rest."""
 
@@ -97,18 +104,17 @@ class LandmarkWarp:
             max(int(np.floor(low[0] / cell)), -1), max(int(np.floor(low[1] / cell)), -1),
             min(int(np.ceil(high[0] / cell)), self.width // cell + 1), min(int(np.ceil(high[1] / cell)), self.height // cell + 1),
         )  # fmt: skip
-        move = self._nodes(state, controls, rect, _COARSE)
-        unit = state.head.unit
-        for part, step, margin in ((slice(0, 72), 4, 0.15), (slice(36, 44), 1, 0.06), (slice(44, 52), 1, 0.06), (slice(52, 72), 2, 0.08)):
-            lo, hi = points[part].min(axis=0) - margin * unit, points[part].max(axis=0) + margin * unit
-            inner = _Rect(
-                max(int(np.floor(lo[0] / cell)), rect.x0), max(int(np.floor(lo[1] / cell)), rect.y0),
-                min(int(np.ceil(hi[0] / cell)), rect.x1), min(int(np.ceil(hi[1] / cell)), rect.y1),
-            )  # fmt: skip
-            if inner.x1 <= inner.x0 or inner.y1 <= inner.y0:
-                continue
+        move = _upsample(self._nodes(state, controls, rect, _COARSE)[1], _COARSE)
+        low, high = points.min(axis=0) - 0.15 * state.head.unit, points.max(axis=0) + 0.15 * state.head.unit
+        inner = _Rect(
+            max(int(np.floor(low[0] / cell)), rect.x0), max(int(np.floor(low[1] / cell)), rect.y0),
+            min(int(np.ceil(high[0] / cell)), rect.x1), min(int(np.ceil(high[1] / cell)), rect.y1),
+        )  # fmt: skip
+        if inner.x1 > inner.x0 and inner.y1 > inner.y0:
             y, x = (inner.y0 - rect.y0) * _COARSE, (inner.x0 - rect.x0) * _COARSE
-            fine = self._nodes(state, controls, inner, step)
+            splines = _upsample(self._nodes(state, controls, inner, 4)[0], 4)
+            grid = self._grid(inner, state.step)
+            fine = controls.join(grid, splines.reshape(-1, 6)).reshape(*splines.shape[:2], 2)
             move[y : y + fine.shape[0], x : x + fine.shape[1]] = fine
         field = move
         field[..., 0] += self._axis(rect.x0, rect.x1, state.step)
@@ -121,23 +127,26 @@ class LandmarkWarp:
     def _axis(first: int, last: int, step: int, every: int = 1) -> NDArray[np.float32]:
         return ((np.arange(first * _COARSE, last * _COARSE + 1, every) + 0.5) * step).astype(np.float32)
 
-    def _nodes(self, state: State, controls: Controls, rect: _Rect, every: int) -> NDArray[np.float32]:
-        """Displacement at every n-th fine node of `rect`, bilinearly brought to all fine nodes."""
-        x = self._axis(rect.x0, rect.x1, state.step, every)
-        y = self._axis(rect.y0, rect.y1, state.step, every)
-        grid = np.stack(np.broadcast_arrays(x[None], y[:, None]), axis=-1).reshape(-1, 2)
-        move = controls(grid)
+    def _grid(self, rect: _Rect, step: int, every: int = 1) -> NDArray[np.float32]:
+        """Output pixels [M, 2] of every n-th fine node of `rect`, row by row."""
+        x, y = self._axis(rect.x0, rect.x1, step, every), self._axis(rect.y0, rect.y1, step, every)
+        return np.stack(np.broadcast_arrays(x[None], y[:, None]), axis=-1).reshape(-1, 2)
+
+    def _nodes(
+        self, state: State, controls: Controls, rect: _Rect, every: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The splines [h, w, 6] and the displacement joined from them [h, w, 2] at every n-th fine node of `rect`."""
+        grid = self._grid(rect, state.step, every)
+        splines = controls.splines(grid)
         hold = controls.growth * 1.1
-        move *= (1.0 - ramp((controls.radius(grid) - hold) / (controls.rest - hold)))[:, None]
-        self._keep_inside(grid, move)
-        square = (move * move).sum(axis=1, keepdims=True)
-        move *= square / (square + np.float32((_STILL_PX * state.head.unit) ** 2))
-        move = move.reshape(len(y), len(x), 2)
-        if every == 1:
-            return move
-        size = ((len(y) - 1) * every + 1, (len(x) - 1) * every + 1)
-        nchw = torch.from_numpy(move).permute(2, 0, 1)[None]
-        return F.interpolate(nchw, size, mode="bilinear", align_corners=True)[0].permute(1, 2, 0).numpy()
+        splines *= (1.0 - ramp((controls.radius(grid) - hold) / (controls.rest - hold)))[:, None]
+        for i in (0, 2, 4):
+            move = splines[:, i : i + 2]
+            self._keep_inside(grid, move)
+            square = (move * move).sum(axis=1, keepdims=True)
+            move *= square / (square + np.float32((_STILL_PX * state.head.unit) ** 2))
+        shape = ((rect.y1 - rect.y0) * _COARSE // every + 1, (rect.x1 - rect.x0) * _COARSE // every + 1)
+        return splines.reshape(*shape, 6), controls.join(grid, splines).reshape(*shape, 2)
 
     def _keep_inside(self, grid: NDArray[np.float32], move: NDArray[np.float32]) -> None:
         """Near the picture's edges, do not read beyond them: |d| -> |d| x^2 / (x^2 + d^2), monotone in x."""
