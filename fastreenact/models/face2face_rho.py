@@ -249,5 +249,7 @@ def random_face2face_rho(seed: int = 0) -> Face2FaceRho:
         elif value.ndim == 1:
             value.copy_(1 + 0.1 * noise)
         else:
-            value.copy_(noise * (2 / value[0].numel()) ** 0.5)
+            # Field heads stay small, so that fields point into the picture.
+            gain = 0.02 if value.shape[0] == 2 else 2**0.5
+            value.copy_(noise * gain * value[0].numel() ** -0.5)
     return model

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from fastreenact.models.landmark_field import Controls, Head, make_head, ramp, rigid_motion
+from fastreenact.models.landmark_field import Controls, Head, Rigid, make_head, ramp, rigid_motion
+from fastreenact.models.landmark_slits import EYES, Layer, cover, eye_layer, mouth_layer
 
 _COARSE = 8  # nodes of the fine field per coarse node
 _FINE_PER_UNIT = 110  # fine nodes per temple distance: 1 px in a 256 crop
@@ -36,6 +37,7 @@ class State:
     box: Any  # the square whose -1..1 the keypoints are in
     head: Head
     step: int  # px between fine nodes
+    layers: tuple[tuple[Layer, torch.Tensor], ...]  # eyeballs and mouth, with their images uint8 [1, h, w, 3]
 
 
 def _finite(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -74,7 +76,10 @@ class LandmarkWarp:
         points = box.denormalise(_finite("keypoints", keypoints, (72, 2))).astype(np.float64)
         head = make_head(points, _finite("pose", pose, (6,)))
         step = max(1, round(head.unit / _FINE_PER_UNIT))
-        return State(picture[None].to(self.device), box, head, step)
+        pixels = picture.numpy()
+        layers = [*(eye_layer(pixels, head, eye) for eye in EYES), mouth_layer(pixels, head)]
+        resident = tuple((layer, torch.from_numpy(layer.image)[None].to(self.device)) for layer in layers if layer)
+        return State(picture[None].to(self.device), box, head, step, resident)
 
     def drive(
         self, state: State, keypoints: Any, pose: Any, out: torch.Tensor | None = None, timer: Any = None
@@ -87,17 +92,20 @@ class LandmarkWarp:
         if out is None:
             out = torch.empty(shape, dtype=torch.uint8, device=self.device)
         with stage("motion"):
-            field, rect = self._field(state, points, turn)
+            rigid = rigid_motion(state.head, points, turn)
+            field, rect = self._field(state, points, rigid)
         with stage("warp"):
-            moved = self._sample(state, field)
+            moved = self._sample(state.image, field, state.step)
         with stage("deliver"):
             out.copy_(state.image[0])
             self._paste(out, moved, rect, state.step)
+            for layer, image in state.layers:
+                self._lay(out, layer, image, state.head, points, rigid)
         return out
 
-    def _field(self, state: State, points: Any, pose: Any) -> tuple[NDArray[np.float32], _Rect]:
+    def _field(self, state: State, points: Any, rigid: Rigid) -> tuple[NDArray[np.float32], _Rect]:
         """Field [h, w, 2] in [-1, 1] at the fine nodes of `rect`."""
-        controls = Controls(state.head, points, rigid_motion(state.head, points, pose))
+        controls = Controls(state.head, points, rigid)
         cell = _COARSE * state.step
         low, high = controls.bounds()
         rect = _Rect(
@@ -156,11 +164,11 @@ class LandmarkWarp:
             room *= room
             d *= room / (room + d * d + 1e-12)
 
-    def _sample(self, state: State, field: NDArray[np.float32]) -> torch.Tensor:
-        size = (field.shape[0] * state.step, field.shape[1] * state.step)
+    def _sample(self, image: torch.Tensor, field: NDArray[np.float32], step: int) -> torch.Tensor:
+        size = (field.shape[0] * step, field.shape[1] * step)
         f = torch.from_numpy(field)[None]
         f = F.interpolate(f.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
-        image = state.image.permute(0, 3, 1, 2).float()
+        image = image.permute(0, 3, 1, 2).float()
         got = F.grid_sample(image, f, mode="bilinear", padding_mode="border", align_corners=False)
         return got[0].permute(1, 2, 0).add_(0.5).floor_().clamp_(0, 255).to(torch.uint8)
 
@@ -171,3 +179,16 @@ class LandmarkWarp:
         left, top = max(x0 + step, 0), max(y0 + step, 0)
         if x1 > left and y1 > top:
             out[top:y1, left:x1] = moved[top - y0 : y1 - y0, left - x0 : x1 - x0]
+
+    def _lay(
+        self, out: torch.Tensor, layer: Layer, image: torch.Tensor, head: Head, points: NDArray[np.float64], rigid: Rigid
+    ) -> None:
+        """Blend one layer over the moved skin."""
+        found = cover(layer, head, points, rigid, (self.height, self.width))
+        if found is None:
+            return
+        h, w = found.opacity.shape[:2]
+        view = out[found.y0 : found.y0 + h, found.x0 : found.x0 + w]
+        below = view.to(torch.float32)
+        inside = self._sample(image, found.field, 1).to(torch.float32)
+        view.copy_(below.add_((inside - below) * torch.from_numpy(found.opacity)).add_(0.5))

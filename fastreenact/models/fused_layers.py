@@ -1,0 +1,186 @@
+"""Pieces of the inference forms: folded convolutions, inverted residuals and SPADE tables, channels-last.
+
+Tensors are channels-last: [N, C, H, W] views of NHWC memory where a convolution reads or writes them, plain [N, H, W, C]
+where one of our ops does.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastreenact import ops
+from fastreenact.models.layers import InvertedResidual, PoseEncoder, Spade, nearest_index
+
+# Two 3x3 convolutions see 2 px beyond a cell: farther inside, a cell of any width is constant.
+_DISTINCT_PER_CELL = 5
+_POSE_CELLS = 16
+
+
+def nhwc(x: Tensor) -> Tensor:
+    """[N, C, H, W] -> its [N, H, W, C] view."""
+    return x.permute(0, 2, 3, 1)
+
+
+def nchw(x: Tensor) -> Tensor:
+    """[N, H, W, C] -> its [N, C, H, W] view, which is channels-last."""
+    return x.permute(0, 3, 1, 2)
+
+
+def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
+    """Weight and bias, float64, of `conv` followed by `norm` with its running statistics."""
+    weight = conv.weight.detach().double()
+    bias = torch.zeros(len(weight), dtype=torch.float64) if conv.bias is None else conv.bias.detach().double()
+    if norm is None:
+        return weight, bias
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError("a BatchNorm without running statistics cannot be folded")
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach().double()
+    shift = -norm.running_mean.double() * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.detach().double()
+    return weight * scale[:, None, None, None], bias * scale + shift
+
+
+class Conv:
+    """A convolution with everything linear after it folded in, then optionally ReLU."""
+
+    def __init__(
+        self,
+        folded: tuple[Tensor, Tensor | None],
+        like: Tensor,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        relu: bool = False,
+    ):
+        weight, bias = folded
+        # oneDNN repacks weights at every call, from channels-last several times faster than from NCHW.
+        self.weight = weight.to(like).contiguous(memory_format=torch.channels_last)
+        self.bias = None if bias is None else bias.to(like)
+        self.stride, self.padding, self.groups, self.relu = stride, padding, groups, relu
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[N, C_in, H, W] channels-last -> [N, C_out, ...] channels-last."""
+        y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
+        return y.relu_() if self.relu else y
+
+
+class FusedInvertedResidual:
+    """`InvertedResidual` as two or three folded convolutions."""
+
+    def __init__(self, block: InvertedResidual, like: Tensor):
+        layers = list(block.conv)
+        self.residual = block.residual
+        self.convs: list[Conv] = []
+        for i, layer in enumerate(layers):
+            if isinstance(layer, nn.Conv2d):
+                norm = layers[i + 1] if i + 1 < len(layers) else None
+                relu = i + 2 < len(layers) and isinstance(layers[i + 2], nn.ReLU)
+                folded = fold(layer, norm if isinstance(norm, nn.BatchNorm2d) else None)
+                stride, padding, groups = layer.stride[0], int(layer.padding[0]), layer.groups
+                self.convs.append(Conv(folded, like, stride=stride, padding=padding, groups=groups, relu=relu))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[N, C_in, H, W] channels-last -> [N, C_out, H / stride, W / stride] channels-last."""
+        y = x
+        for conv in self.convs:
+            y = conv(y)
+        return y.add_(x) if self.residual else y
+
+
+def fuse_blocks(stage: nn.Module, like: Tensor) -> list[FusedInvertedResidual]:
+    """Every inverted residual of a stage, in order."""
+    return [FusedInvertedResidual(m, like) for m in stage.modules() if isinstance(m, InvertedResidual)]
+
+
+def apply_blocks(blocks: list[FusedInvertedResidual], x: Tensor) -> Tensor:
+    """Run `blocks` one after another."""
+    for block in blocks:
+        x = block(x)
+    return x
+
+
+class FusedPoseEncoder:
+    """`PoseEncoder` as two matrix products: the transposed convolutions never overlap. float32 whatever the network is."""
+
+    def __init__(self, encoder: PoseEncoder, device: torch.device):
+        first, norm = encoder.embedding_module1[0], encoder.embedding_module1[1]
+        second = encoder.embedding_module2[0]
+        scale = norm.weight.detach().double() * (norm.running_var.double() + norm.eps).rsqrt()
+        shift = norm.bias.detach().double() - norm.running_mean.double() * scale
+        dims, hidden = first.weight.shape[:2]
+        w1 = first.weight.detach().double() * scale[None, :, None, None]  # [dims, hidden, 4, 4]
+        self.w1 = w1.permute(0, 2, 3, 1).reshape(dims, 16 * hidden).to(device, torch.float32)
+        self.b1 = shift.repeat(16).to(device, torch.float32)
+        w2 = second.weight.detach().double()  # [hidden, channels, 4, 4]
+        self.hidden, self.channels = hidden, w2.shape[1]
+        self.w2 = w2.permute(0, 2, 3, 1).reshape(hidden, 16 * self.channels).to(device, torch.float32)
+
+    def __call__(self, head_pose: Tensor) -> Tensor:
+        """float32 [1, dims] -> float32 [16, 16, channels]."""
+        hidden = torch.addmm(self.b1, head_pose, self.w1).relu_().view(16, self.hidden)
+        cells = (hidden @ self.w2).view(4, 4, 4, 4, self.channels)  # Y, X, y, x, channel
+        return cells.permute(0, 2, 1, 3, 4).reshape(_POSE_CELLS, _POSE_CELLS, self.channels)
+
+
+def compact_axis(length: int) -> tuple[Tensor, Tensor]:
+    """The positions of an axis at which a SPADE table can differ, exact for every length.
+
+    A nearest-upsampled 16-cell map, convolved 3x3 twice, is constant inside a cell but for 2 px at either end: a cell of
+    5 px or more is represented by 5 positions, a narrower one by all of its own. Values at these positions, computed on the
+    shortened axis, are those of the full axis because every position keeps neighbours of the same value.
+
+    Returns:
+        cell: int64 [T], the pose cell that each table position shows.
+        index: int32 [length], the table position of each pixel.
+    """
+    cells, index = [], []
+    for cell, width in enumerate(nearest_index(_POSE_CELLS, length).bincount(minlength=_POSE_CELLS).tolist()):
+        kept = min(width, _DISTINCT_PER_CELL)
+        for i in range(width):
+            local = i if i < 2 or width <= kept else max(2, kept - (width - i))
+            index.append(len(cells) + local)
+        cells += [cell] * kept
+    return torch.tensor(cells), torch.tensor(index, dtype=torch.int32)
+
+
+class SpadeTable:
+    """One SPADE layer as tables: y = x * scale + shift, both read through an index. BatchNorm is folded in."""
+
+    def __init__(self, spade: Spade, height: int, width: int, like: Tensor):
+        (self.cell_y, self.index_y), (self.cell_x, self.index_x) = (
+            tuple(t.to(like.device) for t in compact_axis(n)) for n in (height, width)
+        )
+        norm = spade.param_free_norm
+        if norm.running_mean is None or norm.running_var is None:
+            raise ValueError("a SPADE layer without running statistics cannot be fused")
+        inverse = (norm.running_var.double() + norm.eps).rsqrt()
+        mean = norm.running_mean.double()
+        gamma_w, gamma_b = fold(spade.mlp_gamma, None)
+        beta_w, beta_b = fold(spade.mlp_beta, None)
+        scale_w, scale_b = gamma_w * inverse[:, None, None, None], (gamma_b + 1) * inverse
+        shift_w, shift_b = beta_w - scale_w * mean[:, None, None, None], beta_b - scale_b * mean
+        self.shared = Conv(fold(spade.mlp_shared[0], None), like, padding=1, relu=True)
+        self.affine = Conv((torch.cat([scale_w, shift_w]), torch.cat([scale_b, shift_b])), like, padding=1)
+        self.channels = len(mean)
+
+    def __call__(self, pose: Tensor) -> tuple[Tensor, Tensor]:
+        """[16, 16, K] -> scale and shift, [1, T, T, C] views of one NHWC tensor."""
+        condition = pose[self.cell_y[:, None], self.cell_x][None]
+        table = nhwc(self.affine(self.shared(nchw(condition))))
+        return table[..., : self.channels], table[..., self.channels :]
+
+    def apply(self, x: Tensor, table: tuple[Tensor, Tensor], out: Tensor | None = None) -> Tensor:
+        """ReLU of the affine map of `x` [1, H, W, c], the layer's first c channels, into those of `out` [1, H, W, C]."""
+        scale, shift = (t[..., : x.shape[-1]] for t in table)
+        target = None if out is None else out[..., : x.shape[-1]]
+        return ops.spade(x, scale, shift, self.index_y, self.index_x, activation="relu", folded=True, out=target)
+
+    def warp(self, features: Tensor, field: Tensor, table: tuple[Tensor, Tensor], first: int, out: Tensor) -> None:
+        """`features` [1, H, W, c] sampled by `field`, affine and ReLU, into the channels of `out` from `first` on."""
+        scale, shift = (t[..., first:] for t in table)
+        spade = (scale, shift, self.index_y, self.index_x)
+        ops.warp(features, field, spade=spade, activation="relu", out=out[..., first:])
