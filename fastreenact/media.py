@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
-    "MAX_PIXELS", "AudioTrack", "VideoReader", "VideoWriter", "is_picture", "read_image", "side_by_side", "write_image",
+    "MAX_PIXELS", "AudioTrack", "VideoReader", "VideoWriter", "in_a_row", "is_picture", "read_image", "write_image",
 ]
 
 MAX_PIXELS = 200_000_000  # a decompression bomb is refused before it is unpacked (RELIABILITY.md, F4)
@@ -163,7 +163,7 @@ def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8], *, force
         raise MediaError(f"{shown(path)} cannot be written ({error.strerror or error})") from error
 
 
-def side_by_side(panels: Sequence[NDArray[np.uint8]], height: int) -> NDArray[np.uint8]:
+def in_a_row(panels: Sequence[NDArray[np.uint8]], height: int) -> NDArray[np.uint8]:
     """Put pictures in a row, each scaled to `height` with its proportions kept.
 
     Args:

@@ -31,7 +31,8 @@ _FULL_FORMATS = ("rgb", "bgr", "gbr", "argb", "abgr", "0", "pal", "gray", "mono"
 class VideoReader:
     """A video file as upright RGB frames in presentation order; every iteration starts anew.
 
-    Times count from the clip's own zero; with `start`, from the first frame kept. Memory does not grow with length.
+    Times count from the clip's own zero; with `start`, from the first frame kept. Pixels are made square, and a clip
+    that changes its size keeps the first one. Memory does not grow with length.
 
     Args:
         path: any container and codec that the installed FFmpeg libraries read.
@@ -105,12 +106,13 @@ class VideoReader:
         if frame.color_trc in (16, 18):  # AVCOL_TRC_SMPTE2084 and ARIB_STD_B67: high dynamic range
             self.notes.append(f"{shown(self.path)} is an HDR video: its colours look flat beside the result")
         self._origin = pts if (self._lo is not None or pts < self._zero) else self._zero
-        self.height, self.width = _upright(frame, self._pixel_aspect).shape[:2]
+        self._upright_from = (max(1, round(frame.width * self._pixel_aspect)), frame.height)
+        self.height, self.width = _upright(frame, self._upright_from).shape[:2]
 
     def frames(self) -> Iterator[tuple[NDArray[np.uint8], int]]:
         """Yield (uint8 [H, W, 3] RGB, pts): pts in ticks of `time_base` from the clip's zero, strictly increasing."""
         for frame, pts in self._decoded():
-            yield _upright(frame, self._pixel_aspect), pts - self._origin
+            yield _upright(frame, self._upright_from), pts - self._origin
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], float]]:
         """Yield (uint8 [H, W, 3] RGB, time in seconds)."""
@@ -312,15 +314,15 @@ def _clip_zero(container: "InputContainer", time_base: Fraction) -> int:
     return round(earliest / time_base)
 
 
-def _upright(frame: "VideoFrame", pixel_aspect: Fraction) -> NDArray[np.uint8]:
-    """To RGB with the matrix and range that the frame names, square pixels, turned upright."""
+def _upright(frame: "VideoFrame", size: tuple[int, int]) -> NDArray[np.uint8]:
+    """To RGB with the matrix and range that the frame names, scaled to `size` (width, height), then turned upright."""
     from av.video.reformatter import Interpolation
 
     full = frame.color_range == _FULL_RANGE or (frame.color_range == 0 and frame.format.name.startswith(_FULL_FORMATS))
     # untagged video: high definition is BT.709, smaller is BT.601, as players take it
     matrix = _MATRICES.get(frame.colorspace, "ITU709" if frame.height >= 720 or frame.width >= 1280 else "ITU601")
     rgb = frame.reformat(
-        width=max(1, round(frame.width * pixel_aspect)), format="rgb24", src_colorspace=matrix, dst_colorspace=matrix,
+        width=size[0], height=size[1], format="rgb24", src_colorspace=matrix, dst_colorspace=matrix,
         src_color_range="JPEG" if full else "MPEG", dst_color_range="JPEG",
         interpolation=int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT))
     image = rgb.to_ndarray()
