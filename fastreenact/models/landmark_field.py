@@ -1,7 +1,7 @@
 """The motion field of the landmark warp: where each pixel of the moved head lies in the portrait.
 
-The field interpolates 72 keypoints and the control points of a rigid head proxy (an ellipsoid with ears, and a neck that
-follows in part). It works in a head frame: x right, y down, z towards the viewer, unit = distance of the temples.
+The field interpolates 72 keypoints and the control points of a rigid head proxy (an ellipsoid with ears, and a neck
+that follows in part). Head frame: x right, y down, z towards the viewer, unit = distance of the temples.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ Array = NDArray[np.float64]
 # the temples). Mean over 180 tracked frames of three persons, made symmetrical.
 RIGID = np.array([0, 1, 2, 9, 10, 11, 27, 28, 29, 30, 31, 33, 35, 36, 40, 44, 48])
 _RIGID_AT = np.array([
-    (-0.50, 0.00, 0.00), (-0.50, 0.13, 0.01), (-0.49, 0.24, 0.02), (0.50, 0.00, 0.00), (0.50, 0.13, 0.01), (0.49, 0.24, 0.02),
-    (0.0, -0.08, 0.47), (0.0, 0.0, 0.53), (0.0, 0.09, 0.60), (0.0, 0.19, 0.66), (-0.12, 0.28, 0.50), (0.0, 0.30, 0.54),
+    (-0.50, 0.00, 0.00), (-0.50, 0.13, 0.01), (-0.49, 0.24, 0.02),
+    (0.50, 0.00, 0.00), (0.50, 0.13, 0.01), (0.49, 0.24, 0.02), (0.0, -0.08, 0.47), (0.0, 0.0, 0.53), (0.0, 0.09, 0.60), (0.0, 0.19, 0.66), (-0.12, 0.28, 0.50), (0.0, 0.30, 0.54),
     (0.12, 0.28, 0.50), (-0.32, -0.04, 0.31), (-0.13, -0.04, 0.35), (0.13, -0.04, 0.35), (0.32, -0.04, 0.31),
 ])  # fmt: skip
 
@@ -37,6 +37,7 @@ def _hair() -> Array:
 _SOLID = _hair()
 _NECK = np.array([(x, y, -0.1) for y in (1.02, 1.3) for x in (-0.36, 0.0, 0.36)])
 _NECK_FOLLOWS = np.repeat((0.5, 0.2), 3)[:, None]  # share of the head's motion
+_NECK_JAW = np.outer((0.6, 0.2), (0.5, 1.0, 0.5)).reshape(-1, 1)  # and of what the chin does beyond it
 _RING = np.deg2rad(np.arange(-25, 206, 15.4))  # angles of the outline, over the top from ear to ear
 _REST_RADIUS = 1.0  # width of the band around the head that takes up the motion, in head radii
 _EDGE = np.deg2rad(np.arange(0, 360, 20))
@@ -65,6 +66,7 @@ class Head:
     rigid: Array  # [R, 3] the RIGID keypoints with their depth
     solid: Array  # [12, 3] hair and ears
     neck: Array  # [6, 3]
+    chin: Array  # [3] keypoint 8 with its depth
     centre: Array  # [3]
     outline: Array  # [2, 2] maps the unit circle onto the outline, relative to the centre
 
@@ -77,7 +79,7 @@ def make_head(keypoints: Array, pose: Array) -> Head:
     model, image = seen[:, :2] - seen[:, :2].mean(axis=0), at - at.mean(axis=0)
     unit = float((model * image).sum() / (model * model).sum())
     if not unit > 1e-3:
-        raise ValueError("keypoints: they do not look like a face turned as `pose` says (check left and right, and y down)")
+        raise ValueError("keypoints: not a face turned as `pose` says; check left and right, and that y points down")
     shift = np.append(at.mean(axis=0) - unit * seen[:, :2].mean(axis=0), 0.0)
 
     def place(points: Array) -> Array:
@@ -88,8 +90,9 @@ def make_head(keypoints: Array, pose: Array) -> Head:
     values, vectors = np.linalg.eigh(spread)
     outline = vectors * np.sqrt(values) @ vectors.T
     rigid = np.column_stack((at, unit * seen[:, 2]))
+    chin = np.append(keypoints[8], place(np.array((0.0, 0.8, 0.41)))[2])
     return Head(
-        keypoints, turn, float(pose[5]), unit, rigid, place(_SOLID), place(_NECK), place(_CENTRE), outline
+        keypoints, turn, float(pose[5]), unit, rigid, place(_SOLID), place(_NECK), chin, place(_CENTRE), outline
     )
 
 
@@ -114,12 +117,12 @@ def rigid_motion(head: Head, keypoints: Array, pose: Array) -> Rigid:
     return Rigid(linear, shift, float(pose[5]) / head.scale * np.array(((cos, -sin), (sin, cos))))
 
 
-# The skin is cut along the eyes and between the lips: lid and lip of one side do not drag the other. Three splines, each
-# without the keypoints of the far sides: above the eyes, between eyes and mouth, below the mouth.
+# The skin is cut along the eyes and between the lips: lid and lip of one side do not drag the other. Three splines,
+# each without the keypoints of the far sides: above the eyes, between eyes and mouth, below the mouth.
 _UPPER_LIDS, _LOWER_LIDS = (37, 38, 39, 45, 46, 47), (41, 42, 43, 49, 50, 51)
 _UPPER_LIP, _LOWER_LIP = (56, 63, 61), (67, 70, 64)  # inner edges
 _WITHOUT = (_LOWER_LIDS + _LOWER_LIP, _UPPER_LIDS + _LOWER_LIP, _UPPER_LIDS + _UPPER_LIP)
-# Each cut: (upper, lower) keypoints along it from left to right, and the width over which the sides blend there, in units.
+# Each cut: (upper, lower) keypoints along it from left to right, and the width in units over which the sides blend.
 _EYE_CUT = ((36, 37, 38, 39, 40, 44, 45, 46, 47, 48), (36, 43, 42, 41, 40, 44, 51, 50, 49, 48))
 _EYE_BLEND = (0.02, 0.006, 0.006, 0.006, 0.02, 0.02, 0.006, 0.006, 0.006, 0.02)
 _MOUTH_CUT = ((55, 56, 63, 61, 60), (55, 67, 70, 64, 60))
@@ -130,7 +133,9 @@ _BLEND_BEYOND = 0.25  # width of the blend at this distance beyond the ends of a
 class Cut:
     """A line across the face that separates two splines."""
 
-    def __init__(self, keypoints: Array, cut: tuple[tuple[int, ...], ...], blend: tuple[float, ...], unit: float) -> None:
+    def __init__(
+        self, keypoints: Array, cut: tuple[tuple[int, ...], ...], blend: tuple[float, ...], unit: float
+    ) -> None:
         upper, lower = keypoints[list(cut[0])], keypoints[list(cut[1])]
         self._origin = (upper[0] + upper[-1]) / 2
         axis = upper[-1] - upper[0]
@@ -170,11 +175,9 @@ class Controls:
         neck = head.neck[:, :2]
         edge = self.rest * np.column_stack((np.cos(_EDGE), -np.sin(_EDGE))) @ head.outline.T
         edge += np.where((edge @ (centre - head.centre[:2]))[:, None] > 0, centre, head.centre[:2])
+        neck_moved = _NECK_FOLLOWS * (rigid(head.neck) - neck) + _NECK_JAW * (keypoints[8] - rigid(head.chin[None])[0])
         source = np.concatenate((head.keypoints, head.solid[:, :2], ring + head.centre[:2], neck, edge))
-        at = np.concatenate((
-            keypoints, rigid(head.solid), ring @ rigid.flat.T + centre,
-            neck + _NECK_FOLLOWS * (rigid(head.neck) - neck), edge,
-        ))  # fmt: skip
+        at = np.concatenate((keypoints, rigid(head.solid), ring @ rigid.flat.T + centre, neck + neck_moved, edge))
         slack = np.concatenate((np.full(72, 1e-4), np.full(len(source) - 72, 2e-3)))
         self._solve(at, source - at, slack)
         size = head.unit * self.growth

@@ -29,6 +29,13 @@ class _Rect(NamedTuple):
     y1: int
 
 
+def _cells(low: NDArray[np.float64], high: NDArray[np.float64], cell: int, within: _Rect) -> _Rect:
+    """The coarse nodes around a rectangle of pixels."""
+    x0, y0 = np.floor(low / cell).astype(int)
+    x1, y1 = np.ceil(high / cell).astype(int)
+    return _Rect(max(x0, within.x0), max(y0, within.y0), min(x1, within.x1), min(y1, within.y1))
+
+
 @dataclass(frozen=True)
 class State:
     """One resident portrait."""
@@ -108,16 +115,10 @@ class LandmarkWarp:
         controls = Controls(state.head, points, rigid)
         cell = _COARSE * state.step
         low, high = controls.bounds()
-        rect = _Rect(
-            max(int(np.floor(low[0] / cell)), -1), max(int(np.floor(low[1] / cell)), -1),
-            min(int(np.ceil(high[0] / cell)), self.width // cell + 1), min(int(np.ceil(high[1] / cell)), self.height // cell + 1),
-        )  # fmt: skip
+        rect = _cells(low, high, cell, _Rect(-1, -1, self.width // cell + 1, self.height // cell + 1))
         move = _upsample(self._nodes(state, controls, rect, _COARSE)[1], _COARSE)
         low, high = points.min(axis=0) - 0.15 * state.head.unit, points.max(axis=0) + 0.15 * state.head.unit
-        inner = _Rect(
-            max(int(np.floor(low[0] / cell)), rect.x0), max(int(np.floor(low[1] / cell)), rect.y0),
-            min(int(np.ceil(high[0] / cell)), rect.x1), min(int(np.ceil(high[1] / cell)), rect.y1),
-        )  # fmt: skip
+        inner = _cells(low, high, cell, rect)
         if inner.x1 > inner.x0 and inner.y1 > inner.y0:
             y, x = (inner.y0 - rect.y0) * _COARSE, (inner.x0 - rect.x0) * _COARSE
             splines = _upsample(self._nodes(state, controls, inner, 4)[0], 4)
@@ -181,7 +182,7 @@ class LandmarkWarp:
             out[top:y1, left:x1] = moved[top - y0 : y1 - y0, left - x0 : x1 - x0]
 
     def _lay(
-        self, out: torch.Tensor, layer: Layer, image: torch.Tensor, head: Head, points: NDArray[np.float64], rigid: Rigid
+        self, out: torch.Tensor, layer: Layer, image: torch.Tensor, head: Head, points: Any, rigid: Rigid
     ) -> None:
         """Blend one layer over the moved skin."""
         found = cover(layer, head, points, rigid, (self.height, self.width))
