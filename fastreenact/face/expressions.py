@@ -34,10 +34,12 @@ _LOWER_OUTER, _LOWER_INNER = _LOWER_LIP[:5], _LOWER_LIP[5:]
 _CORNERS = np.array([52, 55, 57, 60])
 _MOUTH = np.arange(52, 72)
 _JAW_LINE = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 15, 14, 13, 12, 11, 10, 9])  # temple, chin, temple
-_JAW_SHARE = np.array([0.0, 0.0, 0.02, 0.08, 0.22, 0.6, 0.78, 0.95, 1.0])  # how far the skin follows the jaw, by index 0-8
+# How far the skin of the outline follows the jaw, by index 0-8. In the clips the chin sinks by half of what the lower lip does.
+_JAW_SHARE = np.array([0.0, 0.0, 0.01, 0.05, 0.14, 0.38, 0.56, 0.72, 0.78])
 
-_HINGE = np.array([0.0, 0.02, 0.02])  # the jaw's axis, just in front of the ears
-_JAW_OPEN_RAD = np.deg2rad(21.0)  # 40 mm between the lips of a face 140 mm wide
+# The axis that an opening jaw seems to turn about: the condyles slide forward meanwhile, so it lies below and behind them.
+_HINGE = np.array([0.0, -0.3, -0.35])
+_JAW_OPEN_RAD = np.deg2rad(27.0)  # about 40 mm between the lips of a face 140 mm wide
 
 
 def mirrored(displacement: np.ndarray) -> np.ndarray:
@@ -133,11 +135,12 @@ def _jaw_open(c: _Canvas) -> np.ndarray:
     cos, sin = np.cos(_JAW_OPEN_RAD), np.sin(_JAW_OPEN_RAD)
     turned = np.stack([arm[:, 0], cos * arm[:, 1] - sin * arm[:, 2], sin * arm[:, 1] + cos * arm[:, 2]], axis=1)
     d = c.jaw[:, None] * (turned - arm)
-    d[_CORNERS, 0] -= 0.11 * np.sign(c.mean[_CORNERS, 0])  # an open mouth is narrower
-    sides = np.array([54, 59, 68, 65, 56, 61, 67, 64])
-    d[sides, 0] -= 0.03 * np.sign(c.mean[sides, 0])
+    d[_CORNERS, 0] -= 0.05 * np.sign(c.mean[_CORNERS, 0])  # an open mouth is narrower
+    sides = np.array([54, 59, 68, 65])
+    d[sides, 0] -= 0.025 * np.sign(c.mean[sides, 0])
+    d[_UPPER_LIP, 1] += 0.06 - 0.04 * (c.mean[_UPPER_LIP, 0] / c.half_mouth) ** 2
     cheeks = np.array([3, 4, 5, 12, 13, 14])
-    d[cheeks, 0] -= 0.03 * np.sign(c.mean[cheeks, 0])
+    d[cheeks, 0] -= 0.02 * np.sign(c.mean[cheeks, 0])
     return d
 
 
@@ -154,30 +157,34 @@ def _mouth_close(c: _Canvas) -> np.ndarray:
     return d
 
 
-def _funnel(c: _Canvas) -> np.ndarray:
+def _rounded(c: _Canvas, narrower: float, forward: float) -> np.ndarray:
+    """Corners drawn together and lips pushed forward, the inner edges most."""
     d = c.zeros()
-    narrow = np.clip(np.abs(c.mean[_MOUTH, 0]) / c.half_mouth, 0.0, 1.0)
-    d[_MOUTH, 0] = -0.38 * c.mean[_MOUTH, 0]
-    d[_MOUTH, 2] = 0.13 * (1.0 - 0.4 * narrow)
-    d[_UPPER_LIP, 1] = 0.06 * (1.0 - 0.6 * np.abs(c.mean[_UPPER_LIP, 0]) / c.half_mouth)
-    d[_LOWER_LIP, 1] = -0.10 * (1.0 - 0.6 * np.abs(c.mean[_LOWER_LIP, 0]) / c.half_mouth)
+    edge = np.clip(np.abs(c.mean[_MOUTH, 0]) / c.half_mouth, 0.0, 1.0)
+    d[_MOUTH, 0] = -narrower * c.mean[_MOUTH, 0]
+    d[_MOUTH, 2] = forward * (1.0 - 0.35 * edge)
+    d[np.concatenate([_UPPER_INNER, _LOWER_INNER]), 2] += 0.4 * forward
+    return d
+
+
+def _funnel(c: _Canvas) -> np.ndarray:
+    d = _rounded(c, 0.36, 0.10)
+    fade = 1.0 - 0.6 * np.abs(c.mean[:, 0]) / c.half_mouth
+    d[_UPPER_OUTER, 1], d[_LOWER_OUTER, 1] = 0.035 * fade[_UPPER_OUTER], -0.07 * fade[_LOWER_OUTER]
+    d[_UPPER_INNER, 1], d[_LOWER_INNER, 1] = 0.045 * fade[_UPPER_INNER], -0.085 * fade[_LOWER_INNER]
     return d
 
 
 def _pucker(c: _Canvas) -> np.ndarray:
-    d = c.zeros()
-    narrow = np.clip(np.abs(c.mean[_MOUTH, 0]) / c.half_mouth, 0.0, 1.0)
-    d[_MOUTH, 0] = -0.46 * c.mean[_MOUTH, 0]
-    d[_MOUTH, 2] = 0.15 * (1.0 - 0.35 * narrow)
-    d[[54, 59], 1], d[[68, 65], 1] = 0.03, -0.03  # the lips stay full beside the middle
-    d[[53, 58, 62], 1], d[[69, 66, 71], 1] = 0.012, -0.012
+    d = _rounded(c, 0.45, 0.12)
+    d[[54, 59], 1], d[[68, 65], 1] = 0.025, -0.025  # the lips stay full beside the middle
     return d
 
 
 def _mouth_left(c: _Canvas) -> np.ndarray:
     d = c.zeros()
     d[_MOUTH, 0] = 0.16
-    d[_MOUTH, 1] = 0.03 * c.left[_MOUTH]
+    d[_MOUTH, 1] = 0.03 * (c.left[_MOUTH] - 0.5)
     d[_MOUTH, 2] = -0.10 * c.mean[_MOUTH, 0]
     d[[31, 32, 33, 34, 35], 0] = 0.02
     d[[7, 8, 16], 0] = 0.03
@@ -227,8 +234,9 @@ def _roll(lip: np.ndarray, outer: np.ndarray, up: float) -> Callable[[_Canvas], 
 def _shrug_lower(c: _Canvas) -> np.ndarray:
     d = c.zeros()
     fade = 1.0 - 0.5 * np.abs(c.mean[:, 0]) / c.half_mouth
-    d[_LOWER_LIP, 1], d[_LOWER_LIP, 2] = 0.09 * fade[_LOWER_LIP], 0.05 * fade[_LOWER_LIP]
-    d[_UPPER_INNER, 1] = 0.02
+    d[_LOWER_OUTER, 1], d[_LOWER_LIP, 2] = 0.09 * fade[_LOWER_OUTER], 0.05 * fade[_LOWER_LIP]
+    d[_LOWER_INNER, 1], d[_UPPER_INNER, 1] = 0.055 * fade[_LOWER_INNER], 0.05 * fade[_UPPER_INNER]
+    d[_UPPER_OUTER, 1] = 0.03 * fade[_UPPER_OUTER]
     d[_CORNERS, 1] = -0.02
     d[[7, 8, 16], 1] = 0.03
     return d

@@ -23,6 +23,8 @@ _E = len(EXPRESSION_NAMES)
 _NOISE = 0.008  # of half the face's width: the tracker's noise and what the modes cannot draw
 _OUTLIER = 4.0  # distances beyond so many times the noise count linearly (Huber)
 _EXPRESSION_SIGMA = 0.5  # prior deviation of a coefficient
+_UNSEEN_SIGMA = 0.25  # of those that hardly move the keypoints: they would take up what is left by going to extremes
+_UNSEEN = ("eyeLookInLeft", "eyeLookOutLeft", "eyeLookInRight", "eyeLookOutRight", "jawForward", "cheekPuff")
 _SLACK_SIGMA = 0.06  # prior deviation of what a coefficient is outside of 0..1
 _SHAPE_SIGMA = 1.0
 _SHAPE_EVIDENCE = 1.0  # so many frames' worth of evidence at most: what the modes cannot draw is the same in all frames
@@ -58,6 +60,7 @@ def _point_weights() -> Array:
 
 
 _WEIGHT = _point_weights()
+_STIFFNESS = np.array([(_UNSEEN_SIGMA if name in _UNSEEN else _EXPRESSION_SIGMA) ** -2 for name in EXPRESSION_NAMES])
 
 
 class _Tables:
@@ -133,7 +136,7 @@ class _Frames:
         e = self.expression
         inside = np.clip(e, 0.0, 1.0)
         outside = (e != inside) / _SLACK_SIGMA**2
-        return 1 / _EXPRESSION_SIGMA**2 + outside, -e / _EXPRESSION_SIGMA**2 - (e - inside) / _SLACK_SIGMA**2
+        return _STIFFNESS + outside, -e * _STIFFNESS - (e - inside) / _SLACK_SIGMA**2
 
     def normal(self, turned: Array, residual: Array) -> tuple[Array, Array, Array]:
         """Curvature [T, 57, 57] and force [T, 57] of data and prior; the weighted Jacobian [T, 57, 144]."""
