@@ -2,9 +2,14 @@
 // and the Python shims in fastreenact/ops have checked shapes, strides and types before they get here.
 #include <pybind11/pybind11.h>
 
+#include <string>
+
 #include "isa.h"
+#include "rasterize_landmarks.h"
+#include "spade.h"
 #include "thread_pool.h"
 #include "to_frame.h"
+#include "warp.h"
 #ifdef FASTREENACT_WITH_CUDA
 #include <cuda_runtime_api.h>
 #endif
@@ -48,6 +53,27 @@ void run_rows(const Params& params, void (*kernel)(const Params&, int64_t, int64
 template <typename T>
 T* address(uintptr_t value) {
     return reinterpret_cast<T*>(value);
+}
+
+int64_t at(const py::tuple& values, size_t i) {
+    return values[i].cast<int64_t>();
+}
+
+// Shape and stride of an [N, H, W, C] tensor are tuples of four; the last stride is 1.
+Table table(uintptr_t data, const py::tuple& stride) {
+    if (data == 0) return {nullptr, 0, 0, 0};
+    return {address<const void>(data), at(stride, 0), at(stride, 1), at(stride, 2)};
+}
+
+// An index that leaves its table would read foreign memory: the one check that needs the values, so it is done here.
+void check_index(const char* name, const int32_t* index, int64_t count, int64_t size) {
+    for (int64_t i = 0; index != nullptr && i < count; ++i) {
+        if (index[i] < 0 || index[i] >= size) {
+            throw py::value_error(std::string(name) + ": got " + std::to_string(index[i]) + " at position " +
+                                  std::to_string(i) + ", needs values from 0 to " + std::to_string(size - 1) +
+                                  ", the size of the tables");
+        }
+    }
 }
 
 ToFrameParams to_frame_params(uintptr_t image, uintptr_t out, int64_t n, int64_t height, int64_t width,
@@ -96,6 +122,131 @@ void bind_runtime(py::module_& m) {
     m.def("num_workers", &num_workers, "Worker threads alive now; 0 before the first op.");
 }
 
+void bind_warp(py::module_& m) {
+    using py::arg;
+    m.def(
+        "warp",
+        [](uintptr_t features, const py::tuple& features_shape, const py::tuple& features_stride, uintptr_t field,
+           const py::tuple& field_shape, const py::tuple& field_stride, uintptr_t out, const py::tuple& out_shape,
+           const py::tuple& out_stride, uintptr_t scale, const py::tuple& scale_stride, uintptr_t shift,
+           const py::tuple& shift_stride, const py::tuple& table_shape, uintptr_t index_y, uintptr_t index_x, int dtype,
+           int table_dtype, int activation, bool border, bool field_bilinear) {
+            WarpParams p;
+            p.features = address<const void>(features);
+            p.field = address<const float>(field);
+            p.out = address<void>(out);
+            p.scale = table(scale, scale_stride);
+            p.shift = table(shift, shift_stride);
+            p.index_y = address<const int32_t>(index_y);
+            p.index_x = address<const int32_t>(index_x);
+            p.n = at(out_shape, 0);
+            p.height = at(features_shape, 1);
+            p.width = at(features_shape, 2);
+            p.channels = at(features_shape, 3);
+            p.out_height = at(out_shape, 1);
+            p.out_width = at(out_shape, 2);
+            p.field_height = at(field_shape, 1);
+            p.field_width = at(field_shape, 2);
+            p.feature_stride_n = at(features_stride, 0);
+            p.feature_stride_y = at(features_stride, 1);
+            p.feature_stride_x = at(features_stride, 2);
+            p.field_stride_n = at(field_stride, 0);
+            p.field_stride_y = at(field_stride, 1);
+            p.field_stride_x = at(field_stride, 2);
+            p.field_stride_c = at(field_stride, 3);
+            p.out_stride_n = at(out_stride, 0);
+            p.out_stride_y = at(out_stride, 1);
+            p.out_stride_x = at(out_stride, 2);
+            p.dtype = dtype;
+            p.table_dtype = table_dtype;
+            p.activation = activation;
+            p.border = border ? 1 : 0;
+            p.field_bilinear = field_bilinear ? 1 : 0;
+            if (p.scale.data != nullptr) {
+                check_index("index_y", p.index_y, p.out_height, at(table_shape, 1));
+                check_index("index_x", p.index_x, p.out_width, at(table_shape, 2));
+            }
+            // Four taps a pixel, and about 16 bytes' worth of work to find them.
+            run_rows(p, kernels().warp, p.n * p.out_height, p.out_width * (16 + 8 * p.channels));
+        },
+        py::kw_only(), arg("features"), arg("features_shape"), arg("features_stride"), arg("field"), arg("field_shape"),
+        arg("field_stride"), arg("out"), arg("out_shape"), arg("out_stride"), arg("scale"), arg("scale_stride"),
+        arg("shift"), arg("shift_stride"), arg("table_shape"), arg("index_y"), arg("index_x"), arg("dtype"),
+        arg("table_dtype"), arg("activation"), arg("border"), arg("field_bilinear"));
+}
+
+void bind_spade(py::module_& m) {
+    using py::arg;
+    m.def(
+        "spade",
+        [](uintptr_t x, const py::tuple& shape, const py::tuple& x_stride, uintptr_t out, const py::tuple& out_stride,
+           uintptr_t gamma, const py::tuple& gamma_stride, uintptr_t beta, const py::tuple& beta_stride,
+           const py::tuple& table_shape, uintptr_t index_y, uintptr_t index_x, uintptr_t mean, uintptr_t inv_std,
+           int dtype, int table_dtype, int activation) {
+            SpadeParams p;
+            p.x = address<const void>(x);
+            p.out = address<void>(out);
+            p.gamma = table(gamma, gamma_stride);
+            p.beta = table(beta, beta_stride);
+            p.index_y = address<const int32_t>(index_y);
+            p.index_x = address<const int32_t>(index_x);
+            p.mean = address<const float>(mean);
+            p.inv_std = address<const float>(inv_std);
+            p.n = at(shape, 0);
+            p.height = at(shape, 1);
+            p.width = at(shape, 2);
+            p.channels = at(shape, 3);
+            p.x_stride_n = at(x_stride, 0);
+            p.x_stride_y = at(x_stride, 1);
+            p.x_stride_x = at(x_stride, 2);
+            p.out_stride_n = at(out_stride, 0);
+            p.out_stride_y = at(out_stride, 1);
+            p.out_stride_x = at(out_stride, 2);
+            p.dtype = dtype;
+            p.table_dtype = table_dtype;
+            p.activation = activation;
+            check_index("index_y", p.index_y, p.height, at(table_shape, 1));
+            check_index("index_x", p.index_x, p.width, at(table_shape, 2));
+            run_rows(p, kernels().spade, p.n * p.height, p.width * p.channels * 8);
+        },
+        py::kw_only(), arg("x"), arg("shape"), arg("x_stride"), arg("out"), arg("out_stride"), arg("gamma"),
+        arg("gamma_stride"), arg("beta"), arg("beta_stride"), arg("table_shape"), arg("index_y"), arg("index_x"),
+        arg("mean"), arg("inv_std"), arg("dtype"), arg("table_dtype"), arg("activation"));
+}
+
+void bind_rasterize_landmarks(py::module_& m) {
+    using py::arg;
+    m.def(
+        "rasterize_landmarks",
+        [](uintptr_t keypoints, const py::tuple& keypoints_stride, uintptr_t out, const py::tuple& out_stride,
+           uintptr_t segments, uintptr_t colours, int64_t segment_count, int64_t n, int64_t size) {
+            RasterizeLandmarksParams p;
+            p.keypoints = address<const float>(keypoints);
+            p.out = address<uint8_t>(out);
+            p.segments = address<const int32_t>(segments);
+            p.colours = address<const uint8_t>(colours);
+            p.n = n;
+            p.segment_count = segment_count;
+            p.size = size;
+            p.keypoint_stride_n = at(keypoints_stride, 0);
+            p.keypoint_stride_k = at(keypoints_stride, 1);
+            p.keypoint_stride_c = at(keypoints_stride, 2);
+            p.out_stride_n = at(out_stride, 0);
+            p.out_stride_y = at(out_stride, 1);
+            p.out_stride_x = at(out_stride, 2);
+            run_rows(p, &rasterize_landmarks, n, 3 * size * size);
+        },
+        py::kw_only(), arg("keypoints"), arg("keypoints_stride"), arg("out"), arg("out_stride"), arg("segments"),
+        arg("colours"), arg("segment_count"), arg("n"), arg("size"));
+    m.def(
+        "rasterize_lines",
+        [](uintptr_t lines, uintptr_t out, int64_t m, int64_t height, int64_t width) {
+            const RasterizeLinesParams p = {address<const int64_t>(lines), address<uint8_t>(out), m, height, width};
+            run_rows(p, &rasterize_lines, m, height * width);
+        },
+        py::kw_only(), arg("lines"), arg("out"), arg("m"), arg("height"), arg("width"));
+}
+
 void bind_to_frame(py::module_& m) {
     using py::arg;
     m.def(
@@ -111,7 +262,7 @@ void bind_to_frame(py::module_& m) {
         py::kw_only(), arg("image"), arg("out"), arg("n"), arg("height"), arg("width"), arg("image_stride_n"),
         arg("image_stride_c"), arg("image_stride_y"), arg("image_stride_x"), arg("out_stride_n"), arg("out_stride_y"),
         arg("out_stride_x"), arg("dtype"), arg("apply_tanh"));
-#ifdef FASTREENACT_WITH_CUDA_TO_FRAME
+#ifdef FASTREENACT_WITH_CUDA
     m.def(
         "to_frame_cuda",
         [](uintptr_t image, uintptr_t out, int64_t n, int64_t height, int64_t width, int64_t image_stride_n,
@@ -137,5 +288,8 @@ void bind_to_frame(py::module_& m) {
 PYBIND11_MODULE(_C, m) {
     m.doc() = "CPU kernels of fastreenact, and its CUDA kernels where they were compiled in.";
     fastreenact::bind_runtime(m);
+    fastreenact::bind_warp(m);
+    fastreenact::bind_spade(m);
+    fastreenact::bind_rasterize_landmarks(m);
     fastreenact::bind_to_frame(m);
 }

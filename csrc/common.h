@@ -26,4 +26,12 @@ namespace fastreenact {
 enum Dtype : int32_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2, kUint8 = 3 };
 enum Activation : int32_t { kNone = 0, kRelu = 1, kTanh = 2 };
 
+// A per-pixel, per-channel factor or summand: [N, Ty, Tx, C] with channels contiguous; a stride of 0 broadcasts.
+struct Table {
+    const void* data;  // null: there is none
+    int64_t stride_n;  // elements from picture to picture
+    int64_t stride_y;  // elements from row to row
+    int64_t stride_x;  // elements from column to column
+};
+
 }  // namespace fastreenact

@@ -8,9 +8,11 @@ namespace fastreenact {
 
 #define FASTREENACT_DECLARE_ISA(isa)                       \
     namespace isa {                                        \
+    void spade(const SpadeParams&, int64_t, int64_t);      \
     void to_frame(const ToFrameParams&, int64_t, int64_t); \
+    void warp(const WarpParams&, int64_t, int64_t);        \
     }
-#define FASTREENACT_TABLE(isa) {#isa, nullptr, isa::to_frame, nullptr}
+#define FASTREENACT_TABLE(isa) {#isa, isa::spade, isa::to_frame, isa::warp}
 
 FASTREENACT_DECLARE_ISA(plain)
 #ifdef FASTREENACT_X86

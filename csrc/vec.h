@@ -22,6 +22,7 @@ typedef float Vec __attribute__((vector_size(kWidth * 4)));
 typedef int32_t IntVec __attribute__((vector_size(kWidth * 4)));
 typedef uint32_t UintVec __attribute__((vector_size(kWidth * 4)));
 typedef uint16_t HalfVec __attribute__((vector_size(kWidth * 2)));
+typedef uint8_t ByteVec __attribute__((vector_size(kWidth)));
 struct BFloat16 {
     uint16_t bits;
 };
@@ -57,12 +58,50 @@ FASTREENACT_INLINE Vec load(const BFloat16* from) {
     __builtin_memcpy(&bits, from, sizeof(bits));
     return widen(bits);
 }
+FASTREENACT_INLINE Vec load(const uint8_t* from) {
+    ByteVec bytes;
+    __builtin_memcpy(&bytes, from, sizeof(bytes));
+    return __builtin_convertvector(__builtin_convertvector(bytes, IntVec), Vec);
+}
 FASTREENACT_INLINE void store(float* to, Vec value) {
     __builtin_memcpy(to, &value, sizeof(value));
 }
 FASTREENACT_INLINE void store(BFloat16* to, Vec value) {
     const HalfVec bits = narrow(value);
     __builtin_memcpy(to, &bits, sizeof(bits));
+}
+
+// Rounded to nearest, halves up; the value must lie in [0, 255.5).
+FASTREENACT_INLINE ByteVec to_bytes(Vec value) {
+    const IntVec rounded = __builtin_convertvector(value + 0.5f, IntVec);
+#if defined(__AVX512F__)
+    return (ByteVec)_mm512_cvtepi32_epi8((__m512i)rounded);
+#else
+    return __builtin_convertvector(rounded, ByteVec);
+#endif
+}
+FASTREENACT_INLINE void store(uint8_t* to, Vec value) {
+    const ByteVec bytes = to_bytes(value);
+    __builtin_memcpy(to, &bytes, sizeof(bytes));
+}
+
+// Copies 1 to kWidth - 1 elements by halves, because a call to memcpy costs more than the rest of the pixel.
+template <typename Element>
+FASTREENACT_INLINE void copy_part(Element* to, const Element* from, int count) {
+    int done = 0;
+    if (kWidth > 8 && (count & 8)) {
+        __builtin_memcpy(to, from, 8 * sizeof(Element));
+        done = 8;
+    }
+    if (kWidth > 4 && (count & 4)) {
+        __builtin_memcpy(to + done, from + done, 4 * sizeof(Element));
+        done += 4;
+    }
+    if (count & 2) {
+        __builtin_memcpy(to + done, from + done, 2 * sizeof(Element));
+        done += 2;
+    }
+    if (count & 1) to[done] = from[done];
 }
 
 // The first `count` (1 to kWidth - 1) elements: nothing beyond them is read or written, the rest of the vector is 0.
@@ -79,21 +118,11 @@ FASTREENACT_INLINE Vec load_part(const BFloat16* from, int count) {
 FASTREENACT_INLINE void store_part(BFloat16* to, Vec value, int count) {
     _mm256_mask_storeu_epi16(to, (__mmask16)((1u << count) - 1u), (__m256i)narrow(value));
 }
-#else
-// Copies 1 to 7 elements by halves, because a call to memcpy costs more than the rest of the pixel.
-template <typename Element>
-FASTREENACT_INLINE void copy_part(Element* to, const Element* from, int count) {
-    int done = 0;
-    if (kWidth > 4 && (count & 4)) {
-        __builtin_memcpy(to, from, 4 * sizeof(Element));
-        done = 4;
-    }
-    if (count & 2) {
-        __builtin_memcpy(to + done, from + done, 2 * sizeof(Element));
-        done += 2;
-    }
-    if (count & 1) to[done] = from[done];
+FASTREENACT_INLINE Vec load_part(const uint8_t* from, int count) {
+    const __m128i bytes = _mm_maskz_loadu_epi8((__mmask16)((1u << count) - 1u), from);
+    return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
 }
+#else
 FASTREENACT_INLINE Vec load_part(const float* from, int count) {
 #if defined(__AVX2__)
     const IntVec lane = {0, 1, 2, 3, 4, 5, 6, 7};
@@ -119,7 +148,17 @@ FASTREENACT_INLINE void store_part(BFloat16* to, Vec value, int count) {
     store(part, value);
     copy_part(to, part, count);
 }
+FASTREENACT_INLINE Vec load_part(const uint8_t* from, int count) {
+    uint8_t part[kWidth] = {};
+    copy_part(part, from, count);
+    return load(part);
+}
 #endif
+FASTREENACT_INLINE void store_part(uint8_t* to, Vec value, int count) {
+    uint8_t part[kWidth];
+    store(part, value);
+    copy_part(to, part, count);
+}
 
 FASTREENACT_INLINE Vec select(IntVec mask, Vec yes, Vec no) {
     return (Vec)(((IntVec)yes & mask) | ((IntVec)no & ~mask));
