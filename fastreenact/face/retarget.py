@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastreenact.face.fit import rotation_vector
 from fastreenact.face.keypoints import face_size
 from fastreenact.face.morphable import EXPRESSION_NAMES, MorphableModel, rotation_matrix
 from fastreenact.face.motion import Motion, MotionClip
@@ -57,23 +58,6 @@ def choose_reference(clip: MotionClip, lookahead: int = 30) -> Motion | None:
     if not len(found):
         return None
     return min((clip[int(i)] for i in found), key=reference_score)
-
-
-def rotation_vector(matrix: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """The rotation vector (rad) of a rotation matrix [3, 3]; the inverse of `rotation_matrix` for angles below pi."""
-    m = matrix
-    axis = np.array((m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]))
-    sine2 = math.sqrt(float(axis @ axis))  # twice the sine of the angle
-    cosine2 = float(m[0, 0] + m[1, 1] + m[2, 2]) - 1.0
-    angle = math.atan2(sine2, cosine2)
-    if sine2 > 1e-6:
-        return axis * (angle / sine2)
-    if cosine2 > 0:
-        return axis * 0.5
-    # Half a turn: R = 2 a a^T - I, so the column with the largest diagonal entry is parallel to the axis a.
-    column = np.asarray(m, np.float64)[:, int(np.argmax(np.diagonal(m)))] + 0.0
-    column[int(np.argmax(np.diagonal(m)))] += 1.0
-    return column * (angle / np.linalg.norm(column))
 
 
 class Retargeter:

@@ -1,0 +1,139 @@
+"""MediaPipe's two face landmark nets behind one interface, with their native log lines kept off the user's screen."""
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastreenact.errors import FastreenactError
+
+Points = NDArray[np.float32]  # [478, 3] px; z in the same unit, towards the viewer negative (MediaPipe's sign)
+Picture = NDArray[np.uint8]  # [H, W, 3] RGB
+
+# Least score of a detection. A picture is searched in 40 views, so each has to be surer than a frame of a video: at 0.5 a
+# coffee cup passes for a face, at 0.7 it does not, and every portrait tried is still found.
+_SURE_VIDEO, _SURE_STILL = 0.5, 0.7
+
+# What the native libraries write to stderr: glog and absl lines, TFLite's greeting.
+_NATIVE_LINE = re.compile(rb"[IWEF]\d{4} |INFO: Created TensorFlow|WARNING: All log messages before absl|$")
+_stderr_lock = threading.Lock()
+
+
+class Backend(Protocol):
+    """A face landmark net: called with a picture, gives every face's points."""
+
+    def __call__(self, picture: Picture) -> list[Points]: ...
+    def close(self) -> None: ...
+
+
+class Mesh:
+    """MediaPipe's face mesh with irises."""
+
+    def __init__(self, video: bool, faces: int):
+        self._mesh = _mediapipe("solutions").solutions.face_mesh.FaceMesh(
+            static_image_mode=not video,
+            max_num_faces=faces,
+            refine_landmarks=True,
+            min_detection_confidence=_SURE_VIDEO if video else _SURE_STILL,
+        )
+
+    def __call__(self, picture: Picture) -> list[Points]:
+        found = self._mesh.process(picture).multi_face_landmarks or ()
+        return [_pixels(face.landmark, picture) for face in found]
+
+    def close(self) -> None:
+        self._mesh.close()
+
+
+class TaskFile:
+    """MediaPipe's Tasks API with a face landmarker that the user names."""
+
+    def __init__(self, path: str, video: bool, faces: int):
+        self._mediapipe = mediapipe = _mediapipe("tasks")
+        vision = mediapipe.tasks.vision
+        mode = vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE
+        options = vision.FaceLandmarkerOptions(
+            base_options=mediapipe.tasks.BaseOptions(model_asset_path=path), running_mode=mode, num_faces=faces
+        )
+        try:
+            self._landmarker = vision.FaceLandmarker.create_from_options(options)
+        except (RuntimeError, ValueError) as error:
+            raise FastreenactError(f"{path}: MediaPipe cannot load this as a face landmarker: {error}") from error
+        self._time_ms: int | None = 0 if video else None
+
+    def __call__(self, picture: Picture) -> list[Points]:
+        image = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=picture)
+        if self._time_ms is None:
+            result = self._landmarker.detect(image)
+        else:
+            self._time_ms += 33  # only its rising matters
+            result = self._landmarker.detect_for_video(image, self._time_ms)
+        return [_pixels(face, picture) for face in result.face_landmarks]
+
+    def close(self) -> None:
+        self._landmarker.close()
+
+
+def _pixels(landmarks: Any, picture: Picture) -> Points:
+    height, width = picture.shape[:2]
+    points = np.array([(p.x, p.y, p.z) for p in landmarks], np.float32)
+    return points * np.array((width, height, width), np.float32)
+
+
+def _mediapipe(part: str) -> ModuleType:
+    """MediaPipe, imported at its first use (0.4 s, half of it Matplotlib, which it pulls in for its drawings)."""
+    try:
+        import mediapipe
+    except ImportError as error:
+        raise FastreenactError(
+            f"face tracking needs MediaPipe, which cannot be imported ({error}); install it with "
+            "`pip install --no-deps -r requirements/track.txt`, or give landmarks or a motion template"
+        ) from error
+    if not hasattr(mediapipe, part):
+        raise FastreenactError(
+            f"MediaPipe {getattr(mediapipe, '__version__', '?')} has no `{part}`; install 0.10.21 with "
+            "`pip install --no-deps -r requirements/track.txt`, or name a .task file for the Tasks API"
+        )
+    return mediapipe
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Keep the log lines of native libraries off stderr; whatever else is written there meanwhile comes out afterwards.
+
+    The native code writes to file descriptor 2 itself and heeds no environment variable, so the descriptor is turned
+    away and back; one thread at a time, and back on every way out.
+    """
+    with _stderr_lock, contextlib.ExitStack() as stack:
+        try:
+            saved = os.dup(2)
+        except OSError:  # a process without stderr has nothing to keep quiet
+            yield
+            return
+        stack.callback(os.close, saved)
+        caught = stack.enter_context(tempfile.TemporaryFile())
+        _flush_stderr()
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            _flush_stderr()
+            os.dup2(saved, 2)
+            caught.seek(0)
+            for line in caught:
+                if not _NATIVE_LINE.match(line):
+                    os.write(2, line)
+
+
+def _flush_stderr() -> None:
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
