@@ -1,1 +1,1 @@
-"""Triton kernels, one file per op. Import a kernel's module only where a GPU (or Triton's interpreter) is about to use it."""
+"""Triton kernels, one file per op. Import one only where a GPU, or Triton's interpreter, is about to run it."""

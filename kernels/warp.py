@@ -1,4 +1,4 @@
-"""The GPU's `warp`: bilinear sampling of channels-last feature maps by one motion field, with its epilogue in the same pass."""
+"""The GPU's `warp`: channels-last feature maps sampled bilinearly by one motion field, the epilogue in the same pass."""
 
 import math
 from contextlib import nullcontext
@@ -118,13 +118,13 @@ def warp(
     index_x: Tensor | None = None,
     activation: int = 0,
 ) -> None:
-    """Launch the kernel on the current stream; `fastreenact.ops.warp` has checked the arguments and says what they mean.
+    """Launch the kernel on the current stream; `fastreenact.ops.warp` checks the arguments and says what they mean.
 
     Args:
         features: [N, H, W, C], channels contiguous.
         field: [N, h, w, 2] float32, x and y side by side.
         out: [N, out H, out W, C], channels contiguous; any strides else.
-        scale, shift: [C], or [N, T, T, C] with equal strides and channels contiguous; the picture's own size without indices.
+        scale, shift: [C], or [N, T, T, C] with equal strides and channels contiguous; without indices T x T is out H x W.
         index_y, index_x: [out H] and [out W] int32: the row and column of the tables for an output pixel.
         activation: 0 none, 1 ReLU, 2 tanh.
     """
