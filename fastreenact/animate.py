@@ -61,7 +61,7 @@ def animate(
 
     A video gives a video with the same frames at the same times and its sound; a motion template gives a video at the
     template's times, from zero; a picture gives a picture, moved by how far the face in it is from a frontal, neutral
-    one. Memory does not grow with length: the clip is read once to track it and, for `side_by_side`, once more to show it.
+    one. Memory does not grow with length: the clip is read once to track it and, for `side_by_side`, again to show it.
 
     Args:
         engine: holds the portrait; its driver state is reset before and after.
@@ -88,7 +88,7 @@ def animate(
     driver = Path(driver)
     target = Path(out) if out is not None else default_out("animated", driver)
     template = Path(template_out) if template_out is not None else None
-    _check_paths(driver, target, template, force=force)
+    check_paths(driver, target, template, force=force)
     run = _Run(engine, driver, target, template, row=side_by_side, quality=quality, sound=sound, force=force,
                progress=progress, tracker=tracker)
     engine.reset()
@@ -113,7 +113,7 @@ def track(
     """Track a video or picture and save its motion as a template; arguments and errors as for `animate`."""
     started = perf_counter()
     driver, target = Path(driver), Path(out)
-    _check_paths(driver, target, target, force=force)
+    check_paths(driver, target, target, force=force)
     if driver_kind(driver) == "template":
         raise MediaError(f"{shown(driver)} is a motion template already: name a video or a picture")
     notes: list[str] = []
@@ -278,14 +278,16 @@ def _reader(driver: Path, trim: Trim | None) -> VideoReader:
     return VideoReader(driver, start=start, end=end)
 
 
-def _check_paths(driver: Path, out: Path, template_out: Path | None, *, force: bool) -> None:
-    """Refuse before the work what would be refused after it."""
-    if not driver.exists():
-        raise MediaError(f"{shown(driver)}: no such file")
+def check_paths(driver: Path, out: Path, template_out: Path | None, *, force: bool, source: Path | None = None) -> None:
+    """Raise MediaError before the work where it would have to be raised after it."""
+    for given in (driver, source):
+        if given is not None and not given.exists():
+            raise MediaError(f"{shown(given)}: no such file")
     for target in [out] + ([template_out] if template_out is not None else []):
         check_out(target, force=force)
-        if target.exists() and os.path.samefile(target, driver):
-            raise MediaError(f"{shown(target)} is the driver itself: choose another name")
+        for name, given in (("driver", driver), ("portrait", source)):
+            if given is not None and target.exists() and os.path.samefile(target, given):
+                raise MediaError(f"{shown(target)} is the {name} itself: choose another name")
     if template_out is not None and template_out.suffix.lower() != ".safetensors":
         raise MediaError(f"{shown(template_out)}: motion templates are written as .safetensors; choose this ending")
 

@@ -1,0 +1,322 @@
+"""The command line. Nothing heavy is imported before the arguments are known to be good."""
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import fastreenact
+from fastreenact.errors import FastreenactError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fastreenact.animate import AnimateResult
+    from fastreenact.engine import Engine
+    from fastreenact.progress import ProgressLine
+
+_MODELS = ("face2face-rho", "landmark-warp")
+_HANDLER = "fastreenact-command-line"
+_DAMAGED = 3  # exit code: the driver broke off; what came before is written
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for an error, as for every other error of this program."""
+
+    def error(self, message: str) -> NoReturn:
+        _complain(f"{message} (see {self.prog} --help)")
+        raise SystemExit(2)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the arguments without the program's name; None: the process's own.
+
+    Returns:
+        Exit code: 0; 1 error; 2 wrong usage; 3 the driver is damaged, what came before is written; 130 Ctrl-C; 141 the
+        reader of the output has gone.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    debug = bool(os.environ.get("FASTREENACT_DEBUG"))
+    try:
+        args = _parser().parse_args(arguments)
+        debug = debug or args.verbose >= 2
+        _set_up_logging(args.verbose)
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except SystemExit as done:  # argparse's way out
+        return done.code if isinstance(done.code, int) else 1
+    except KeyboardInterrupt as stop:
+        _complain(str(stop) or "stopped", kind="")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone; keep Python from complaining once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:  # the one place where an error becomes a line for the user
+        if debug:
+            traceback.print_exc()
+        _complain(_one_line(error))
+        return 1
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="fastreenact", description="One portrait, one driving face, one animated portrait.",
+                     epilog="A file name that begins with a dash is given after --, or as ./-name.")
+    parser.add_argument("--version", action="version", version=f"fastreenact {fastreenact.__version__}")
+    common = _Parser(add_help=False)
+    common.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: with tracebacks")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_animate(commands, common)
+    _add_track(commands, common)
+    _add_small(commands, common)
+    return parser
+
+
+def _add_animate(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
+    p = commands.add_parser("animate", parents=[common], help="animate a portrait with a video, a picture or a template",
+                            description="Write the animated portrait: the driver's frames, times and sound.")
+    p.add_argument("source", type=Path, metavar="SOURCE", help="the portrait, a picture")
+    p.add_argument("driver", type=Path, metavar="DRIVER",
+                   help="a video, a picture (writes a picture) or a motion template (.safetensors)")
+    p.add_argument("-o", "--out", type=Path, metavar="OUT",
+                   help="default: SOURCE--DRIVER.mp4 (.png for a picture) in this folder")
+    _add_engine(p)
+    p.add_argument("--motion", choices=("relative", "absolute"), default="relative",
+                   help="relative (default): move by how far the driver moves; absolute: copy the driver's pose")
+    p.add_argument("--strength", type=float, default=1.0, metavar="X", help="factor on the motion, 0 to 2 (default 1)")
+    p.add_argument("--region", choices=("all", "expression", "pose", "lips", "eyes"), default="all",
+                   help="what of the driver is used (default all)")
+    p.add_argument("--paste", action="store_true", help="paste the animated face back into the whole portrait")
+    p.add_argument("--side-by-side", action="store_true", help="show portrait, driver and result in a row")
+    p.add_argument("--trim", type=_trim, metavar="START:END", help="seconds of the driver; either may be left out")
+    p.add_argument("--quality", type=_quality, default="medium", metavar="Q",
+                   help="low, medium (default), high, or a CRF from 0 to 51")
+    p.add_argument("--template-out", type=Path, metavar="FILE", help="also save the driver's motion (.safetensors)")
+    p.add_argument("--no-sound", action="store_true", help="leave the driver's sound out")
+    p.add_argument("--no-smooth", action="store_true", help="do not filter the motion over time")
+    p.add_argument("--force", action="store_true", help="overwrite existing files")
+    p.set_defaults(run=_animate)
+
+
+def _add_track(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
+    p = commands.add_parser("track", parents=[common], help="save the motion of a face in a video as a template",
+                            description="Track the face in a video and save its motion for `animate`.")
+    p.add_argument("driver", type=Path, metavar="VIDEO", help="video or picture")
+    p.add_argument("-o", "--out", type=Path, metavar="OUT", help="default: VIDEO.safetensors in this folder")
+    p.add_argument("--trim", type=_trim, metavar="START:END", help="seconds to use; either may be left out")
+    p.add_argument("--force", action="store_true", help="overwrite an existing file")
+    p.set_defaults(run=_track)
+
+
+def _add_small(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
+    p = commands.add_parser("demo", parents=[common], help="animate a photograph that comes with scikit-image")
+    p.add_argument("-o", "--out", type=Path, default=Path("."), metavar="FOLDER", help="default: this folder")
+    p.set_defaults(run=_demo)
+
+    p = commands.add_parser("doctor", parents=[common], help="say what runs on this machine, and why not")
+    p.set_defaults(run=_doctor)
+
+    p = commands.add_parser("convert", parents=[common], help="official Face2Face^rho checkpoints to safetensors")
+    p.add_argument("rendering", type=Path, metavar="RENDERING", help="the rendering module's .pth")
+    p.add_argument("motion", type=Path, metavar="MOTION", help="the motion module's .pth")
+    p.add_argument("-o", "--out", type=Path, default=Path("face2face_rho.safetensors"), metavar="OUT",
+                   help="default: face2face_rho.safetensors in this folder")
+    p.add_argument("--head-pose", choices=("official", "standardised"), default="official",
+                   help="convention of the head pose that the network was trained with (default official)")
+    p.add_argument("--size", type=_size, metavar="S", help="the size that the weights were trained for")
+    p.add_argument("--force", action="store_true", help="overwrite an existing file")
+    p.set_defaults(run=_convert)
+
+    p = commands.add_parser("bench", parents=[common], help="time the stages of a frame on this machine")
+    p.add_argument("--source", type=Path, metavar="PICTURE", help="portrait and driver; default: the demo's photograph")
+    _add_engine(p)
+    p.add_argument("--frames", type=_frames, default=100, metavar="N", help="timed frames (default 100)")
+    p.set_defaults(run=_bench)
+
+
+def _add_engine(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--size", type=_size, metavar="S",
+                   help="side of the frames, 64 to 2048; default: that of the weights, or of the portrait")
+    p.add_argument("--model", choices=_MODELS,
+                   help="default: face2face-rho where weights are at hand, else landmark-warp")
+    p.add_argument("--weights", type=Path, metavar="FILE", help="safetensors file; default: those of the package")
+    p.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ...; default: the GPU where there is one")
+    p.add_argument("--dtype", choices=("float32", "bfloat16", "float16"),
+                   help="default: float32 on a CPU, float16 on a GPU")
+
+
+def _trim(text: str) -> tuple[float | None, float | None]:
+    start, colon, end = text.partition(":")
+    try:
+        span = float(start) if start else None, float(end) if end else None
+    except ValueError:
+        span, colon = (None, None), ""
+    if not colon or not 0 <= (span[0] or 0) < (float("inf") if span[1] is None else span[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not START:END in seconds, such as 1.5:4, 2: or :10")
+    return span
+
+
+def _size(text: str) -> int:
+    if not text.isdecimal() or not 64 <= int(text) <= 2048:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 64 to 2048")
+    return int(text)
+
+
+def _quality(text: str) -> int:
+    from fastreenact.media_write import crf_of
+
+    try:
+        return crf_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _frames(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000000")
+    return int(text)
+
+
+def _animate(args: argparse.Namespace) -> int:
+    from fastreenact import animate
+    from fastreenact.media import read_image
+
+    name = animate.default_out(args.source, args.driver)
+    out = name if args.out is None else args.out / name if args.out.is_dir() else args.out
+    animate.check_paths(args.driver, out, args.template_out, force=args.force, source=args.source)
+    source = read_image(args.source)  # before the engine: a bad picture is said at once
+    progress = _progress()
+    try:
+        with _engine(args, source, motion=args.motion, strength=args.strength, region=args.region, paste=args.paste,
+                     smooth=not args.no_smooth) as engine:
+            result = animate.animate(
+                engine, args.driver, out, side_by_side=args.side_by_side, trim=args.trim, quality=args.quality,
+                template_out=args.template_out, sound=not args.no_sound, force=args.force, progress=progress)
+            model = engine.model
+    finally:
+        progress.close()
+    _report(result, f" with {model}")
+    return _DAMAGED if result.damaged else 0
+
+
+def _track(args: argparse.Namespace) -> int:
+    from fastreenact import animate
+    from fastreenact.media_files import fit_name
+
+    name = fit_name(args.driver.stem, ".safetensors")
+    out = Path(name) if args.out is None else args.out / name if args.out.is_dir() else args.out
+    progress = _progress()
+    try:
+        result = animate.track(args.driver, out, trim=args.trim, force=args.force, progress=progress)
+    finally:
+        progress.close()
+    _report(result, "")
+    return _DAMAGED if result.damaged else 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from fastreenact import demo
+
+    return demo.main(args.out)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from fastreenact import doctor
+
+    return doctor.main()
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from fastreenact.convert import convert
+
+    convert(args.rendering, args.motion, args.out, head_pose=args.head_pose, size=args.size, force=args.force)
+    _say(f"{args.out}: converted")
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from fastreenact import demo, speed
+    from fastreenact.media import read_image
+
+    picture = demo.portrait() if args.source is None else read_image(args.source)
+    with _engine(args, picture) as engine:
+        height, width = engine.output_size
+        dtype = str(engine.dtype).removeprefix("torch.")
+        _say(f"{engine.model}, {width} x {height}, {dtype}, {engine.device}, {args.frames} frames")
+        _say(speed.table(speed.measure(engine, picture, args.frames)))
+    return 0
+
+
+def _engine(args: argparse.Namespace, source: "NDArray[np.uint8]", **options: object) -> "Engine":
+    from fastreenact.engine import Engine
+
+    return Engine(source, model=args.model, weights=args.weights, size=args.size, device=args.device, dtype=args.dtype,
+                  **options)  # type: ignore[arg-type]
+
+
+def _progress() -> "ProgressLine":
+    from fastreenact.progress import ProgressLine
+
+    return ProgressLine(sys.stderr)
+
+
+def _report(result: "AnimateResult", how: str) -> None:
+    """The plain last line, then what a user should know."""
+    plural = "frame" if result.frames == 1 else "frames"
+    rate = result.frames / max(result.seconds, 1e-9)
+    _say(f"{_printable(str(result.path))}: {result.frames} {plural} in {result.seconds:.1f} s ({rate:.1f} fps){how}")
+    for note in result.notes:
+        _complain(note, kind="note: ")
+
+
+def _say(text: str) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _complain(text: str, kind: str = "error: ") -> None:
+    """One line on stderr, whatever is in the text."""
+    try:
+        print(f"fastreenact: {kind}{_printable(text)}", file=sys.stderr)
+    except BrokenPipeError:
+        logging.raiseExceptions = False
+
+
+def _printable(text: str) -> str:
+    """Control characters and undecodable bytes as escapes, so that a hostile file name stays on one line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError) and text.startswith("No module named"):
+        return f"{error.name} is not installed: pip install {_PACKAGES.get(error.name or '', error.name)}"
+    if isinstance(error, FastreenactError | ValueError | ImportError | RuntimeError) and text:
+        return text
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{Path(os.fsdecode(error.filename)).name}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return "not enough memory: choose a smaller --size or a smaller portrait"
+    return f"{type(error).__name__}: {text} (this should not happen; FASTREENACT_DEBUG=1 shows where)"
+
+
+_PACKAGES = {"av": "av", "PIL": "pillow", "mediapipe": "'fastreenact[track]'", "skimage": "scikit-image"}
+
+
+def _set_up_logging(verbosity: int) -> None:
+    log = logging.getLogger("fastreenact")
+    log.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)])
+    for old in [handler for handler in log.handlers if handler.name == _HANDLER]:
+        log.removeHandler(old)
+    handler = logging.StreamHandler()
+    handler.name = _HANDLER
+    handler.setFormatter(logging.Formatter("fastreenact: %(message)s"))
+    log.addHandler(handler)
