@@ -1,1 +1,76 @@
-"""The networks, one file per paper: a plain form that trains and loads published weights, and `fuse` that makes the fast one."""
+"""The networks, one file per paper: a plain form that trains and loads published weights, and the fast one."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from fastreenact.models.face2face_rho import Face2FaceRho
+from fastreenact.models.fuse_face2face_rho import FusedFace2FaceRho, fuse
+from fastreenact.models.landmark_warp import LandmarkWarp, State
+
+_WARP_SIZE = 512  # of the landmark warp's square frames where nobody names a size
+
+
+def make_renderer(model: str, size: Any, weights: Any, dtype: torch.dtype, device: torch.device | str) -> Any:
+    """The inference form of one of `MODELS`: has `size` (square models), `encode` and `drive`.
+
+    Args:
+        model: one of `MODELS`.
+        size: side of square frames, px; (height, width) for the landmark warp of a whole picture; None: the model's.
+        weights: path of a safetensors file or a loaded `Face2FaceRho`; None for the landmark warp.
+        dtype: of activations.
+        device: where it runs.
+    Raises:
+        ValueError: an unknown model or a size out of range. WeightsError: the file is not usable.
+    """
+    if model not in MODELS:
+        raise ValueError(f"model is {model!r}; there are {', '.join(MODELS)}")
+    return MODELS[model](size, weights, dtype, device)
+
+
+def _face2face_rho(size: Any, weights: Any, dtype: torch.dtype, device: torch.device | str) -> FusedFace2FaceRho:
+    if isinstance(weights, Face2FaceRho):
+        model = weights
+    else:
+        from fastreenact.weights import load_face2face_rho  # which imports the models
+
+        model = load_face2face_rho(weights)
+    return fuse(model, int(model.metadata["size"]) if size is None else size, dtype, device)
+
+
+def _landmark_warp(size: Any, weights: Any, dtype: torch.dtype, device: torch.device | str) -> LandmarkWarp:
+    if weights is not None:
+        raise ValueError("the landmark warp has no weights")
+    if isinstance(size, tuple):
+        return LandmarkWarp(size[0], size[1], dtype, device)
+    return _SquareLandmarkWarp(_WARP_SIZE if size is None else size, dtype, device)
+
+
+class _WholePicture(NamedTuple):
+    """The box of a picture that was cropped to the face: keypoints -1 and 1 are its own edges."""
+
+    size: int
+
+    def denormalise(self, points: Any) -> np.ndarray:
+        """[..., 2] in [-1, 1] -> px."""
+        return (np.asarray(points) + 1) * (self.size / 2)
+
+
+class _SquareLandmarkWarp(LandmarkWarp):
+    """The landmark warp of a cropped face."""
+
+    def __init__(self, size: int, dtype: torch.dtype, device: torch.device | str):
+        super().__init__(size, size, dtype, device)
+        self.size = size
+
+    def encode(self, image: Any, keypoints: Any, pose: Any, box: Any = None) -> State:
+        """Make a portrait resident; without `box` the keypoints are in the picture's own coordinates."""
+        return super().encode(image, keypoints, pose, _WholePicture(self.size) if box is None else box)
+
+
+MODELS: dict[str, Callable[[Any, Any, torch.dtype, torch.device | str], Any]] = {
+    "face2face-rho": _face2face_rho,
+    "landmark-warp": _landmark_warp,
+}

@@ -53,7 +53,10 @@ def motion_inputs(image: Tensor, source: tuple[Tensor, ...], driver: tuple[Tenso
     Returns:
         Three tensors [N, 9, h, h].
     """
-    return [torch.cat([s, d, resize_nearest(image, s.shape[-2], s.shape[-1])], 1) for s, d in zip(source, driver, strict=True)]
+    return [
+        torch.cat([s, d, resize_nearest(image, s.shape[-2], s.shape[-1])], 1)
+        for s, d in zip(source, driver, strict=True)
+    ]
 
 
 class MotionNet(nn.Module):
@@ -80,9 +83,11 @@ class MotionNet(nn.Module):
         field8 = up2(field16) + delta8; field4 = up2(field8) + delta4
 
         Args:
-            small, middle, large: [N, 9, M/16, M/16], [N, 9, M/8, M/8], [N, 9, M/4, M/4] from `motion_inputs`; M is a multiple of 64.
+            small, middle, large: [N, 9, M/16, M/16], [N, 9, M/8, M/8], [N, 9, M/4, M/4] from `motion_inputs`;
+                M is a multiple of 64.
         Returns:
-            field16, field8, field4: [N, h, h, 2], absolute sampling coordinates (x, y), -1 and 1 are the outer pixel edges, unbounded.
+            field16, field8, field4: [N, h, h, 2], absolute sampling coordinates (x, y), unbounded; -1 and 1 are the outer
+                pixel edges (align_corners=False).
         Raises:
             ValueError: shapes that do not belong to one multiple of 64.
         Source: Face2Face^rho, Sec. 3.3.
@@ -91,7 +96,8 @@ class MotionNet(nn.Module):
         shapes = [tuple(x.shape[-3:]) for x in (small, middle, large)]
         if h % 4 or w % 4 or shapes != [(9, h, w), (9, 2 * h, 2 * w), (9, 4 * h, 4 * w)]:
             raise ValueError(
-                f"motion inputs must be [N, 9, M/16, M/16], [N, 9, M/8, M/8] and [N, 9, M/4, M/4] for a multiple M of 64, got {shapes}"
+                "motion inputs must be [N, 9, M/16, M/16], [N, 9, M/8, M/8] and [N, 9, M/4, M/4] for a multiple M of 64"
+                f", got {shapes}"
             )
         h1 = self.f1_model(small)
         field16 = self.f1_motion(h1)
@@ -102,7 +108,7 @@ class MotionNet(nn.Module):
         return field16.permute(0, 2, 3, 1), field8.permute(0, 2, 3, 1), field4.permute(0, 2, 3, 1)
 
 
-def _enhancer(c: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+def _enhancer(c: int) -> tuple[nn.Sequential, nn.Sequential, nn.Conv2d]:
     """First convolution, trunk and field head of one refining network whose first layer has `c` channels."""
     trunk = [DownBlock(c, 2 * c), DownBlock(2 * c, 4 * c), *(ResidualBlock(4 * c) for _ in range(3))]
     trunk += [UpBlock(4 * c, 2 * c), UpBlock(2 * c, c), UpBlock(c, c // 2)]
@@ -120,7 +126,7 @@ class Features(NamedTuple):
 
 
 def warp_features(features: Tensor, motion_field: Tensor) -> Tensor:
-    """`features` [N, C, H, W] bilinearly sampled by `motion_field` [N, h, w, 2] (nearest-resized to H x W), zeros outside."""
+    """`features` [N, C, H, W] sampled bilinearly by `motion_field` [N, h, w, 2], nearest-resized; zeros outside."""
     grid = resize_nearest(motion_field.permute(0, 3, 1, 2), features.shape[-2], features.shape[-1]).permute(0, 2, 3, 1)
     return F.grid_sample(features, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
@@ -140,7 +146,9 @@ class RenderingNet(nn.Module):
         self.drv_headpose_encoder = PoseEncoder(POSE_DIMS)
         self.en_conv_block = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
         self.en_down_block1 = nn.Sequential(
-            _block(ir(16, 8, expansion=1)), _block(ir(8, 12, stride=2), ir(12, 12)), _block(ir(12, 28, stride=2), ir(28, 28))
+            _block(ir(16, 8, expansion=1)),
+            _block(ir(8, 12, stride=2), ir(12, 12)),
+            _block(ir(12, 28, stride=2), ir(28, 28)),
         )
         self.en_SPADE1 = Spade(28)
         self.en_down_block2 = nn.Sequential(_block(ir(28, 64, stride=2), ir(64, 64)), _block(ir(64, 72), ir(72, 72)))
@@ -157,7 +165,9 @@ class RenderingNet(nn.Module):
         self.de_SPADE_3 = Spade(168)
         self.de_up_block2 = nn.Sequential(_block(ir(168, 64), ir(64, 64)), _block(ir(64, 24), ir(24, 24)))
         self.de_SPADE_4 = Spade(52)
-        self.de_up_block3 = nn.Sequential(_block(ir(52, 14), ir(14, 14)), _block(ir(14, 8), ir(8, 8)), _block(ir(8, 16, expansion=1)))
+        self.de_up_block3 = nn.Sequential(
+            _block(ir(52, 14), ir(14, 14)), _block(ir(14, 8), ir(8, 8)), _block(ir(8, 16, expansion=1))
+        )
         self.de_conv_block = nn.Sequential(nn.Conv2d(16, 3, 3, padding=1, bias=False), nn.Tanh())
 
     def encode(self, image: Tensor, head_pose: Tensor) -> Features:
@@ -186,7 +196,8 @@ class RenderingNet(nn.Module):
 
         Args:
             features: from `encode`.
-            motion_field: [N, h, w, 2] (x, y), any h and w: each map reads it by nearest index; -1 and 1 are the outer pixel edges, zeros outside.
+            motion_field: [N, h, w, 2] (x, y), any h and w: each map reads it by nearest index. -1 and 1 are the outer
+                pixel edges (align_corners=False), zeros outside.
             head_pose: [N, 6], the driver's.
         Returns:
             [N, 3, S, S] RGB in (-1, 1).
@@ -223,7 +234,9 @@ class Face2FaceRho:
 
     motion: MotionNet
     renderer: RenderingNet
-    metadata: dict[str, str] = field(default_factory=lambda: {"model": MODEL_NAME, "size": "512", "head_pose": "official"})
+    metadata: dict[str, str] = field(
+        default_factory=lambda: {"model": MODEL_NAME, "size": "512", "head_pose": "official"}
+    )
 
     def state_dict(self) -> dict[str, Tensor]:
         """Both state dicts under `motion_net.` and `rendering_net.`."""

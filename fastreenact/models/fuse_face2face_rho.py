@@ -56,7 +56,8 @@ def fuse(
         size: side S of the picture, px, 64 to 2048.
         dtype: of activations: float32, bfloat16, or float16 on a GPU. Fields, coordinates and poses stay float32.
         device: where it runs.
-        motion_size: fixed size of the motion network, a multiple of 64; None takes the metadata's, or else the next multiple of 64.
+        motion_size: fixed size of the motion network, a multiple of 64; None takes the metadata's, or else the next
+            multiple of 64.
     Raises:
         ValueError: a size out of range or a dtype that does not run on `device`.
     """
@@ -93,7 +94,9 @@ class FusedFace2FaceRho:
         """
         pixels = torch.as_tensor(image)
         if pixels.shape != (self.size, self.size, 3) or pixels.dtype != torch.uint8:
-            raise ValueError(f"image must be uint8 [{self.size}, {self.size}, 3], got {pixels.dtype} {list(pixels.shape)}")
+            raise ValueError(
+                f"image must be uint8 [{self.size}, {self.size}, 3], got {pixels.dtype} {list(pixels.shape)}"
+            )
         x = nchw(pixels.to(self.device)[None]).float() * (2 / 255) - 1
         points, pose = self._points(keypoints), self._pose(head_pose, keypoints)
         f1, f2, f34 = self._encoder(x, pose)
@@ -110,7 +113,7 @@ class FusedFace2FaceRho:
             keypoints: [72, 2] of the source's shape with the driver's expression and pose, in [-1, 1].
             head_pose: [6], the driver's, as ours.
             out: [S, S, 3] uint8 contiguous, written in place; None makes one that the caller owns.
-            timer: has `stage(name)`, a context manager; "decode" is entered twice, as its SPADE tables come before "warp".
+            timer: has `stage(name)`, a context manager; "decode" is entered twice: its SPADE tables come before "warp".
         Returns:
             [S, S, 3] uint8 RGB on the device.
         Raises:
@@ -165,14 +168,16 @@ class _FusedMotion:
         like, exact = _like(dtype, device), _like(torch.float32, device)
         self.dtype = dtype
         self.sizes = (size // 16, size // 8, size // 4)
-        firsts = [(net.f1_model[0], net.f1_model[1]), *((m[0].conv, m[0].norm) for m in (net.model1_1, net.model2_1))]
+        firsts: list[tuple[Any, Any]] = [(net.f1_model[0], net.f1_model[1])]
+        for down in (net.model1_1[0], net.model2_1[0]):
+            firsts.append((down.conv, down.norm))
         self.source_convs, self.driver_convs = [], []
         for conv, norm in firsts:
             weight, bias = fold(conv, norm)
-            shape = {"stride": conv.stride[0], "padding": int(conv.padding[0])}
-            self.source_convs.append(Conv((weight, bias), exact, **shape))
+            stride, padding = conv.stride[0], conv.padding[0]
+            self.source_convs.append(Conv((weight, bias), exact, stride=stride, padding=padding))
             # Drawings stay 0 to 255 here: their offset -1 is constant and belongs to the source part.
-            self.driver_convs.append(Conv((weight[:, 3:6] * (2 / 255), None), like, **shape))
+            self.driver_convs.append(Conv((weight[:, 3:6] * (2 / 255), None), like, stride=stride, padding=padding))
         self.trunks = [_fuse_trunk(m, like) for m in (net.f1_model[3:], net.model1_2, net.model2_2)]
         # Fields are coordinates: float32 whatever the activations are.
         self.heads = [Conv(fold(m, None), exact, padding=1) for m in (net.f1_motion, net.model1_3, net.model2_3)]
@@ -210,10 +215,10 @@ class _FusedMotion:
         return nhwc(field)
 
 
-def _fuse_trunk(blocks: nn.Sequential, like: Tensor) -> Any:
+def _fuse_trunk(blocks: nn.Module, like: Tensor) -> Any:
     """One function for a sequence of down, residual and up blocks."""
     steps: list[tuple[str, list[Conv]]] = []
-    for block in blocks:
+    for block in blocks.children():
         if isinstance(block, DownBlock):
             steps.append(("down", [Conv(fold(block.conv, block.norm), like, stride=2, padding=1, relu=True)]))
         elif isinstance(block, UpBlock):
@@ -265,13 +270,14 @@ class _FusedDecoder:
     def __init__(self, net: RenderingNet, size: int, dtype: torch.dtype, device: torch.device):
         like = _like(dtype, device)
         self.dtype = dtype
-        self.sides = s1, s2, s4, s8, s16 = tuple(-(-size // scale) for scale in (1, 2, 4, 8, 16))
+        self.sides = tuple(-(-size // scale) for scale in (1, 2, 4, 8))
+        sides = [-(-size // scale) for scale in (16, 16, 8, 4)]
         self.pose = FusedPoseEncoder(net.drv_headpose_encoder, device)
         spades = (net.de_SPADE_1, net.de_SPADE_2, net.de_SPADE_3, net.de_SPADE_4)
-        self.spades = [SpadeTable(m, n, n, like) for m, n in zip(spades, (s16, s16, s8, s4), strict=True)]
+        self.spades = [SpadeTable(m, n, n, like) for m, n in zip(spades, sides, strict=True)]
         self.maps = [
             torch.zeros(1, n, n, m.channels, dtype=dtype, device=device)
-            for m, n in zip(self.spades, (s16, s16, s8, s4), strict=True)
+            for m, n in zip(self.spades, sides, strict=True)
         ]
         self.res = fuse_blocks(net.de_res_block, like)
         self.up1 = fuse_blocks(net.de_up_block1, like)
@@ -285,7 +291,7 @@ class _FusedDecoder:
         return [spade(pose) for spade in self.spades]
 
     def warp(self, state: SourceState, field: Tensor, tables: list[tuple[Tensor, Tensor]]) -> None:
-        """Sample the four maps by `field` [1, h, w, 2] into the last channels of the decoder's maps, SPADE and ReLU applied."""
+        """The four maps sampled by `field` [1, h, w, 2], SPADE and ReLU applied, into the decoder's maps."""
         features = (state.f34[..., _F3:], state.f34[..., :_F3], state.f2, state.f1)
         for feature, spade, table, target in zip(features, self.spades, tables, self.maps, strict=True):
             first = spade.channels - feature.shape[-1]
@@ -293,7 +299,7 @@ class _FusedDecoder:
 
     def __call__(self, tables: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Warped maps -> picture before tanh, [1, S, S, 3]."""
-        s1, s2, s4, s8, s16 = self.sides
+        s1, s2, s4, s8 = self.sides
         a1, a2, a3, a4 = self.maps
         x = apply_blocks(self.res, nchw(a1))
         self.spades[1].apply(nhwc(x), tables[1], a2)
@@ -319,10 +325,11 @@ class _FusedTail:
     """
 
     def __init__(self, net: RenderingNet, size: int, like: Tensor):
-        depthwise, norm, _, pointwise, last_norm = net.de_up_block3[2][0][0].conv
+        block: Any = net.de_up_block3[2]
+        depthwise, norm, _, pointwise, last_norm = block[0][0].conv
         self.depthwise = Conv(fold(depthwise, norm), like, padding=1, groups=depthwise.groups, relu=True)
         w1, b1 = fold(pointwise, last_norm)
-        w2 = net.de_conv_block[0].weight.detach().double()
+        w2, _ = fold(net.de_conv_block[0], None)
         weight = torch.einsum("omyx,mi->oiyx", w2, w1[:, :, 0, 0])
         taps = torch.einsum("omyx,m->oyx", w2, b1)  # what each tap adds of the bias
         self.last = Conv((weight, taps.sum((1, 2))), like, padding=1)

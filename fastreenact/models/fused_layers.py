@@ -1,8 +1,10 @@
 """Pieces of the inference forms: folded convolutions, inverted residuals and SPADE tables, channels-last.
 
-Tensors are channels-last: [N, C, H, W] views of NHWC memory where a convolution reads or writes them, plain [N, H, W, C]
-where one of our ops does.
+Tensors are channels-last: [N, C, H, W] views of NHWC memory where a convolution reads or writes them, plain
+[N, H, W, C] where one of our ops does.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +28,10 @@ def nchw(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
+def fold(conv: nn.Module, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
     """Weight and bias, float64, of `conv` followed by `norm` with its running statistics."""
+    if not isinstance(conv, nn.Conv2d) or not (norm is None or isinstance(norm, nn.BatchNorm2d)):
+        raise TypeError(f"only a Conv2d followed by a BatchNorm2d folds, got {type(conv)} and {type(norm)}")
     weight = conv.weight.detach().double()
     bias = torch.zeros(len(weight), dtype=torch.float64) if conv.bias is None else conv.bias.detach().double()
     if norm is None:
@@ -104,11 +108,12 @@ def apply_blocks(blocks: list[FusedInvertedResidual], x: Tensor) -> Tensor:
 
 
 class FusedPoseEncoder:
-    """`PoseEncoder` as two matrix products: the transposed convolutions never overlap. float32 whatever the network is."""
+    """`PoseEncoder` as two matrix products, as its transposed convolutions never overlap; always float32."""
 
     def __init__(self, encoder: PoseEncoder, device: torch.device):
-        first, norm = encoder.embedding_module1[0], encoder.embedding_module1[1]
-        second = encoder.embedding_module2[0]
+        first: Any = encoder.embedding_module1[0]
+        norm: Any = encoder.embedding_module1[1]
+        second: Any = encoder.embedding_module2[0]
         scale = norm.weight.detach().double() * (norm.running_var.double() + norm.eps).rsqrt()
         shift = norm.bias.detach().double() - norm.running_mean.double() * scale
         dims, hidden = first.weight.shape[:2]
@@ -129,15 +134,16 @@ class FusedPoseEncoder:
 def compact_axis(length: int) -> tuple[Tensor, Tensor]:
     """The positions of an axis at which a SPADE table can differ, exact for every length.
 
-    A nearest-upsampled 16-cell map, convolved 3x3 twice, is constant inside a cell but for 2 px at either end: a cell of
-    5 px or more is represented by 5 positions, a narrower one by all of its own. Values at these positions, computed on the
-    shortened axis, are those of the full axis because every position keeps neighbours of the same value.
+    A nearest-upsampled 16-cell map, convolved 3x3 twice, is constant inside a cell but for 2 px at either end: a cell
+    of 5 px or more is represented by 5 positions, a narrower one by all of its own. Values at these positions, computed
+    on the shortened axis, are those of the full axis because every position keeps neighbours of the same value.
 
     Returns:
         cell: int64 [T], the pose cell that each table position shows.
         index: int32 [length], the table position of each pixel.
     """
-    cells, index = [], []
+    cells: list[int] = []
+    index: list[int] = []
     for cell, width in enumerate(nearest_index(_POSE_CELLS, length).bincount(minlength=_POSE_CELLS).tolist()):
         kept = min(width, _DISTINCT_PER_CELL)
         for i in range(width):
@@ -180,7 +186,9 @@ class SpadeTable:
         return ops.spade(x, scale, shift, self.index_y, self.index_x, activation="relu", folded=True, out=target)
 
     def warp(self, features: Tensor, field: Tensor, table: tuple[Tensor, Tensor], first: int, out: Tensor) -> None:
-        """`features` [1, H, W, c] sampled by `field`, affine and ReLU, into the channels of `out` from `first` on."""
+        """`features` [1, H, W, c] sampled by `field`, affine and ReLU, into `out` from channel `first`."""
         scale, shift = (t[..., first:] for t in table)
-        spade = (scale, shift, self.index_y, self.index_x)
-        ops.warp(features, field, spade=spade, activation="relu", out=out[..., first:])
+        index_y, index_x, target = self.index_y, self.index_x, out[..., first:]
+        ops.warp(
+            features, field, scale=scale, shift=shift, index_y=index_y, index_x=index_x, activation="relu", out=target
+        )

@@ -7,13 +7,13 @@ from numpy.typing import ArrayLike, NDArray
 
 CONVENTIONS = ("official", "standardised")
 
-# The released weights' affine map from weak perspective to their stored pose. Source: the official repository's fitting code.
+# The released weights' affine map from weak perspective to their stored pose. Source: the official fitting code.
 _OFFSET_X, _OFFSET_Y = 0.2582781138863169, -0.26074984122168304
 _TRANSLATION_GAIN = 0.256
 _SCALE_DIVISOR = 4122.399989645386
 _NOSE_TIP = 30
-# Metres per unit of our morphable model (half a face width), and the height of the nose tip above the origin of the official
-# model, m: means over the six published pairs of 72 landmarks and stored pose (0.0668 to 0.0674; -0.0033 to -0.0044).
+# Metres per unit of our morphable model (half a face width), and the height of the nose tip above the origin of the
+# official model, m: means over six published pairs of landmarks and stored pose (0.0668 to 0.0674; -0.0033 to -0.0044).
 _METRES_PER_UNIT = 0.0671
 _NOSE_HEIGHT_M = -0.0039
 
@@ -21,7 +21,8 @@ _NOSE_HEIGHT_M = -0.0039
 def head_pose_input(pose: ArrayLike, keypoints: ArrayLike, metadata: Mapping[str, str]) -> NDArray[np.float32]:
     """The pose as the network of a weights file wants it.
 
-    official: (rx, ry, rz, a + 0.256 (tx + dx), b - 0.256 (ty + dy), scale / 4122.4), (dx, dy) the nose tip's shift by rotation.
+    official: (rx, ry, rz, a + 0.256 (tx + dx), b - 0.256 (ty + dy), scale / 4122.4); dx, dy: how far rotation moves the
+    nose tip.
     standardised: ((rx, ry, rz, tx, ty, log scale) - mean) / deviation.
 
     Args:
@@ -31,7 +32,7 @@ def head_pose_input(pose: ArrayLike, keypoints: ArrayLike, metadata: Mapping[str
     Returns:
         [6] float32.
     Raises:
-        ValueError: wrong shapes, values that are not finite, a scale not above 0, an unknown convention, numbers missing.
+        ValueError: wrong shapes, values not finite, a scale not above 0, an unknown convention, numbers missing.
     Source: Face2Face^rho, released code; `fastreenact` weights format.
     """
     p = np.asarray(pose, np.float64)
@@ -43,7 +44,7 @@ def head_pose_input(pose: ArrayLike, keypoints: ArrayLike, metadata: Mapping[str
     convention = metadata.get("head_pose", "official")
     if convention == "official":
         metres = p[5] / _METRES_PER_UNIT
-        # Nose with rotation minus nose without, plus translation = nose with rotation minus scale times the nose at rest.
+        # Translation plus the nose's shift by rotation is the projected nose minus scale times the nose at rest.
         return official_head_pose(p[:3], k[_NOSE_TIP, 0], k[_NOSE_TIP, 1] + metres * _NOSE_HEIGHT_M, metres)
     if convention == "standardised":
         mean, deviation = (_six_numbers(metadata, f"head_pose_{word}") for word in ("mean", "deviation"))

@@ -1,4 +1,4 @@
-"""Blocks of the networks in plain PyTorch, NCHW: what the papers mean, trainable, with the published state-dict names."""
+"""Blocks of the networks in plain PyTorch, NCHW: what the papers mean, trainable, with the published names."""
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,9 @@ def upsample_to(x: Tensor, height: int, width: int) -> Tensor:
 class InvertedResidual(nn.Module):
     """Expand 1x1, depthwise 3x3, project 1x1; the input is added when shapes allow. Source: MobileNetV2, Sec. 3.3."""
 
-    def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1, expansion: int = 6, last_norm: bool = True):
+    def __init__(
+        self, channels_in: int, channels_out: int, *, stride: int = 1, expansion: int = 6, last_norm: bool = True
+    ):
         super().__init__()
         hidden = channels_in * expansion
         self.residual = stride == 1 and channels_in == channels_out
