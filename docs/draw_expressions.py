@@ -42,7 +42,8 @@ def draw(canvas: ImageDraw.ImageDraw, corner: tuple[int, int], points: np.ndarra
     """One face in the cell whose top left is `corner`; points [72, 2] in -1..1."""
     px = (points + 1) / 2 * CELL * ZOOM + np.array(corner) * ZOOM
     for name, line in strokes():
-        canvas.line([tuple(px[k]) for k in line], fill=colour or COLOURS[name], width=ZOOM + (colour is None) * ZOOM // 2)
+        width = ZOOM if colour else ZOOM * 3 // 2
+        canvas.line([tuple(px[k]) for k in line], fill=colour or COLOURS[name], width=width)
 
 
 def pair(canvas: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, expression: np.ndarray) -> None:
@@ -66,8 +67,8 @@ def main() -> None:
         one = np.zeros(len(EXPRESSION_NAMES))
         one[k] = 1.0
         pair(canvas, (k % COLUMNS * 2 * CELL, k // COLUMNS * CELL), name, one)
-    picture.resize((picture.width // ZOOM, picture.height // ZOOM), Image.Resampling.BOX).quantize(64).save(out, optimize=True)
-    print(out)
+    small = picture.resize((picture.width // ZOOM, picture.height // ZOOM), Image.Resampling.BOX)
+    small.quantize(64).save(out, optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The 51 expression modes of the built-in face model, drawn by hand on its mean face.
 
-Names and order are Apple's ARKit blend shapes without `tongueOut`; Left is the subject's left, the image's right (x > 0).
-A mode is a displacement [72, 3] in the model's unit (half the width of the face), at full strength (coefficient 1). Every
-Right mode is the mirror image of its Left one, and the modes of the middle are mirror images of themselves.
+Names and order are Apple's ARKit blend shapes without `tongueOut`; Left is the subject's left, the image's right
+(x > 0). A mode is a displacement [72, 3] in the model's unit (half the width of the face), at full strength (a
+coefficient of 1). Every Right mode is the mirror image of its Left one, those of the middle are their own.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,9 @@ import numpy as np
 from fastreenact.face.keypoints import MIRROR
 
 EXPRESSION_NAMES = (
-    "eyeBlinkLeft", "eyeLookDownLeft", "eyeLookInLeft", "eyeLookOutLeft", "eyeLookUpLeft", "eyeSquintLeft", "eyeWideLeft",
-    "eyeBlinkRight", "eyeLookDownRight", "eyeLookInRight", "eyeLookOutRight", "eyeLookUpRight", "eyeSquintRight",
-    "eyeWideRight", "jawForward", "jawLeft", "jawRight", "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker",
+    "eyeBlinkLeft", "eyeLookDownLeft", "eyeLookInLeft", "eyeLookOutLeft", "eyeLookUpLeft", "eyeSquintLeft",
+    "eyeWideLeft", "eyeBlinkRight", "eyeLookDownRight", "eyeLookInRight", "eyeLookOutRight", "eyeLookUpRight",
+    "eyeSquintRight", "eyeWideRight", "jawForward", "jawLeft", "jawRight", "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker",
     "mouthLeft", "mouthRight", "mouthSmileLeft", "mouthSmileRight", "mouthFrownLeft", "mouthFrownRight",
     "mouthDimpleLeft", "mouthDimpleRight", "mouthStretchLeft", "mouthStretchRight", "mouthRollLower", "mouthRollUpper",
     "mouthShrugLower", "mouthShrugUpper", "mouthPressLeft", "mouthPressRight", "mouthLowerDownLeft",
@@ -34,10 +34,10 @@ _LOWER_OUTER, _LOWER_INNER = _LOWER_LIP[:5], _LOWER_LIP[5:]
 _CORNERS = np.array([52, 55, 57, 60])
 _MOUTH = np.arange(52, 72)
 _JAW_LINE = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 15, 14, 13, 12, 11, 10, 9])  # temple, chin, temple
-# How far the skin of the outline follows the jaw, by index 0-8. In the clips the chin sinks by half of what the lower lip does.
+# How far the outline's skin follows the jaw, by index 0-8; in the clips the chin sinks half as far as the lower lip.
 _JAW_SHARE = np.array([0.0, 0.0, 0.01, 0.05, 0.14, 0.38, 0.56, 0.72, 0.78])
 
-# The axis that an opening jaw seems to turn about: the condyles slide forward meanwhile, so it lies below and behind them.
+# The axis that an opening jaw seems to turn about: the condyles slide forward meanwhile, so it lies below and behind.
 _HINGE = np.array([0.0, -0.3, -0.35])
 _JAW_OPEN_RAD = np.deg2rad(27.0)  # about 40 mm between the lips of a face 140 mm wide
 
@@ -135,9 +135,11 @@ def _jaw_open(c: _Canvas) -> np.ndarray:
     cos, sin = np.cos(_JAW_OPEN_RAD), np.sin(_JAW_OPEN_RAD)
     turned = np.stack([arm[:, 0], cos * arm[:, 1] - sin * arm[:, 2], sin * arm[:, 1] + cos * arm[:, 2]], axis=1)
     d = c.jaw[:, None] * (turned - arm)
-    d[_CORNERS, 0] -= 0.05 * np.sign(c.mean[_CORNERS, 0])  # an open mouth is narrower
-    sides = np.array([54, 59, 68, 65])
-    d[sides, 0] -= 0.025 * np.sign(c.mean[sides, 0])
+    d[_CORNERS, 0] -= 0.02 * np.sign(c.mean[_CORNERS, 0])
+    # Between the corners the lips spread as the round of the mouth grows.
+    sides = np.array([65, 66, 64, 59, 58, 61])
+    d[sides, 0] += (0.045, 0.035, 0.03, 0.02, 0.005, 0.01)
+    d[MIRROR[sides], 0] -= (0.045, 0.035, 0.03, 0.02, 0.005, 0.01)
     d[_UPPER_LIP, 1] += 0.06 - 0.04 * (c.mean[_UPPER_LIP, 0] / c.half_mouth) ** 2
     cheeks = np.array([3, 4, 5, 12, 13, 14])
     d[cheeks, 0] -= 0.02 * np.sign(c.mean[cheeks, 0])

@@ -1,7 +1,7 @@
 """Pose, expression and shape of the morphable model from 2-D keypoints.
 
-Damped Gauss-Newton on the keypoints' distances, with robust weights (outliers), weights per point (the tracker's outline
-slides over the cheeks as the head turns) and priors on the coefficients. Expressions may leave 0..1, at a steep price.
+Gauss-Newton on the keypoints' distances, with robust weights (outliers), weights per point (the tracker's outline
+slides over the cheeks as the head turns) and priors on the coefficients. Expressions may leave 0..1, at a price.
 """
 
 import functools
@@ -20,15 +20,16 @@ Array = NDArray[np.float64]
 MAX_SHAPE_FRAMES = 30  # a shape is fitted over at most so many frames, evenly taken
 
 _E = len(EXPRESSION_NAMES)
+_DIAGONAL = np.arange(6, 6 + _E)
 _NOISE = 0.008  # of half the face's width: the tracker's noise and what the modes cannot draw
 _OUTLIER = 4.0  # distances beyond so many times the noise count linearly (Huber)
 _EXPRESSION_SIGMA = 0.5  # prior deviation of a coefficient
 _UNSEEN_SIGMA = 0.25  # of those that hardly move the keypoints: they would take up what is left by going to extremes
 _UNSEEN = ("eyeLookInLeft", "eyeLookOutLeft", "eyeLookInRight", "eyeLookOutRight", "jawForward", "cheekPuff")
 _SLACK_SIGMA = 0.06  # prior deviation of what a coefficient is outside of 0..1
-_SHAPE_SIGMA = 1.0
-_SHAPE_EVIDENCE = 1.0  # so many frames' worth of evidence at most: what the modes cannot draw is the same in all frames
+_LEAST_DOUBT = 0.003  # share of the priors that is left when the modes draw a face exactly
 _STEPS, _STEPS_WARM, _STEPS_SHAPE = 12, 6, 14
+_LOST = 0.05  # of half the face's width: a mean distance that says the start was of another face or scene
 _ENOUGH = 2e-4  # a step that moves no parameter further (rad, coefficients) is the last
 
 
@@ -68,6 +69,7 @@ class _Tables:
 
     def __init__(self, model: MorphableModel):
         self.mean = model.mean.astype(np.float64).T.copy()  # [3, 72]
+        self.half_width = float(np.ptp(self.mean[0])) / 2.0
         self.shape = model.shape_basis.astype(np.float64).transpose(2, 0, 1).reshape(3, -1)  # [3, 50 * 72]
         self.expression = model.expression_basis.astype(np.float64).transpose(2, 0, 1).reshape(3, -1)  # [3, 51 * 72]
         self.shape_rows = model.shape_basis.astype(np.float64).transpose(0, 2, 1).reshape(IDENTITY_MODES, -1)
@@ -77,6 +79,16 @@ class _Tables:
 @functools.lru_cache(maxsize=8)
 def _tables(model: MorphableModel) -> _Tables:
     return _Tables(model)
+
+
+class _Normal(NamedTuple):
+    """Normal equations of the unknowns of each frame."""
+
+    curvature: Array  # [T, 57, 57]
+    force: Array  # [T, 57] downhill
+    weighted: Array  # [T, 57, 144] the Jacobian times the weights
+    weight: Array  # [T, 1, 72] of the keypoints
+    doubt: float  # share of the prior that holds
 
 
 class _Frames:
@@ -127,29 +139,24 @@ class _Frames:
 
     def weights(self, residual: Array) -> Array:
         """Weight of each keypoint in the sum of squares, [T, 1, 72]: its trust, the noise, and Huber's for outliers."""
-        sigma = _NOISE * self.camera[:, 2, None]
+        sigma = _NOISE * self.tables.half_width * self.camera[:, 2, None]
         distance = np.sqrt(residual[:, 0] ** 2 + residual[:, 1] ** 2) / sigma
         return (_WEIGHT / sigma**2 * np.minimum(1.0, _OUTLIER / np.maximum(distance, 1e-9)))[:, None]
 
-    def prior(self) -> tuple[Array, Array]:
-        """Curvature and downhill force of the prior on the expressions, both [T, 51]."""
-        e = self.expression
-        inside = np.clip(e, 0.0, 1.0)
-        outside = (e != inside) / _SLACK_SIGMA**2
-        return _STIFFNESS + outside, -e * _STIFFNESS - (e - inside) / _SLACK_SIGMA**2
-
-    def normal(self, turned: Array, residual: Array) -> tuple[Array, Array, Array]:
-        """Curvature [T, 57, 57] and force [T, 57] of data and prior; the weighted Jacobian [T, 57, 144]."""
+    def normal(self, turned: Array, residual: Array) -> "_Normal":
+        """The normal equations of data and prior, around here."""
         count = len(residual)
-        jacobian = self.linearise(turned)
-        weighted = (jacobian * self.weights(residual)[:, None]).reshape(count, 6 + _E, -1)
+        jacobian, weight = self.linearise(turned), self.weights(residual)
+        weighted = (jacobian * weight[:, None]).reshape(count, 6 + _E, -1)
         curvature = weighted @ jacobian.reshape(count, 6 + _E, -1).swapaxes(1, 2)
         force = (weighted @ residual.reshape(count, -1, 1))[..., 0]
-        prior_curvature, prior_force = self.prior()
-        diagonal = np.arange(6, 6 + _E)
-        curvature[:, diagonal, diagonal] += prior_curvature
-        force[:, 6:] += prior_force
-        return curvature, force, weighted
+        # Mean square of the distances in units of the noise. Far below 1 the modes draw this face, and the data decide.
+        doubt = min(1.0, max(_LEAST_DOUBT, 4.0 * float((weight * residual**2).mean())))
+        e = self.expression
+        inside = np.clip(e, 0.0, 1.0)
+        force[:, 6:] += (inside - e) / _SLACK_SIGMA**2 - doubt * _STIFFNESS * e
+        curvature[:, _DIAGONAL, _DIAGONAL] += (e != inside) / _SLACK_SIGMA**2 + doubt * _STIFFNESS
+        return _Normal(curvature, force, weighted, weight, doubt)
 
 
 def _start_pose(base: Array, keypoints: Array) -> tuple[Array, Array]:
@@ -190,29 +197,33 @@ def fit(model: MorphableModel, keypoints: Any, shape: Any, start: Start | None =
         Fit: pose, expression, mean distance in normalised units.
 
     Raises:
-        ValueError: another shape of an argument, or coordinates that are not finite.
+        ValueError: another shape of an argument, numbers that are not finite, or keypoints without extent.
     """
     points = _keypoints(keypoints, (COUNT, 2))[None]
     tables = _tables(model)
-    identity = np.asarray(shape, np.float64)
-    if identity.shape != (IDENTITY_MODES,) or not np.isfinite(identity).all():
-        raise ValueError(f"shape: got shape {identity.shape}, need [{IDENTITY_MODES}] finite numbers")
-    base = tables.mean + (identity @ tables.shape_rows).reshape(3, COUNT)
-    if start is None:
-        frames = _Frames(tables, points, *_start_pose(base, points), np.zeros((1, _E)))
-    else:
-        pose = np.asarray(start.pose, np.float64)[None]
-        expression = np.asarray(start.expression, np.float64)[None]
-        frames = _Frames(tables, points, rotation_matrix(pose[:, :3]), pose[:, 3:].copy(), expression)
-    for _ in range(_STEPS if start is None else _STEPS_WARM):
-        curvature, force, _ = frames.normal(*frames.residuals(base))
-        step = _limited(np.linalg.solve(curvature, force[..., None])[..., 0])
+    base = tables.mean + (_vector("shape", shape, IDENTITY_MODES) @ tables.shape_rows).reshape(3, COUNT)
+    if start is not None:
+        pose, expression = _vector("start.pose", start.pose, 6), _vector("start.expression", start.expression, _E)
+        if pose[5] > 0.0:
+            frames = _Frames(tables, points, rotation_matrix(pose[None, :3]), pose[None, 3:].copy(), expression[None])
+            warm = _settle(frames, base, _STEPS_WARM)
+            if warm.error < _LOST * tables.half_width * warm.pose[5]:
+                return warm
+    return _settle(_Frames(tables, points, *_start_pose(base, points), np.zeros((1, _E))), base, _STEPS)
+
+
+def _settle(frames: _Frames, base: Array, steps: int) -> Fit:
+    """Fit the one frame in `frames` from where it is."""
+    for _ in range(steps):
+        normal = frames.normal(*frames.residuals(base))
+        step = _limited(np.linalg.solve(normal.curvature, normal.force[..., None])[..., 0].astype(np.float64))
         frames.advance(step)
         if np.abs(step).max() < _ENOUGH:
             break
     residual = frames.residuals(base)[1][0]
-    pose = np.concatenate([rotation_vector(frames.rotation[0]), frames.camera[0]]).astype(np.float32)
-    return Fit(pose, frames.expression[0].astype(np.float32), float(np.hypot(residual[0], residual[1]).mean()))
+    pose = np.concatenate([rotation_vector(frames.rotation[0]), frames.camera[0]])
+    error = float(np.hypot(residual[0], residual[1]).mean())
+    return Fit(pose.astype(np.float32), frames.expression[0].astype(np.float32), error)
 
 
 def fit_shape(model: MorphableModel, keypoints: Any) -> NDArray[np.float32]:
@@ -226,7 +237,7 @@ def fit_shape(model: MorphableModel, keypoints: Any) -> NDArray[np.float32]:
         [50] float32.
 
     Raises:
-        ValueError: another shape, no frame, or coordinates that are not finite.
+        ValueError: another shape, no frame, coordinates that are not finite, or a frame without extent.
     """
     points = _keypoints(keypoints, (None, COUNT, 2))
     if len(points) > MAX_SHAPE_FRAMES:
@@ -237,21 +248,18 @@ def fit_shape(model: MorphableModel, keypoints: Any) -> NDArray[np.float32]:
     for _ in range(_STEPS_SHAPE):
         base = tables.mean + (shape @ tables.shape_rows).reshape(3, COUNT)
         turned, residual = frames.residuals(base)
-        curvature, force, weighted = frames.normal(turned, residual)
+        normal = frames.normal(turned, residual)
         moved = (frames.view() @ tables.shape).reshape(count, 2, IDENTITY_MODES, COUNT).swapaxes(1, 2)
-        weight = frames.weights(residual)[:, None]
-        # Mean square of the distances in units of the noise: far below 1, the modes draw this face and the data decide.
-        misfit = float((weight[:, 0] * residual**2).mean())
-        stiffness = max(1.0, count / _SHAPE_EVIDENCE) * min(max(4.0 * misfit, 0.003), 1.0) / _SHAPE_SIGMA**2
-        moved = moved.reshape(count, IDENTITY_MODES, -1)
-        heavy = (moved.reshape(count, IDENTITY_MODES, 2, COUNT) * weight).reshape(count, IDENTITY_MODES, -1)
-        cross = weighted @ moved.swapaxes(1, 2)  # [T, 57, 50]
+        heavy = (moved * normal.weight[:, None]).reshape(count, IDENTITY_MODES, -1)
+        jacobian = moved.reshape(count, IDENTITY_MODES, -1).swapaxes(1, 2)
+        cross = normal.weighted @ jacobian  # [T, 57, 50]
         # Each frame's own unknowns are eliminated (Schur complement), which leaves 50 equations for the shape.
-        solved = np.linalg.solve(curvature, np.concatenate([cross, force[..., None]], axis=2))
-        own = heavy @ np.concatenate([moved.swapaxes(1, 2), residual.reshape(count, -1, 1)], axis=2)
+        solved = np.linalg.solve(normal.curvature, np.concatenate([cross, normal.force[..., None]], axis=2))
+        own = heavy @ np.concatenate([jacobian, residual.reshape(count, -1, 1)], axis=2)
         system = (own - cross.swapaxes(1, 2) @ solved).sum(axis=0)
-        system[:, :-1] += np.eye(IDENTITY_MODES) * stiffness
-        system[:, -1] -= shape * stiffness
+        # What the modes cannot draw is the same in all frames: together they say no more than one would.
+        system[:, :-1] += np.eye(IDENTITY_MODES) * count * normal.doubt
+        system[:, -1] -= shape * count * normal.doubt
         shape_step = np.linalg.solve(system[:, :-1], system[:, -1])
         shape_step /= max(1.0, float(np.abs(shape_step).max()) / 2.0)
         shape = shape + shape_step
@@ -264,9 +272,7 @@ def fit_shape(model: MorphableModel, keypoints: Any) -> NDArray[np.float32]:
 
 def rotation_vector(rotation: Array) -> Array:
     """The rotation vector [3] (rad) of a rotation matrix [3, 3]; the inverse of `rotation_matrix` below a half turn."""
-    axis = np.array(
-        (rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1])
-    )
+    axis = np.array((rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]))
     sine, cosine = np.linalg.norm(axis) / 2.0, (np.trace(rotation) - 1.0) / 2.0
     angle = np.arctan2(sine, cosine)
     return axis * (0.5 if sine < 1e-9 else angle / (2.0 * sine))
@@ -281,4 +287,13 @@ def _keypoints(value: Any, shape: tuple[int | None, ...]) -> Array:
         raise ValueError("keypoints: no frame to fit")
     if not np.isfinite(points).all():
         raise ValueError("keypoints: some coordinates are NaN or infinite; leave frames without a face out")
+    if (np.ptp(points, axis=-2) < 1e-6).any():
+        raise ValueError("keypoints: all points of a frame coincide or lie on a line; that is no face")
     return points
+
+
+def _vector(name: str, value: Any, length: int) -> Array:
+    vector = np.asarray(value, np.float64)
+    if vector.shape != (length,) or not np.isfinite(vector).all():
+        raise ValueError(f"{name}: got shape {vector.shape}, need [{length}] finite numbers")
+    return vector

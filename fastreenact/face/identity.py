@@ -1,14 +1,12 @@
 """The 50 identity modes of the built-in face model, drawn on its mean face by anatomical measure.
 
-The first 39 are measures that anthropometry names (widths, heights, depths of face, brows, eyes, nose, mouth and jaw),
-then the common asymmetries, then smooth waves over what is left. Each is symmetric or antisymmetric, carries no rotation,
-translation or scale (those belong to the pose), and is scaled so that a coefficient of 1 is about one standard deviation
-between adults: 3 to 6% of the measure itself.
+The first 40 are measures that anthropometry names (widths, heights, depths of face, brows, eyes, nose, mouth and jaw),
+then the common asymmetries, then smooth waves over what is left. Each is symmetric or antisymmetric, carries no
+rotation, translation or scale (those belong to the pose), and is scaled so that a coefficient of 1 is about one
+standard deviation between adults: 3 to 6% of the measure.
 """
 
 import numpy as np
-
-from fastreenact.face.keypoints import MIRROR
 
 IDENTITY_MODES = 50
 
@@ -45,7 +43,8 @@ class _Canvas:
         self.eye = self._offset(range(36, 44), range(44, 52))  # each lid point from the middle of its eye
         self.brow = self._offset(range(17, 22), range(22, 27))
         self.lips = self.mouth[:, None] * (mean - mean[52:72].mean(axis=0))
-        self.chin = np.clip((self.y[6] - self.y) / (self.y[6] - self.y[8]) * 0.6 + 0.4, 0, 1) * self._region(6, 7, 8, 15, 16)
+        rise = np.clip((self.y[6] - self.y) / (self.y[6] - self.y[8]), 0, 1)
+        self.chin = (0.4 + 0.6 * rise) * self._region(6, 7, 8, 15, 16)
         self.lower = np.clip((self.y[30] - self.y) / (self.y[30] - self.y[8]), 0, 1)  # 0 at the nose tip, 1 at the chin
 
     @staticmethod
@@ -104,6 +103,7 @@ def _upper_face(c: _Canvas) -> list[np.ndarray]:
         _move(0.02 * (c.outer_eye - c.inner_eye), _Y),  # slant of the eyes
         _move(0.035 * c.eyes + 0.02 * c.brows, _Y),  # height of the eyes
         _move(0.04 * c.eyes, _Z),  # depth of the eyes
+        _move(0.04 * (c.outer_eye - c.inner_eye), _Z),  # outer corners forward
         _move(0.016 * (c.upper_lids + c.lower_lids), _Y),  # corners against lids
     ]
 
@@ -143,7 +143,6 @@ def _asymmetries(c: _Canvas) -> list[np.ndarray]:
 def _waves(c: _Canvas) -> list[np.ndarray]:
     """Smooth symmetric waves over the face."""
     return [
-        _move(0.03 * np.cos(np.pi * c.y) * c.contour * c.side, _X),
         _move(0.03 * np.cos(np.pi * c.y), _Z),
         _move(0.025 * np.sin(np.pi * c.y), _Y),
     ]

@@ -18,13 +18,12 @@ from fastreenact.face.keypoints import COUNT, MIRROR
 
 __all__ = ["EXPRESSION_NAMES", "MIRROR", "MorphableModel", "default_model", "rotation_matrix"]
 
-# The mean face: image-left half and midline; the other half is its mirror image. Unit: half the width of the face; x right,
-# y up, z towards the viewer, the origin between the ears, about which a head turns. Measured by us: MediaPipe face mesh 0.10.21
-# on calm frames of four clips and eleven pictures (painted and photographed), mapped to the keypoints, aligned in 3-D,
-# averaged, made symmetric, lips closed. Depth is the tracker's; structure from motion on the one clip that turns far enough
-# (yaw -22 to 17 degrees) gives the same depths times 1.03.
+# The mean face: image-left half and midline; the other half is its mirror image. Unit: half the width of the face; x
+# right, y up, z towards the viewer, the origin between the ears, about which a head turns. Measured by us: MediaPipe
+# face mesh 0.10.21 on calm frames of four clips and on eleven pictures (painted and photographed), mapped to the
+# keypoints, aligned in 3-D, averaged, made symmetric, lips closed. Depth is the tracker's; structure from motion on the
+# one clip that turns far enough (yaw -22 to 17 degrees) gives the same depths times 1.03.
 _MEAN_LEFT: dict[int, tuple[float, float, float]] = {
-    # fmt: off
     0: (-0.999, 0.363, -0.003), 1: (-1.001, 0.110, -0.007), 2: (-0.984, -0.098, -0.025),
     3: (-0.931, -0.364, 0.088), 4: (-0.845, -0.620, 0.123), 5: (-0.689, -0.838, 0.313),
     6: (-0.498, -1.050, 0.416), 7: (-0.286, -1.175, 0.587), 8: (0.000, -1.230, 0.664),
@@ -39,8 +38,7 @@ _MEAN_LEFT: dict[int, tuple[float, float, float]] = {
     56: (-0.175, -0.599, 0.860), 62: (0.000, -0.509, 1.001), 63: (0.000, -0.606, 0.911),
     67: (-0.191, -0.609, 0.847), 68: (-0.234, -0.702, 0.853), 69: (-0.128, -0.745, 0.900),
     70: (0.000, -0.618, 0.908), 71: (0.000, -0.761, 0.914),
-    # fmt: on
-}
+}  # fmt: skip
 
 Array = NDArray[np.float32]
 
@@ -81,7 +79,7 @@ class MorphableModel:
     Attributes:
         mean: [72, 3] float32; x right, y up, z towards the viewer.
         shape_basis: [50, 72, 3] float32; a coefficient of 1 is about one standard deviation.
-        expression_basis: [51, 72, 3] float32, in the order of EXPRESSION_NAMES; a coefficient of 1 is the full expression.
+        expression_basis: [51, 72, 3] float32, in the order of EXPRESSION_NAMES; 1 is the full expression.
         mirror: [72] the keypoint on the other side of the face.
     """
 
@@ -150,8 +148,8 @@ class MorphableModel:
         """Another model (FLAME, BFM, ...) sliced to the keypoints, from an .npz; nothing is unpickled.
 
         Args:
-            path: .npz with float arrays mean [72, 3], shape_basis [50, 72, 3], expression_basis [51, 72, 3] in the unit and
-                axes of the attributes. A model with fewer modes is padded with zeros by whoever writes the file.
+            path: .npz with float arrays mean [72, 3], shape_basis [50, 72, 3], expression_basis [51, 72, 3] in the axes
+                of the attributes, in any unit. Fewer modes are padded with zeros by whoever writes the file.
 
         Raises:
             FileNotFoundError: no such file.
@@ -161,7 +159,7 @@ class MorphableModel:
         try:
             archive = np.load(path, allow_pickle=False)
         except (ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise WeightsError(f"{os.fspath(path)}: not an .npz archive ({error}); write one with numpy.savez") from error
+            raise WeightsError(f"{os.fspath(path)}: not an .npz ({error}); write one with numpy.savez") from error
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise WeightsError(f"{os.fspath(path)}: a single array, need an .npz with {', '.join(names)}")
         with archive:
