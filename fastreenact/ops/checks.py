@@ -1,0 +1,108 @@
+"""What every op asks of its arguments, with messages that name the argument, what it got and what it needs."""
+
+import torch
+from torch import Tensor
+
+# Numbers of csrc/common.h.
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.uint8: 3}
+ACTIVATIONS = {None: 0, "relu": 1, "tanh": 2}
+
+
+def need_tensor(name: str, value: object) -> None:
+    """TypeError unless `value` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: got {type(value).__name__}, needs a torch.Tensor")
+
+
+def need_choice(name: str, value: object, choices: tuple[str | None, ...]) -> None:
+    """ValueError unless `value` is one of `choices`."""
+    if not (value is None or isinstance(value, str)) or value not in choices:
+        raise ValueError(f"{name}: got {value!r}, needs one of {', '.join(map(repr, choices))}")
+
+
+def need_forward_only(op: str, **tensors: Tensor | None) -> None:
+    """ValueError when a gradient would be expected through an op that has none."""
+    if not torch.is_grad_enabled():
+        return
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.requires_grad:
+            raise ValueError(
+                f"{name}: requires grad, but {op} is forward only; detach() it, work under torch.no_grad(), "
+                f"or use {op}_reference, which has a gradient"
+            )
+
+
+def need_dtype(name: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    """TypeError unless the dtype is one of `dtypes`."""
+    if tensor.dtype not in dtypes:
+        wanted = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise TypeError(f"{name}: got {str(tensor.dtype).removeprefix('torch.')}, needs {wanted}")
+
+
+def need_activation_dtype(name: str, tensor: Tensor, also: tuple[torch.dtype, ...] = ()) -> None:
+    """TypeError unless it is float32 or bfloat16 (or float16 on a GPU), or one of `also`."""
+    on_gpu = (torch.float16,) if tensor.device.type != "cpu" else ()
+    need_dtype(name, tensor, (torch.float32, torch.bfloat16, *on_gpu, *also))
+
+
+def need_shape(name: str, tensor: Tensor, shape: tuple[int | None, ...], words: str) -> None:
+    """ValueError unless the shape fits; None fits any size."""
+    if tensor.dim() != len(shape) or any(
+        want is not None and got != want for got, want in zip(tensor.shape, shape, strict=True)
+    ):
+        numbers = ", ".join("any" if want is None else str(want) for want in shape)
+        raise ValueError(f"{name}: got shape {list(tensor.shape)}, needs {words} = [{numbers}]")
+
+
+def need_channels_last(name: str, tensor: Tensor) -> None:
+    """ValueError unless the last axis is contiguous."""
+    if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+        raise ValueError(
+            f"{name}: got strides {list(tensor.stride())}, needs the last axis (channels) contiguous; "
+            "permute an NCHW tensor in channels_last memory, or call .contiguous()"
+        )
+
+
+def need_same_device(like: Tensor, **tensors: Tensor | None) -> None:
+    """ValueError when a tensor lies elsewhere than `like`."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.device != like.device:
+            raise ValueError(f"{name}: got device {tensor.device}, needs {like.device} like the first argument")
+
+
+def need_writable(name: str, out: Tensor) -> None:
+    """ValueError when two elements of an [N, H, W, C] `out` share memory, or its axes are permuted."""
+    need_channels_last(name, out)
+    extent = out.shape[-1]
+    for axis in (2, 1, 0):
+        size, stride = out.shape[axis], out.stride(axis)
+        if size > 1:
+            if stride < extent:
+                raise ValueError(
+                    f"{name}: got strides {list(out.stride())} for shape {list(out.shape)}, needs rows and pixels in "
+                    "order and apart; pass a contiguous [N, H, W, C] tensor or a channel slice of one"
+                )
+            extent += (size - 1) * stride
+
+
+def need_apart(name: str, out: Tensor, other_name: str, other: Tensor, *, same_allowed: bool = False) -> None:
+    """ValueError when `out` overlaps `other`; slices of different channels of one tensor do not, nor (if allowed) itself."""
+    if out.numel() == 0 or other.numel() == 0:
+        return
+    first, second = out.data_ptr(), other.data_ptr()
+    if first + _extent(out) <= second or second + _extent(other) <= first:
+        return
+    if out.dtype == other.dtype and out.dim() == other.dim() and out.stride() == other.stride():
+        if first == second and same_allowed and out.shape == other.shape:
+            return
+        low, high = (out, other) if first <= second else (other, out)
+        gap = abs(first - second) // out.element_size()
+        if low.shape[-1] <= gap and gap + high.shape[-1] <= out.stride(-2):
+            return
+    raise ValueError(f"{name}: shares memory with {other_name}, needs memory of its own")
+
+
+def _extent(tensor: Tensor) -> int:
+    """Bytes from the first element to the end of the last."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()

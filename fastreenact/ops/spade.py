@@ -1,0 +1,214 @@
+"""spade: normalise, scale and shift by tables read through an index per row and column, activate."""
+
+import torch
+from torch import Tensor
+
+from fastreenact import _C
+from fastreenact.ops import checks
+from fastreenact.ops.library import register, say_once
+
+
+def spade(
+    x: Tensor,
+    gamma_table: Tensor,
+    beta_table: Tensor,
+    index_y: Tensor,
+    index_x: Tensor,
+    *,
+    mean: Tensor | None = None,
+    inv_std: Tensor | None = None,
+    activation: str | None = "relu",
+    out: Tensor | None = None,
+) -> Tensor:
+    """Modulate normalised features by per-pixel, per-channel tables.
+
+    y = act((x - mean) * inv_std * (1 + gamma[index_y, index_x]) + beta[index_y, index_x]), or, when `mean` and `inv_std` are
+    None (folded into the tables), y = act(x * gamma[index_y, index_x] + beta[index_y, index_x]).
+
+    Args:
+        x: [N, H, W, C] float32, bfloat16 or float16 (GPU only), channels contiguous, other strides free.
+        gamma_table, beta_table: [N or 1, Ty, Tx, C] float32 or the dtype of x, channels contiguous. Folded, gamma_table is
+            the whole factor (1 + gamma) * inv_std and beta_table is beta - mean * (1 + gamma) * inv_std.
+        index_y, index_x: int32 [H] and [W]: the row and column of the tables that each row and column of x reads.
+        mean, inv_std: float32 [C], both or neither.
+        activation: None, "relu" or "tanh".
+        out: [N, H, W, C] of the dtype of x to write into: x itself, or memory of its own.
+
+    Returns:
+        [N, H, W, C] of the dtype of x: `out` if given. Arithmetic is float32 inside.
+
+    Raises:
+        TypeError: an argument is no tensor or has a dtype that is not listed.
+        ValueError: a shape, stride, device, index or word that does not fit; an input requires grad.
+
+    Source: Park et al. 2019, SPADE; Face2Face^rho, Sec. 3.2 (BatchNorm statistics, pose as the condition).
+    """
+    tensors = {"x": x, "gamma_table": gamma_table, "beta_table": beta_table, "index_y": index_y, "index_x": index_x}
+    for name, tensor in tensors.items():
+        checks.need_tensor(name, tensor)
+    for name, optional in (("mean", mean), ("inv_std", inv_std), ("out", out)):
+        if optional is not None:
+            checks.need_tensor(name, optional)
+    checks.need_choice("activation", activation, tuple(checks.ACTIVATIONS))
+    if out is None:
+        return _spade(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation)
+    if out is x:
+        _spade_inplace(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation)
+    else:
+        _spade_out(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
+    return out
+
+
+def spade_reference(
+    x: Tensor,
+    gamma_table: Tensor,
+    beta_table: Tensor,
+    index_y: Tensor,
+    index_x: Tensor,
+    *,
+    mean: Tensor | None = None,
+    inv_std: Tensor | None = None,
+    activation: str | None = "relu",
+    out: Tensor | None = None,
+) -> Tensor:
+    """What `spade` means, in plain PyTorch: any device, float64 too, with gradients."""
+    work = torch.float64 if x.dtype == torch.float64 else torch.float32
+    gamma, beta = (t[:, index_y.long()[:, None], index_x.long()].to(work) for t in (gamma_table, beta_table))
+    if mean is None or inv_std is None:
+        y = x.to(work) * gamma + beta
+    else:
+        y = (x.to(work) - mean.to(work)) * inv_std.to(work) * (1 + gamma) + beta
+    if activation is not None:
+        y = y.relu() if activation == "relu" else y.tanh()
+    return y.to(x.dtype) if out is None else out.copy_(y)
+
+
+def _check(
+    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
+    inv_std: Tensor | None, out: Tensor | None,
+) -> None:  # fmt: skip
+    """Raise what `spade` raises for tensors."""
+    checks.need_forward_only(
+        "spade", x=x, gamma_table=gamma_table, beta_table=beta_table, mean=mean, inv_std=inv_std, out=out
+    )
+    checks.need_activation_dtype("x", x)
+    checks.need_shape("x", x, (None, None, None, None), "[N, H, W, C]")
+    checks.need_channels_last("x", x)
+    n, height, width, channels = x.shape
+    checks.need_same_device(
+        x, gamma_table=gamma_table, beta_table=beta_table, index_y=index_y, index_x=index_x, mean=mean, inv_std=inv_std,
+        out=out,
+    )  # fmt: skip
+    for name, table in (("gamma_table", gamma_table), ("beta_table", beta_table)):
+        checks.need_dtype(name, table, (torch.float32, x.dtype))
+        pictures = 1 if table.dim() == 4 and table.shape[0] == 1 else n
+        checks.need_shape(name, table, (pictures, None, None, channels), "[N or 1, Ty, Tx, C]")
+        checks.need_channels_last(name, table)
+    if gamma_table.shape[1:] != beta_table.shape[1:] or gamma_table.dtype != beta_table.dtype:
+        raise ValueError(
+            f"beta_table: got {list(beta_table.shape)} {beta_table.dtype}, needs shape and dtype of gamma_table, "
+            f"{list(gamma_table.shape)} {gamma_table.dtype}"
+        )
+    for name, index, length in (("index_y", index_y, height), ("index_x", index_x, width)):
+        checks.need_dtype(name, index, (torch.int32,))
+        checks.need_shape(name, index, (length,), "one entry for each row or column of x")
+        if not index.is_contiguous():
+            raise ValueError(f"{name}: got strides {list(index.stride())}, needs a contiguous tensor")
+    if (mean is None) != (inv_std is None):
+        raise ValueError("mean, inv_std: got only one of them, needs both, or neither when they are folded in")
+    for name, statistic in (("mean", mean), ("inv_std", inv_std)):
+        if statistic is not None:
+            checks.need_dtype(name, statistic, (torch.float32,))
+            checks.need_shape(name, statistic, (channels,), "[C]")
+            checks.need_channels_last(name, statistic)
+    if out is not None:
+        checks.need_dtype("out", out, (x.dtype,))
+        checks.need_shape("out", out, tuple(x.shape), "the shape of x")
+        checks.need_writable("out", out)
+
+
+def _strides(table: Tensor) -> tuple[int, ...]:
+    """Strides of a table, 0 along axes of size 1."""
+    return tuple(0 if size == 1 else stride for size, stride in zip(table.shape, table.stride(), strict=True))
+
+
+def _run(
+    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
+    inv_std: Tensor | None, activation: str | None, out: Tensor,
+) -> None:  # fmt: skip
+    if out.numel() == 0:
+        return
+    if x.device.type != "cpu":
+        say_once("spade on the GPU runs in PyTorch, not in a kernel")
+        spade_reference(
+            x, gamma_table, beta_table, index_y, index_x, mean=mean, inv_std=inv_std, activation=activation, out=out
+        )
+        return
+    checks.need_apart("out", out, "x", x, same_allowed=True)
+    for name, tensor in (("gamma_table", gamma_table), ("beta_table", beta_table), ("mean", mean), ("inv_std", inv_std)):
+        if tensor is not None:
+            checks.need_apart("out", out, name, tensor)
+    _C.spade(
+        x=x.data_ptr(), shape=tuple(x.shape), x_stride=x.stride(), out=out.data_ptr(), out_stride=out.stride(),
+        gamma=gamma_table.data_ptr(), gamma_stride=_strides(gamma_table),
+        beta=beta_table.data_ptr(), beta_stride=_strides(beta_table), table_shape=tuple(gamma_table.shape),
+        index_y=index_y.data_ptr(), index_x=index_x.data_ptr(),
+        mean=0 if mean is None else mean.data_ptr(), inv_std=0 if inv_std is None else inv_std.data_ptr(),
+        dtype=checks.DTYPES[x.dtype], table_dtype=checks.DTYPES[gamma_table.dtype],
+        activation=checks.ACTIVATIONS[activation],
+    )  # fmt: skip
+
+
+def _implementation(
+    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
+    inv_std: Tensor | None, activation: str | None,
+) -> Tensor:  # fmt: skip
+    _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, None)
+    out = x.new_empty(x.shape)
+    _run(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
+    return out
+
+
+def _implementation_out(
+    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
+    inv_std: Tensor | None, activation: str | None, out: Tensor,
+) -> None:  # fmt: skip
+    _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
+    _run(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
+
+
+def _implementation_inplace(
+    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
+    inv_std: Tensor | None, activation: str | None,
+) -> None:  # fmt: skip
+    _implementation_out(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, x)
+
+
+def _fake(
+    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
+    inv_std: Tensor | None, activation: str | None,
+) -> Tensor:  # fmt: skip
+    _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, None)
+    return x.new_empty(x.shape)
+
+
+def _fake_out(
+    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
+    inv_std: Tensor | None, activation: str | None, out: Tensor,
+) -> None:  # fmt: skip
+    _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
+
+
+def _fake_inplace(
+    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
+    inv_std: Tensor | None, activation: str | None,
+) -> None:  # fmt: skip
+    _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, x)
+
+
+_TABLES = (
+    "Tensor gamma_table, Tensor beta_table, Tensor index_y, Tensor index_x, Tensor? mean, Tensor? inv_std, str? activation"
+)
+_spade = register(f"spade(Tensor x, {_TABLES}) -> Tensor", _implementation, _fake)
+_spade_out = register(f"spade_out(Tensor x, {_TABLES}, Tensor(a!) out) -> ()", _implementation_out, _fake_out)
+_spade_inplace = register(f"spade_(Tensor(a!) x, {_TABLES}) -> ()", _implementation_inplace, _fake_inplace)

@@ -1,0 +1,324 @@
+"""warp: bilinear sampling of channels-last maps by a motion field, with an affine and an activation on the way out."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastreenact import _C
+from fastreenact.ops import checks
+from fastreenact.ops.library import register, say_once
+
+_NONE = (0, 0, 0, 0)
+
+
+def warp(
+    features: Tensor,
+    field: Tensor,
+    *,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    index_y: Tensor | None = None,
+    index_x: Tensor | None = None,
+    activation: str | None = None,
+    size: Sequence[int] | None = None,
+    padding: str = "zeros",
+    field_resize: str = "nearest",
+    out: Tensor | None = None,
+) -> Tensor:
+    """Sample `features` where `field` points, bilinearly; then scale, shift and activate.
+
+    out[n, y, x, c] = act(bilinear(features[n, :, :, c], field[n, y', x']) * scale[n, y, x, c] + shift[n, y, x, c])
+
+    Args:
+        features: [N, H, W, C] float32, bfloat16, float16 (GPU only) or uint8 (neither scale, shift nor activation then;
+            rounded to nearest, halves up), channels contiguous, other strides free.
+        field: [N, h, w, 2] float32, (x, y) in normalised coordinates: -1 and 1 are the outer pixel edges
+            (align_corners=False). NaN counts as minus infinity, and infinite is outside.
+        scale, shift: factor and summand, float32 or the features' dtype: [C]; or [N or 1, Ho, Wo, C]; or tables
+            [N or 1, Ty, Tx, C] with `index_y`, `index_x`, channels contiguous. A missing one is 1 or 0.
+        index_y, index_x: int32 [Ho] and [Wo], the row and column of the tables that each output pixel reads: the affine of
+            a folded `spade`.
+        activation: None, "relu" or "tanh".
+        size: (Ho, Wo) of the output; None is (H, W).
+        padding: what lies outside: "zeros", or "border", which clamps coordinates to the outer pixel centres.
+        field_resize: how the field gets from h x w to Ho x Wo: "nearest" takes sample floor(y * h / Ho); "bilinear"
+            interpolates between sample centres (align_corners=False) and goes on linearly beyond the outer ones, so that an
+            identity field stays the identity.
+        out: [N, Ho, Wo, C] of the features' dtype to write into, for example a channel slice of a wider tensor. It must not
+            overlap the inputs.
+
+    Returns:
+        [N, Ho, Wo, C] of the features' dtype: `out` if given. Coordinates are float64 and sums float32 inside.
+
+    Raises:
+        TypeError: an argument is no tensor or has a dtype that is not listed.
+        ValueError: a shape, stride, device, index or word that does not fit; an input requires grad.
+
+    Source: Face2Face^rho, Sec. 3.2.
+    """
+    _need_types(features, field, scale, shift, index_y, index_x, out)
+    checks.need_choice("activation", activation, tuple(checks.ACTIVATIONS))
+    checks.need_choice("padding", padding, ("zeros", "border"))
+    checks.need_choice("field_resize", field_resize, ("nearest", "bilinear"))
+    if size is not None:
+        size = _two(size)
+    if out is None:
+        return _warp(features, field, scale, shift, index_y, index_x, activation, size, padding, field_resize)
+    _warp_out(features, field, scale, shift, index_y, index_x, activation, size, padding, field_resize, out)
+    return out
+
+
+def warp_reference(
+    features: Tensor,
+    field: Tensor,
+    *,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    index_y: Tensor | None = None,
+    index_x: Tensor | None = None,
+    activation: str | None = None,
+    size: Sequence[int] | None = None,
+    padding: str = "zeros",
+    field_resize: str = "nearest",
+    out: Tensor | None = None,
+) -> Tensor:
+    """What `warp` means, in plain PyTorch: any device, float64 too, with gradients."""
+    n, height, width, _ = features.shape
+    out_height, out_width = (height, width) if size is None else size
+    work = torch.float64 if features.dtype == torch.float64 or field.dtype == torch.float64 else torch.float32
+    grid = resize_field(field.to(work), out_height, out_width, field_resize)
+    span = torch.tensor((width, height), dtype=work, device=field.device)
+    # Two pixels outside is as far as infinity, and NaN is minus infinity.
+    grid = torch.where(grid.isnan(), grid.new_tensor(-float("inf")), grid)
+    grid = torch.minimum(torch.maximum(grid, -1 - 4 / span), 1 + 4 / span)
+    sampled = F.grid_sample(
+        features.permute(0, 3, 1, 2).to(work), grid, mode="bilinear", padding_mode=padding, align_corners=False
+    ).permute(0, 2, 3, 1)
+    for table, apply in ((scale, torch.mul), (shift, torch.add)):
+        if table is not None:
+            if index_y is not None and index_x is not None:
+                table = table[:, index_y.long()[:, None], index_x.long()]
+            sampled = apply(sampled, table.to(work))
+    if activation is not None:
+        sampled = sampled.relu() if activation == "relu" else sampled.tanh()
+    if features.dtype == torch.uint8:
+        sampled = (sampled + 0.5).floor().clamp(0, 255)
+    sampled = sampled.to(features.dtype)
+    return sampled.contiguous() if out is None else out.copy_(sampled)
+
+
+def resize_field(field: Tensor, height: int, width: int, mode: str) -> Tensor:
+    """[N, h, w, 2] -> [N, height, width, 2] as `warp` defines "nearest" and "bilinear"."""
+    if tuple(field.shape[1:3]) == (height, width):
+        return field
+    for axis, wanted in ((1, height), (2, width)):
+        present = field.shape[axis]
+        position = torch.arange(wanted, device=field.device)
+        if mode == "nearest":
+            field = field.index_select(axis, position * present // wanted)
+            continue
+        at = (position.to(torch.float64) + 0.5) * present / wanted - 0.5
+        low = at.floor().clamp(0, max(present - 2, 0)).long()
+        high = (low + 1).clamp(max=present - 1)
+        weight = (at - low).to(field.dtype) if present > 1 else torch.zeros_like(at, dtype=field.dtype)
+        weight = weight.view(-1, 1, 1) if axis == 1 else weight.view(-1, 1)
+        lower = field.index_select(axis, low)
+        field = lower + weight * (field.index_select(axis, high) - lower)
+    return field
+
+
+def _two(size: Sequence[int]) -> list[int]:
+    values = list(size) if isinstance(size, (tuple, list, torch.Size)) else []
+    if len(values) != 2 or any(isinstance(v, bool) or not isinstance(v, (int, torch.SymInt)) or v < 0 for v in values):
+        raise ValueError(f"size: got {size!r}, needs two whole numbers (height, width), neither negative")
+    return values
+
+
+def _need_types(features: object, field: object, *others: object) -> None:
+    checks.need_tensor("features", features)
+    checks.need_tensor("field", field)
+    for name, value in zip(("scale", "shift", "index_y", "index_x", "out"), others, strict=True):
+        if value is not None:
+            checks.need_tensor(name, value)
+
+
+def _check_affine(
+    features: Tensor, n: int, height: int, width: int, scale: Tensor | None, shift: Tensor | None,
+    index_y: Tensor | None, index_x: Tensor | None,
+) -> None:  # fmt: skip
+    """Tables and indices fit the features and the output size."""
+    if (index_y is None) != (index_x is None):
+        raise ValueError("index_y, index_x: got only one of them, needs both or neither")
+    if index_y is not None and index_x is not None:
+        for name, index, length in (("index_y", index_y, height), ("index_x", index_x, width)):
+            checks.need_dtype(name, index, (torch.int32,))
+            checks.need_shape(name, index, (length,), "one entry for each output row or column")
+            if not index.is_contiguous():
+                raise ValueError(f"{name}: got strides {list(index.stride())}, needs a contiguous tensor")
+        if scale is None and shift is None:
+            raise ValueError("index_y, index_x: got them without scale and shift, which they index")
+    for name, table in (("scale", scale), ("shift", shift)):
+        if table is None:
+            continue
+        checks.need_dtype(name, table, (torch.float32, features.dtype))
+        if table.dim() == 1 and index_y is None:
+            checks.need_shape(name, table, (features.shape[3],), "[C]")
+        else:
+            rows, columns = (height, width) if index_y is None else (None, None)
+            words = "[N, Ho, Wo, C]" if index_y is None else "[N, Ty, Tx, C]"
+            pictures = table.shape[0] if table.dim() == 4 and table.shape[0] == 1 else n
+            checks.need_shape(name, table, (pictures, rows, columns, features.shape[3]), words)
+        checks.need_channels_last(name, table)
+    if scale is not None and shift is not None and (scale.shape[1:] != shift.shape[1:] or scale.dtype != shift.dtype):
+        raise ValueError(
+            f"shift: got {list(shift.shape)} {shift.dtype}, needs shape and dtype of scale, "
+            f"{list(scale.shape)} {scale.dtype}"
+        )
+
+
+def _check(
+    features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
+    index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, out: Tensor | None,
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """Raise what `warp` raises for tensors; gives the output shape."""
+    checks.need_forward_only("warp", features=features, field=field, scale=scale, shift=shift, out=out)
+    checks.need_activation_dtype("features", features, (torch.uint8,))
+    checks.need_dtype("field", field, (torch.float32,))
+    checks.need_shape("features", features, (None, None, None, None), "[N, H, W, C]")
+    checks.need_channels_last("features", features)
+    n, height, width, channels = features.shape
+    checks.need_shape("field", field, (n, None, None, 2), "[N, h, w, 2]")
+    checks.need_same_device(
+        features, field=field, scale=scale, shift=shift, index_y=index_y, index_x=index_x, out=out
+    )
+    if size is not None:
+        height, width = size
+    shape = (n, height, width, channels)
+    if height * width > 0 and (field.shape[1] == 0 or field.shape[2] == 0):
+        raise ValueError(f"field: got shape {list(field.shape)}, needs at least one sample for an output of {shape}")
+    if features.dtype == torch.uint8 and (scale is not None or shift is not None or activation is not None):
+        raise ValueError("features: got uint8, needs float32 or bfloat16 where scale, shift or activation is given")
+    _check_affine(features, n, height, width, scale, shift, index_y, index_x)
+    if out is not None:
+        checks.need_dtype("out", out, (features.dtype,))
+        checks.need_shape("out", out, shape, "[N, Ho, Wo, C]")
+        checks.need_writable("out", out)
+    return shape
+
+
+def _tables(channels: int, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Both as [N or 1, Ty, Tx, C], a missing one filled in."""
+    if scale is None:
+        if shift is None:
+            return None, None
+        scale = shift.new_ones(channels).expand(shift.shape)
+    elif shift is None:
+        shift = scale.new_zeros(channels).expand(scale.shape)
+    return (scale[None, None, None], shift[None, None, None]) if scale.dim() == 1 else (scale, shift)
+
+
+def _strides(table: Tensor | None) -> tuple[int, ...]:
+    """Strides of a table, 0 along axes of size 1."""
+    if table is None:
+        return _NONE
+    return tuple(0 if size == 1 else stride for size, stride in zip(table.shape, table.stride(), strict=True))
+
+
+def _run_cpu(
+    features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
+    index_x: Tensor | None, activation: str | None, padding: str, field_resize: str, out: Tensor,
+) -> None:  # fmt: skip
+    if out.numel() == 0:
+        return
+    for name, tensor in (("features", features), ("field", field), ("scale", scale), ("shift", shift)):
+        if tensor is not None:
+            checks.need_apart("out", out, name, tensor)
+    scale, shift = _tables(features.shape[3], scale, shift)
+    _C.warp(
+        features=features.data_ptr(), features_shape=tuple(features.shape), features_stride=features.stride(),
+        field=field.data_ptr(), field_shape=tuple(field.shape), field_stride=field.stride(),
+        out=out.data_ptr(), out_shape=tuple(out.shape), out_stride=out.stride(),
+        scale=0 if scale is None else scale.data_ptr(), scale_stride=_strides(scale),
+        shift=0 if shift is None else shift.data_ptr(), shift_stride=_strides(shift),
+        table_shape=_NONE if scale is None else tuple(scale.shape),
+        index_y=0 if index_y is None else index_y.data_ptr(), index_x=0 if index_x is None else index_x.data_ptr(),
+        dtype=checks.DTYPES[features.dtype], table_dtype=0 if scale is None else checks.DTYPES[scale.dtype],
+        activation=checks.ACTIVATIONS[activation], border=padding == "border",
+        field_bilinear=field_resize == "bilinear",
+    )  # fmt: skip
+
+
+def _run_cuda(
+    features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
+    index_x: Tensor | None, activation: str | None, padding: str, field_resize: str, out: Tensor,
+) -> None:  # fmt: skip
+    if out.numel() == 0:
+        return
+    if features.dtype == torch.uint8 or padding != "zeros":
+        say_once("warp on the GPU: uint8 pictures and border padding run in PyTorch, not in a kernel")
+        warp_reference(
+            features, field, scale=scale, shift=shift, index_y=index_y, index_x=index_x, activation=activation,
+            size=out.shape[1:3], padding=padding, field_resize=field_resize, out=out,
+        )  # fmt: skip
+        return
+    from fastreenact.kernels.warp import warp as launch
+
+    if field_resize == "bilinear":
+        field = resize_field(field, out.shape[1], out.shape[2], field_resize)
+    if field.stride(3) != 1:
+        field = field.contiguous()
+    scale, shift = _tables(features.shape[3], scale, shift)
+    if scale is not None and shift is not None:  # the kernel reads both by the same strides, each picture by its own
+        if scale.stride() != shift.stride():
+            scale, shift = scale.contiguous(), shift.contiguous()
+        shape = (len(features), *(out.shape[1:3] if index_y is None else scale.shape[1:3]), features.shape[3])
+        scale, shift = scale.expand(shape), shift.expand(shape)
+    launch(
+        features, field, out, scale=scale, shift=shift, index_y=index_y, index_x=index_x,
+        activation=checks.ACTIVATIONS[activation],
+    )  # fmt: skip
+
+
+def _implementation_out(
+    features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
+    index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
+    out: Tensor,
+) -> None:  # fmt: skip
+    _check(features, field, scale, shift, index_y, index_x, activation, size, out)
+    run = _run_cpu if features.device.type == "cpu" else _run_cuda
+    run(features, field, scale, shift, index_y, index_x, activation, padding, field_resize, out)
+
+
+def _implementation(
+    features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
+    index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
+) -> Tensor:  # fmt: skip
+    out = features.new_empty(_check(features, field, scale, shift, index_y, index_x, activation, size, None))
+    run = _run_cpu if features.device.type == "cpu" else _run_cuda
+    run(features, field, scale, shift, index_y, index_x, activation, padding, field_resize, out)
+    return out
+
+
+def _fake(
+    features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
+    index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
+) -> Tensor:  # fmt: skip
+    return features.new_empty(_check(features, field, scale, shift, index_y, index_x, activation, size, None))
+
+
+def _fake_out(
+    features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
+    index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
+    out: Tensor,
+) -> None:  # fmt: skip
+    _check(features, field, scale, shift, index_y, index_x, activation, size, out)
+
+
+_ARGUMENTS = (
+    "Tensor features, Tensor field, Tensor? scale, Tensor? shift, Tensor? index_y, Tensor? index_x, str? activation, "
+    "SymInt[]? size, str padding, str field_resize"
+)
+_warp = register(f"warp({_ARGUMENTS}) -> Tensor", _implementation, _fake)
+_warp_out = register(f"warp_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _implementation_out, _fake_out)
