@@ -1,4 +1,4 @@
-"""The GPU's `warp`: channels-last feature maps sampled bilinearly by one motion field, the epilogue in the same pass."""
+"""The GPU's `warp`: channels-last feature maps sampled bilinearly by one motion field, epilogue in the same pass."""
 
 import math
 from contextlib import nullcontext
@@ -8,17 +8,62 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_ELEMENTS = 2048  # pixels x channels of one program: 16 per thread of four warps
-_MAX_BLOCK_CHANNELS = 128
+_ELEMENTS = 2048  # output values of one program: 16 for each thread of its four warps
+_MAX_BLOCK_C = 128
+
+
+@triton.jit
+def _position(coordinate, size):
+    """Pixel position of a coordinate (align_corners=False) as whole part and fraction, NaN as minus infinity.
+
+    (c + 1) * size / 2 - 1/2 in float32 alone loses 4e-5 px at 720. Here c is taken apart at 2^-12: the coarse part
+    times size / 2 is exact up to 4096, the rest is small, so the fraction is good to 1e-7 without float64.
+    """
+    limit = 1.0 + 4.0 / size  # two pixels outside is as far as infinity
+    coordinate = tl.where(coordinate > -limit, coordinate, -limit)  # false for NaN
+    coordinate = tl.where(coordinate < limit, coordinate, limit)
+    coarse = tl.floor(coordinate * 4096.0) * (1.0 / 4096.0)
+    exact = coarse * (0.5 * size) + (0.5 * size - 0.5)
+    rest = (coordinate - coarse) * (0.5 * size)
+    whole = tl.floor(exact + rest)
+    return whole, (exact - whole) + rest
+
+
+@triton.jit
+def _field_index(position, present, wanted, BILINEAR: tl.constexpr):
+    """Which field samples an output row or column reads, and the weight of the second: floor(i * present / wanted), or
+    between sample centres. In whole numbers, so exact."""
+    if BILINEAR:
+        doubled = (2 * position + 1) * present - wanted  # twice `wanted` times the position among the samples
+        low = tl.minimum(tl.maximum(doubled, 0) // (2 * wanted), tl.maximum(present - 2, 0))
+        weight = (doubled - low * 2 * wanted).to(tl.float32) / (2.0 * wanted)
+        return low, tl.minimum(low + 1, present - 1), weight
+    low = position * present // wanted
+    return low, low, 0.0
+
+
+@triton.jit
+def _field_value(field, row, next_row, weight_y, column, next_column, weight_x, mask, BILINEAR: tl.constexpr):
+    """One coordinate of the field at the output pixels; the outer lines go on beyond the outer samples."""
+    value = tl.load(field + row + column, mask=mask, other=0.0)
+    if BILINEAR:
+        # rows first, then columns: the order of the reference
+        below = tl.load(field + next_row + column, mask=mask, other=0.0)
+        right = tl.load(field + row + next_column, mask=mask, other=0.0)
+        corner = tl.load(field + next_row + next_column, mask=mask, other=0.0)
+        value += weight_y * (below - value)
+        right += weight_y * (corner - right)
+        value += weight_x * (right - value)
+    return value
 
 
 @triton.jit
 def _warp_kernel(
     features_ptr,  # [N, H, W, C]
     field_ptr,  # [N, h, w, 2] float32
-    scale_ptr,  # [.., C] by the strides below; unused without AFFINE
+    scale_ptr,  # [.., C] by the strides below; not read without HAS_SCALE
     shift_ptr,
-    index_y_ptr,  # [out H] int32, rows of the tables; unused without TABLE
+    index_y_ptr,  # [out H] int32, rows of the tables; not read without TABLE
     index_x_ptr,  # [out W] int32
     out_ptr,  # [N, out H, out W, C]
     height,
@@ -34,77 +79,101 @@ def _warp_kernel(
     stride_field_n,
     stride_field_y,
     stride_field_x,
-    stride_affine_n,
-    stride_affine_y,
-    stride_affine_x,
+    stride_field_c,
+    stride_scale_n,
+    stride_scale_y,
+    stride_scale_x,
+    stride_shift_n,
+    stride_shift_y,
+    stride_shift_x,
     stride_out_n,
     stride_out_y,
     stride_out_x,
-    AFFINE: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    HAS_SHIFT: tl.constexpr,
     TABLE: tl.constexpr,
-    ACTIVATION: tl.constexpr,
+    ACTIVATION: tl.constexpr,  # 0 none, 1 ReLU, 2 tanh
+    BORDER: tl.constexpr,
+    FIELD_BILINEAR: tl.constexpr,
     ALIGN: tl.constexpr,  # divides the channels and every stride: that many channels make one memory access
     BLOCK_X: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     """One program: BLOCK_X output pixels of one row of one picture, BLOCK_C of their channels."""
-    row = tl.program_id(0).to(tl.int64)
-    n = row // out_height
-    y = row - n * out_height
+    program = tl.program_id(0).to(tl.int64)
+    n = program // out_height
+    y = program - n * out_height
     x = tl.program_id(1).to(tl.int64) * BLOCK_X + tl.arange(0, BLOCK_X)
     channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
     in_row = x < out_width
     in_channels = channel // ALIGN < channels // ALIGN  # constant over ALIGN channels, so that accesses stay whole
 
-    # the field, nearest: floor(i * h / H) in whole numbers
-    field = field_ptr + n * stride_field_n + (y * field_height // out_height) * stride_field_y
-    field += (x * field_width // out_width) * stride_field_x
-    at_x = ((tl.load(field, mask=in_row, other=-2.0) + 1.0) * width - 1.0) * 0.5
-    at_y = ((tl.load(field + 1, mask=in_row, other=-2.0) + 1.0) * height - 1.0) * 0.5
-    # false for NaN; what passes has a finite floor
-    touches = (at_x > -1.0) & (at_x < width) & (at_y > -1.0) & (at_y < height)
-    at_x = tl.where(touches, at_x, 0.0)
-    at_y = tl.where(touches, at_y, 0.0)
-    left_f = tl.floor(at_x)
-    top_f = tl.floor(at_y)
-    right_weight = at_x - left_f
-    bottom_weight = at_y - top_f
-    left = left_f.to(tl.int64)
-    top = top_f.to(tl.int64)
+    row, next_row, weight_y = _field_index(y, field_height, out_height, FIELD_BILINEAR)
+    column, next_column, weight_x = _field_index(x, field_width, out_width, FIELD_BILINEAR)
+    row *= stride_field_y
+    next_row *= stride_field_y
+    column *= stride_field_x
+    next_column *= stride_field_x
+    field = field_ptr + n * stride_field_n
+    u = _field_value(field, row, next_row, weight_y, column, next_column, weight_x, in_row, FIELD_BILINEAR)
+    field += stride_field_c
+    v = _field_value(field, row, next_row, weight_y, column, next_column, weight_x, in_row, FIELD_BILINEAR)
+    left, weight_right = _position(u, width)
+    top, weight_bottom = _position(v, height)
+    if BORDER:
+        # before the first centre all weight is on the first pixel, after the last one on the last
+        weight_right = tl.where((left < 0) | (left >= width - 1), 0.0, weight_right)
+        weight_bottom = tl.where((top < 0) | (top >= height - 1), 0.0, weight_bottom)
+        left = tl.minimum(tl.maximum(left, 0.0), width - 1.0)
+        top = tl.minimum(tl.maximum(top, 0.0), height - 1.0)
+    left = left.to(tl.int64)
+    top = top.to(tl.int64)
 
     first = n * stride_features_n + top * stride_features_y + left * stride_features_x
     value = tl.zeros([BLOCK_X, BLOCK_C], dtype=tl.float32)
     for dy in tl.static_range(2):
         for dx in tl.static_range(2):
-            weight = bottom_weight if dy == 1 else 1.0 - bottom_weight
-            weight *= right_weight if dx == 1 else 1.0 - right_weight
-            inside = touches & (top + dy >= 0) & (top + dy < height) & (left + dx >= 0) & (left + dx < width)
+            weight = weight_bottom if dy == 1 else 1.0 - weight_bottom
+            weight *= weight_right if dx == 1 else 1.0 - weight_right
+            inside = in_row & (top + dy >= 0) & (top + dy < height) & (left + dx >= 0) & (left + dx < width)
             corner = first + dy * stride_features_y + dx * stride_features_x
             corner = tl.multiple_of(corner[:, None] + channel[None, :], [1, ALIGN])
-            sample = tl.load(features_ptr + corner, mask=inside[:, None] & in_channels[None, :], other=0.0)
+            sample = tl.load(features_ptr + corner, mask=inside[:, None] & in_channels[None, :], other=0)
             value += weight[:, None] * sample.to(tl.float32)
 
     mask = in_row[:, None] & in_channels[None, :]
-    if AFFINE:
-        table_y = y
-        table_x = x
-        if TABLE:
-            table_y = tl.load(index_y_ptr + y).to(tl.int64)
-            table_x = tl.load(index_x_ptr + x, mask=in_row, other=0).to(tl.int64)
-        affine = n * stride_affine_n + table_y * stride_affine_y + table_x * stride_affine_x
-        affine = tl.multiple_of(affine[:, None] + channel[None, :], [1, ALIGN])
-        scale = tl.load(scale_ptr + affine, mask=mask, other=0.0).to(tl.float32)
-        shift = tl.load(shift_ptr + affine, mask=mask, other=0.0).to(tl.float32)
-        value = value * scale + shift
+    table_y = y
+    table_x = x
+    if TABLE:
+        table_y = tl.load(index_y_ptr + y).to(tl.int64)
+        table_x = tl.load(index_x_ptr + x, mask=in_row, other=0).to(tl.int64)
+    if HAS_SCALE:
+        scale = n * stride_scale_n + table_y * stride_scale_y + table_x * stride_scale_x
+        scale = tl.multiple_of(scale[:, None] + channel[None, :], [1, ALIGN])
+        value *= tl.load(scale_ptr + scale, mask=mask, other=0).to(tl.float32)
+    if HAS_SHIFT:
+        shift = n * stride_shift_n + table_y * stride_shift_y + table_x * stride_shift_x
+        shift = tl.multiple_of(shift[:, None] + channel[None, :], [1, ALIGN])
+        value += tl.load(shift_ptr + shift, mask=mask, other=0).to(tl.float32)
     if ACTIVATION == 1:
         value = tl.where(value < 0.0, 0.0, value)  # NaN stays NaN
     elif ACTIVATION == 2:
         value = tl.where(value > 20.0, 20.0, value)  # exp stays finite, tanh(20) rounds to 1, NaN stays NaN
         value = 1.0 - 2.0 / (tl.exp(2.0 * value) + 1.0)
+    if out_ptr.dtype.element_ty == tl.uint8:
+        value = tl.floor(value + 0.5)  # between 0 and 255 as its inputs are
 
     out = n * stride_out_n + y * stride_out_y + x * stride_out_x
     out = tl.multiple_of(out[:, None] + channel[None, :], [1, ALIGN])
     tl.store(out_ptr + out, value.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+def _table_strides(table: Tensor | None) -> tuple[int, int, int]:
+    """Strides of the first three axes of [C] or [N or 1, T, T, C]; 0 along an axis that is not there or has size 1."""
+    if table is None or table.dim() == 1:
+        return 0, 0, 0
+    n, y, x = (0 if table.shape[axis] == 1 else table.stride(axis) for axis in range(3))
+    return n, y, x
 
 
 def warp(
@@ -117,36 +186,46 @@ def warp(
     index_y: Tensor | None = None,
     index_x: Tensor | None = None,
     activation: int = 0,
+    border: bool = False,
+    field_bilinear: bool = False,
 ) -> None:
     """Launch the kernel on the current stream; `fastreenact.ops.warp` checks the arguments and says what they mean.
 
     Args:
-        features: [N, H, W, C], channels contiguous.
-        field: [N, h, w, 2] float32, x and y side by side.
-        out: [N, out H, out W, C], channels contiguous; any strides else.
-        scale, shift: [C], or [N, T, T, C] with equal strides and channels contiguous; without indices T x T is out H x W.
-        index_y, index_x: [out H] and [out W] int32: the row and column of the tables for an output pixel.
+        features: [N, H, W, C] float32, float16, bfloat16 or uint8, channels contiguous.
+        field: [N, h, w, 2] float32.
+        out: [N, out H, out W, C] of the features' dtype, channels contiguous.
+        scale, shift: [C] or [N or 1, T, T, C], channels contiguous; T x T is out H x out W without indices.
+        index_y, index_x: [out H] and [out W] int32, contiguous.
         activation: 0 none, 1 ReLU, 2 tanh.
+        border: outside is the nearest pixel instead of zero.
+        field_bilinear: the field is interpolated instead of taken at the nearest index.
     """
-    n, height, width, channels = features.shape
-    out_height, out_width = out.shape[1:3]
     if out.numel() == 0:
         return
-    affine_strides = scale.stride()[:3] if scale is not None and scale.dim() == 4 else (0, 0, 0)
-    strides = (*features.stride()[:3], *affine_strides, *out.stride()[:3])
-    align = math.gcd(16 // features.element_size(), channels, *strides)
-    block_c = min(triton.next_power_of_2(channels), _MAX_BLOCK_CHANNELS)
+    n, height, width, channels = features.shape
+    out_height, out_width = out.shape[1:3]
+    strides = {
+        "features": features.stride()[:3],
+        "field": field.stride(),
+        "scale": _table_strides(scale),
+        "shift": _table_strides(shift),
+        "out": out.stride()[:3],
+    }
+    widest = max(tensor.element_size() for tensor in (features, scale, shift) if tensor is not None)
+    vectors = (*strides["features"], *strides["scale"], *strides["shift"], *strides["out"])
+    block_c = min(triton.next_power_of_2(channels), _MAX_BLOCK_C)
     block_x = min(max(_ELEMENTS // block_c, 16), triton.next_power_of_2(out_width))
     grid = (n * out_height, triton.cdiv(out_width, block_x), triton.cdiv(channels, block_c))
-    nothing = features  # an address for the arguments that are not read
+    unread = features  # an address for what is not read
     with torch.cuda.device(out.device) if out.is_cuda else nullcontext():
         _warp_kernel[grid](
             features,
             field,
-            nothing if scale is None else scale,
-            nothing if shift is None else shift,
-            nothing if index_y is None else index_y,
-            nothing if index_x is None else index_x,
+            unread if scale is None else scale,
+            unread if shift is None else shift,
+            unread if index_y is None else index_y,
+            unread if index_x is None else index_x,
             out,
             height,
             width,
@@ -154,14 +233,18 @@ def warp(
             out_height,
             out_width,
             *field.shape[1:3],
-            *features.stride()[:3],
-            *field.stride()[:3],
-            *affine_strides,
-            *out.stride()[:3],
-            AFFINE=scale is not None,
+            *strides["features"],
+            *strides["field"],
+            *strides["scale"],
+            *strides["shift"],
+            *strides["out"],
+            HAS_SCALE=scale is not None,
+            HAS_SHIFT=shift is not None,
             TABLE=index_y is not None,
             ACTIVATION=activation,
-            ALIGN=align,
+            BORDER=border,
+            FIELD_BILINEAR=field_bilinear,
+            ALIGN=math.gcd(16 // widest, channels, *vectors),
             BLOCK_X=block_x,
             BLOCK_C=block_c,
         )
