@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import register, say_once
+from fastreenact.ops.library import register
 
 _NONE = (0, 0, 0, 0)
 
@@ -256,28 +256,12 @@ def _run_cuda(
 ) -> None:  # fmt: skip
     if out.numel() == 0:
         return
-    if features.dtype == torch.uint8 or padding != "zeros":
-        say_once("warp on the GPU: uint8 pictures and border padding run in PyTorch, not in a kernel")
-        warp_reference(
-            features, field, scale=scale, shift=shift, index_y=index_y, index_x=index_x, activation=activation,
-            size=out.shape[1:3], padding=padding, field_resize=field_resize, out=out,
-        )  # fmt: skip
-        return
     from fastreenact.kernels.warp import warp as launch
 
-    if field_resize == "bilinear":
-        field = resize_field(field, out.shape[1], out.shape[2], field_resize)
-    if field.stride(3) != 1:
-        field = field.contiguous()
-    scale, shift = _tables(features.shape[3], scale, shift)
-    if scale is not None and shift is not None:  # the kernel reads both by the same strides, each picture by its own
-        if scale.stride() != shift.stride():
-            scale, shift = scale.contiguous(), shift.contiguous()
-        shape = (len(features), *(out.shape[1:3] if index_y is None else scale.shape[1:3]), features.shape[3])
-        scale, shift = scale.expand(shape), shift.expand(shape)
     launch(
         features, field, out, scale=scale, shift=shift, index_y=index_y, index_x=index_x,
-        activation=checks.ACTIVATIONS[activation],
+        activation=checks.ACTIVATIONS[activation], border=padding == "border",
+        field_bilinear=field_resize == "bilinear",
     )  # fmt: skip
 
 
