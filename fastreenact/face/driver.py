@@ -1,0 +1,299 @@
+"""From pictures to motion: the driver's face tracked and fitted frame by frame, and the source portrait's once."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastreenact.errors import NoFaceError
+from fastreenact.face.crop import Box, crop_box
+from fastreenact.face.fit import MAX_SHAPE_FRAMES, Fit, fit, fit_shape
+from fastreenact.face.keypoints import from_any
+from fastreenact.face.morphable import MorphableModel, default_model
+from fastreenact.face.motion import Motion, MotionClip
+from fastreenact.face.tracker import Landmarks, Tracker
+
+# A live driver's shape is fitted anew when so many good frames have been seen, then it is frozen.
+_SHAPE_AT = (1, 5, 15, MAX_SHAPE_FRAMES)
+_GOOD_ERROR = 0.05  # normalised units, 6 px at 256: a fit that is further off is not of a whole face
+_POOR_ERROR = 0.25  # at and beyond it the confidence is least
+_LEAST_CONFIDENCE = 0.1
+
+Keypoints = NDArray[np.float32]  # [72, 2]
+
+
+class FindsFaces(Protocol):
+    """What a tracker has to be: `Tracker`, or the user's own."""
+
+    def __call__(self, frame: NDArray[np.uint8]) -> Landmarks | None: ...
+
+
+class Driver:
+    """Turns the frames of one person into motions.
+
+    The box is that of the first face and stays, so that the head's movement in the picture becomes motion. The shape is
+    the person's: fitted over the first 30 good frames, then frozen.
+    """
+
+    def __init__(
+        self, model: MorphableModel | None = None, tracker: FindsFaces | None = None, *, live: bool = True
+    ):
+        """
+        Args:
+            model: the face model; None is the built-in one.
+            tracker: called with a frame, gives `Landmarks` or None; None makes a `Tracker` at the first picture.
+            live: `observe` refines the shape; False keeps the one of the first frame, or of the last `track_clip`.
+        """
+        self.model = model or default_model()
+        self.live = live
+        self._tracker = tracker
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the person: box, shape and the face that the tracker follows."""
+        self.box: Box | None = None  # px of the first frame with a face
+        self.shape = np.zeros(len(self.model.shape_basis), np.float32)
+        self._frame_size: tuple[int, int] | None = None  # of the first frame with a face; None for landmarks
+        self._good: list[Keypoints] = []
+        self._last: Fit | None = None
+        reset = getattr(self._tracker, "reset", None)
+        if reset is not None:
+            reset()
+
+    def close(self) -> None:
+        """Close the tracker."""
+        close = getattr(self._tracker, "close", None)
+        if close is not None:
+            close()
+
+    def observe(self, frame: Any, time: float = 0.0, *, timer: Any = None) -> Motion:
+        """The motion of the next frame.
+
+        Args:
+            frame: uint8 [H, W, 3] RGB, whose size may change; or landmarks of your own tracker, float [N, 2 or 3] in px
+                with N = 72, 68, 468 or 478; or None for a frame that is known to have no face.
+            time: s.
+            timer: an object whose `stage(name)` is a context manager around "track" and "fit"; None times nothing.
+
+        Returns:
+            The motion; confidence 0 if there is no face.
+
+        Raises:
+            ValueError: neither such a picture nor such landmarks.
+            FastreenactError: MediaPipe is missing.
+        """
+        stage = contextlib.nullcontext if timer is None else timer.stage
+        with stage("track"):
+            keypoints = self._keypoints(frame)
+        with stage("fit"):
+            if keypoints is None:
+                self._last = None
+                return Motion.missing(time)
+            seen = self._normalise(keypoints)
+            if not self._good:
+                self._learn_shape(seen)
+            motion = self._fit(seen, time)
+            if self.live and self._last is not None:
+                self._learn_shape(seen)
+            return motion
+
+    def track_clip(
+        self, frames: Iterable[tuple[Any, float]], progress: Callable[[int], None] | None = None
+    ) -> MotionClip:
+        """The motions of a whole clip: track all frames, fit the shape, then fit all frames with it.
+
+        Only keypoints are kept (576 bytes a frame). A clip of one frame is searched as a still picture.
+
+        Args:
+            frames: (frame, time in s) with frames as in `observe`; times rise.
+            progress: called with the number of frames tracked so far.
+
+        Returns:
+            The clip; confidence 0 where there is no face. `metadata["box"]`: px of the first frame with a face.
+
+        Raises:
+            ValueError: no frame, or as `observe`.
+        """
+        self.reset()
+        seen: list[Keypoints | None] = []
+        times: list[float] = []
+        for frame, time in _still_if_alone(frames, self._still):
+            keypoints = self._keypoints(frame)
+            seen.append(None if keypoints is None else self._normalise(keypoints))
+            times.append(time)
+            if progress is not None:
+                progress(len(times))
+        self._choose_shape([points for points in seen if points is not None])
+        motions = []
+        for points, time in zip(seen, times, strict=True):
+            if points is None:
+                self._last = None
+                motions.append(Motion.missing(time))
+            else:
+                motions.append(self._fit(points, time))
+        metadata = {} if self.box is None else {"box": " ".join(f"{value:.6g}" for value in self.box)}
+        return MotionClip.from_motions(motions, metadata)
+
+    def _still(self, frame: Any) -> Any:
+        """The landmarks of a picture that stands alone; landmarks as they are."""
+        find = getattr(self._ready_tracker(frame), "find", None)
+        if find is None or _are_landmarks(frame):
+            return frame
+        found = find(frame)
+        if found is None:
+            return None
+        self._frame_size = frame.shape[:2]
+        return found.points
+
+    def _ready_tracker(self, frame: Any) -> FindsFaces | None:
+        if self._tracker is None and not _are_landmarks(frame):
+            self._tracker = Tracker()
+        return self._tracker
+
+    def _keypoints(self, frame: Any) -> Keypoints | None:
+        """The 72 keypoints of a frame, px of the first frame with a face."""
+        if frame is None:
+            return None
+        if _are_landmarks(frame):
+            return from_any(frame)
+        tracker = self._ready_tracker(frame)
+        found = tracker(frame) if tracker is not None else None
+        if found is None:
+            return None
+        keypoints = from_any(found.points)
+        size = (frame.shape[0], frame.shape[1])
+        if self._frame_size is None:
+            self._frame_size = size
+        elif size != self._frame_size:
+            keypoints = _as_in(self._frame_size, keypoints, size)
+        return keypoints
+
+    def _normalise(self, keypoints: Keypoints) -> Keypoints:
+        if self.box is None:
+            self.box = crop_box(keypoints)
+        return self.box.normalise(keypoints)
+
+    def _fit(self, seen: Keypoints, time: float) -> Motion:
+        result = fit(self.model, seen, self.shape, self._last)
+        self._last = result if result.error < _GOOD_ERROR else None
+        excess = (result.error - _GOOD_ERROR) / (_POOR_ERROR - _GOOD_ERROR)
+        confidence = min(1.0, max(_LEAST_CONFIDENCE, 1.0 - excess))
+        return Motion(result.pose, result.expression, time, confidence)
+
+    def _learn_shape(self, seen: Keypoints) -> None:
+        """Refine the shape with a good frame, at the frames named in _SHAPE_AT."""
+        if len(self._good) < MAX_SHAPE_FRAMES:
+            self._good.append(seen)
+            if len(self._good) in _SHAPE_AT:
+                self.shape = fit_shape(self.model, np.stack(self._good))
+
+    def _choose_shape(self, seen: list[Keypoints]) -> None:
+        """Offline: the shape from the first 30 good frames, or from all there are."""
+        if not seen:
+            return
+        first = fit_shape(self.model, np.stack(seen[:MAX_SHAPE_FRAMES]))
+        good: list[Keypoints] = []
+        for points in seen:
+            if fit(self.model, points, first, None).error < _GOOD_ERROR:
+                good.append(points)
+            if len(good) == MAX_SHAPE_FRAMES:
+                break
+        self.shape = fit_shape(self.model, np.stack(good)) if good else first
+        self._good = good or seen[:1]
+
+
+class SourceFace(NamedTuple):
+    """A portrait's face."""
+
+    keypoints_px: Keypoints  # as tracked, px of the portrait
+    box: Box  # around it, px
+    shape: NDArray[np.float32]  # [50]
+    expression: NDArray[np.float32]  # [51]
+    pose: NDArray[np.float32]  # [6], normalised to the box
+    keypoints: Keypoints  # [72, 2] the model's own, normalised to the box: where a driver at rest leaves them
+
+    @property
+    def tracked(self) -> Keypoints:
+        """[72, 2] the tracked keypoints, normalised to the box; off from `keypoints` by the error of the fit."""
+        return self.box.normalise(self.keypoints_px)
+
+
+def locate_face(picture: NDArray[np.uint8], tracker: Any = None) -> Keypoints:
+    """The 72 keypoints of the largest face in a single picture.
+
+    Args:
+        picture: uint8 [H, W, 3] RGB.
+        tracker: a `Tracker` (its `find` is used), your own with `find`, or a callable as for `Driver`; None makes one.
+
+    Returns:
+        [72, 2] float32 px.
+
+    Raises:
+        NoFaceError: no face, with what to do.
+        ValueError: not such a picture.
+    """
+    with contextlib.ExitStack() as stack:
+        if tracker is None:
+            tracker = stack.enter_context(Tracker())
+        found = getattr(tracker, "find", tracker)(picture)
+    if found is None:
+        raise NoFaceError(
+            "no face found in the source picture; take one where the face looks towards the camera, is lit, not covered "
+            "and not smaller than about a tenth of the picture (crop it if need be), or give its landmarks"
+        )
+    return from_any(found.points)
+
+
+def fit_source(source: Any, *, model: MorphableModel | None = None, tracker: Any = None) -> SourceFace:
+    """Find and fit a portrait's face.
+
+    Args:
+        source: uint8 [H, W, 3] RGB; or its landmarks, float [N, 2 or 3] px with N = 72, 68, 468 or 478.
+        model: the face model; None is the built-in one.
+        tracker: as `locate_face`.
+
+    Returns:
+        Its box, shape, expression, pose and keypoints.
+
+    Raises:
+        NoFaceError: no face.
+        ValueError: neither such a picture nor such landmarks.
+    """
+    model = model or default_model()
+    keypoints = from_any(source) if _are_landmarks(source) else locate_face(source, tracker)
+    box = crop_box(keypoints)
+    seen = box.normalise(keypoints)
+    shape = fit_shape(model, seen[None])
+    result = fit(model, seen, shape, None)
+    own = model.project(shape, result.expression, result.pose)
+    return SourceFace(keypoints, box, shape, result.expression, result.pose, own)
+
+
+def _are_landmarks(frame: Any) -> bool:
+    return isinstance(frame, np.ndarray) and frame.ndim == 2
+
+
+def _as_in(first: tuple[int, int], keypoints: Keypoints, size: tuple[int, int]) -> Keypoints:
+    """Keypoints in a frame of `size` (H, W) as they would lie in one of size `first`: same centre, same area."""
+    scale = np.sqrt((first[0] * first[1]) / (size[0] * size[1]))
+    centre, first_centre = np.array(size[::-1]) / 2, np.array(first[::-1]) / 2
+    return ((keypoints - centre) * scale + first_centre).astype(np.float32)
+
+
+def _still_if_alone(
+    frames: Iterable[tuple[Any, float]], still: Callable[[Any], Any]
+) -> Iterator[tuple[Any, float]]:
+    """The frames as they are; a single one goes through `still`."""
+    rest = iter(frames)
+    first = next(rest, None)
+    if first is None:
+        raise ValueError("frames: got none, need at least one")
+    second = next(rest, None)
+    if second is None:
+        yield still(first[0]), first[1]
+        return
+    yield first
+    yield second
+    yield from rest
