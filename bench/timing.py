@@ -1,4 +1,4 @@
-"""Timing that all benchmarks share: interleaved callables, medians with p20 and p80, a copy to compare with, JSON out."""
+"""Timing that all benchmarks share: interleaved callables, medians with p20 and p80, a copy's rate, JSON out."""
 
 from __future__ import annotations
 

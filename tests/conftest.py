@@ -1,4 +1,4 @@
-"""What all tests share: the tolerances, uninitialised memory that is NaN, seeds, the `shared` data, the `gpu` marker."""
+"""What all tests share: the tolerances, uninitialised memory that is NaN, seeds, the `shared` data."""
 
 import os
 import random
@@ -13,8 +13,8 @@ HAS_GPU = torch.cuda.is_available()
 if not HAS_GPU:
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton
 
-# For one op: greatest error as a share of the greatest value, and relative L2 error, against the reference in float64 on the
-# inputs as rounded.
+# For one op: greatest error as a share of the greatest value, and relative L2 error, against the reference in float64
+# on the inputs as rounded.
 TOLERANCES = {torch.float32: (1e-5, 1e-6), torch.float16: (2e-3, 1e-3), torch.bfloat16: (1.6e-2, 8e-3)}
 # For a whole network in float32: the same two. Eager PyTorch itself is 2e-6 to 3e-6 (L2) from float64.
 NETWORK_TOLERANCE = (1e-4, 1e-5)

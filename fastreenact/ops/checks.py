@@ -86,7 +86,7 @@ def need_writable(name: str, out: Tensor) -> None:
 
 
 def need_apart(name: str, out: Tensor, other_name: str, other: Tensor, *, same_allowed: bool = False) -> None:
-    """ValueError when `out` overlaps `other`; slices of different channels of one tensor do not, nor (if allowed) itself."""
+    """ValueError when `out` overlaps `other`. Slices of different channels of one tensor do not."""
     if out.numel() == 0 or other.numel() == 0:
         return
     first, second = out.data_ptr(), other.data_ptr()

@@ -1,6 +1,7 @@
 """rasterize_landmarks: the keypoints of a face as the coloured line drawings that the motion network sees."""
 
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,8 +23,8 @@ COLOURS = {
     "face_contour": (125, 125, 125),
 }
 
-# Keypoints of each part, by layout: polylines, and circles where there is one keypoint. 49 is missing from the right eye of
-# layout 2 and 48 is there twice: the released weights were trained on that drawing.
+# Keypoints of each part, by layout: polylines, and circles where there is one keypoint. 49 is missing from the right
+# eye of layout 2 and 48 is there twice: the released weights were trained on that drawing.
 LAYOUTS: tuple[dict[str, tuple[tuple[int, ...], ...]], ...] = (
     {
         "left_eye": ((42,),),
@@ -56,11 +57,12 @@ LAYOUTS: tuple[dict[str, tuple[tuple[int, ...], ...]], ...] = (
 def rasterize_landmarks(keypoints: Tensor, size: int, layout: int, *, out: Tensor | None = None) -> Tensor:
     """Draw the keypoints, pixel for pixel as OpenCV does (LINE_4, thickness 1; filled circles of radius 1).
 
-    pixel = trunc((c + 1) / 2 * (size - 1)), in float32, towards zero; ends outside the picture are clipped as cv2.line does.
+    pixel = trunc((c + 1) / 2 * (size - 1)), in float32, towards zero; ends outside the picture are clipped as cv2.line
+    does.
 
     Args:
-        keypoints: [N, 72, 2] float32, (x, y), -1 and 1 are the centres of the outer pixels; any strides. A line or circle
-            at a NaN or infinite coordinate is left out.
+        keypoints: [N, 72, 2] float32, (x, y), -1 and 1 are the centres of the outer pixels; any strides. A line or
+            circle at a NaN or infinite coordinate is left out.
         size: height and width of the drawing in pixels, 1 to 32768.
         layout: 0 (8 points, drawn at S/16), 1 (27 points, S/8) or 2 (72 points, S/4).
         out: uint8 [N, size, size, 3] to write into, channels contiguous.
@@ -89,7 +91,8 @@ def rasterize_lines(lines: Tensor, height: int, width: int) -> Tensor:
     """Draw each line on a picture of its own, as cv2.line does with LINE_4 and thickness 1.
 
     Args:
-        lines: [M, 4] int64 on the CPU, contiguous: x1, y1, x2, y2 in pixels, within +-2^31, anywhere around the picture.
+        lines: [M, 4] int64 on the CPU, contiguous: x1, y1, x2, y2 in pixels, within +-2^31, anywhere around the
+            picture.
         height, width: size of a picture.
 
     Returns:
@@ -119,7 +122,7 @@ def segments(layout: int) -> tuple[Tensor, Tensor]:
     ends, colours = [], []
     for part, colour in COLOURS.items():
         for line in LAYOUTS[layout].get(part, ()):
-            pairs = [(line[0], -1)] if len(line) == 1 else list(zip(line, line[1:], strict=False))
+            pairs = [(line[0], -1)] if len(line) == 1 else list(pairwise(line))
             ends += pairs
             colours += [colour] * len(pairs)
     return torch.tensor(ends, dtype=torch.int32), torch.tensor(colours, dtype=torch.uint8)
@@ -141,7 +144,8 @@ def rasterize_landmarks_reference(keypoints: Tensor, size: int, layout: int, *, 
                 points = [(x, y), (x - 1, y), (x + 1, y), (x, y - 1), (x, y + 1)]
                 points = [(a, b) for a, b in points if 0 <= a < size and 0 <= b < size]
             else:
-                points = line_points(x, y, *pixels[n, second].tolist(), size, size)
+                end_x, end_y = pixels[n, second].tolist()
+                points = line_points(x, y, end_x, end_y, size, size)
             for a, b in points:
                 pictures[n, b, a] = colour
     pictures = pictures.to(keypoints.device)

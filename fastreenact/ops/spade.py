@@ -22,13 +22,13 @@ def spade(
 ) -> Tensor:
     """Modulate normalised features by per-pixel, per-channel tables.
 
-    y = act((x - mean) * inv_std * (1 + gamma[index_y, index_x]) + beta[index_y, index_x]), or, when `mean` and `inv_std` are
-    None (folded into the tables), y = act(x * gamma[index_y, index_x] + beta[index_y, index_x]).
+    y = act((x - mean) * inv_std * (1 + gamma[index_y, index_x]) + beta[index_y, index_x]), or, when `mean` and
+    `inv_std` are None (folded into the tables), y = act(x * gamma[index_y, index_x] + beta[index_y, index_x]).
 
     Args:
         x: [N, H, W, C] float32, bfloat16 or float16 (GPU only), channels contiguous, other strides free.
-        gamma_table, beta_table: [N or 1, Ty, Tx, C] float32 or the dtype of x, channels contiguous. Folded, gamma_table is
-            the whole factor (1 + gamma) * inv_std and beta_table is beta - mean * (1 + gamma) * inv_std.
+        gamma_table, beta_table: [N or 1, Ty, Tx, C] float32 or the dtype of x, channels contiguous. Folded, gamma_table
+            is the whole factor (1 + gamma) * inv_std and beta_table is beta - mean * (1 + gamma) * inv_std.
         index_y, index_x: int32 [H] and [W]: the row and column of the tables that each row and column of x reads.
         mean, inv_std: float32 [C], both or neither.
         activation: None, "relu" or "tanh".
@@ -145,7 +145,8 @@ def _run(
         )
         return
     checks.need_apart("out", out, "x", x, same_allowed=True)
-    for name, tensor in (("gamma_table", gamma_table), ("beta_table", beta_table), ("mean", mean), ("inv_std", inv_std)):
+    inputs = {"gamma_table": gamma_table, "beta_table": beta_table, "mean": mean, "inv_std": inv_std}
+    for name, tensor in inputs.items():
         if tensor is not None:
             checks.need_apart("out", out, name, tensor)
     _C.spade(
@@ -207,7 +208,8 @@ def _fake_inplace(
 
 
 _TABLES = (
-    "Tensor gamma_table, Tensor beta_table, Tensor index_y, Tensor index_x, Tensor? mean, Tensor? inv_std, str? activation"
+    "Tensor gamma_table, Tensor beta_table, Tensor index_y, Tensor index_x, Tensor? mean, Tensor? inv_std, "
+    "str? activation"
 )
 _spade = register(f"spade(Tensor x, {_TABLES}) -> Tensor", _implementation, _fake)
 _spade_out = register(f"spade_out(Tensor x, {_TABLES}, Tensor(a!) out) -> ()", _implementation_out, _fake_out)

@@ -38,16 +38,16 @@ def warp(
             (align_corners=False). NaN counts as minus infinity, and infinite is outside.
         scale, shift: factor and summand, float32 or the features' dtype: [C]; or [N or 1, Ho, Wo, C]; or tables
             [N or 1, Ty, Tx, C] with `index_y`, `index_x`, channels contiguous. A missing one is 1 or 0.
-        index_y, index_x: int32 [Ho] and [Wo], the row and column of the tables that each output pixel reads: the affine of
-            a folded `spade`.
+        index_y, index_x: int32 [Ho] and [Wo], the row and column of the tables that each output pixel reads: the affine
+            of a folded `spade`.
         activation: None, "relu" or "tanh".
         size: (Ho, Wo) of the output; None is (H, W).
         padding: what lies outside: "zeros", or "border", which clamps coordinates to the outer pixel centres.
         field_resize: how the field gets from h x w to Ho x Wo: "nearest" takes sample floor(y * h / Ho); "bilinear"
-            interpolates between sample centres (align_corners=False) and goes on linearly beyond the outer ones, so that an
-            identity field stays the identity.
-        out: [N, Ho, Wo, C] of the features' dtype to write into, for example a channel slice of a wider tensor. It must not
-            overlap the inputs.
+            interpolates between sample centres (align_corners=False) and goes on linearly beyond the outer ones, so
+            that an identity field stays the identity.
+        out: [N, Ho, Wo, C] of the features' dtype to write into, for example a channel slice of a wider tensor. It must
+            not overlap the inputs.
 
     Returns:
         [N, Ho, Wo, C] of the features' dtype: `out` if given. Coordinates are float64 and sums float32 inside.
@@ -85,7 +85,7 @@ def warp_reference(
     out: Tensor | None = None,
 ) -> Tensor:
     """What `warp` means, in plain PyTorch: any device, float64 too, with gradients."""
-    n, height, width, _ = features.shape
+    height, width = features.shape[1:3]
     out_height, out_width = (height, width) if size is None else size
     work = torch.float64 if features.dtype == torch.float64 or field.dtype == torch.float64 else torch.float32
     grid = resize_field(field.to(work), out_height, out_width, field_resize)
