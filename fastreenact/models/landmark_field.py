@@ -5,6 +5,7 @@ that follows in part). Head frame: x right, y down, z towards the viewer, unit =
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,10 @@ Array = NDArray[np.float64]
 RIGID = np.array([0, 1, 2, 9, 10, 11, 27, 28, 29, 30, 31, 33, 35, 36, 40, 44, 48])
 _RIGID_AT = np.array([
     (-0.50, 0.00, 0.00), (-0.50, 0.13, 0.01), (-0.49, 0.24, 0.02),
-    (0.50, 0.00, 0.00), (0.50, 0.13, 0.01), (0.49, 0.24, 0.02), (0.0, -0.08, 0.47), (0.0, 0.0, 0.53), (0.0, 0.09, 0.60), (0.0, 0.19, 0.66), (-0.12, 0.28, 0.50), (0.0, 0.30, 0.54),
-    (0.12, 0.28, 0.50), (-0.32, -0.04, 0.31), (-0.13, -0.04, 0.35), (0.13, -0.04, 0.35), (0.32, -0.04, 0.31),
+    (0.50, 0.00, 0.00), (0.50, 0.13, 0.01), (0.49, 0.24, 0.02),
+    (0.0, -0.08, 0.47), (0.0, 0.0, 0.53), (0.0, 0.09, 0.60), (0.0, 0.19, 0.66),
+    (-0.12, 0.28, 0.50), (0.0, 0.30, 0.54), (0.12, 0.28, 0.50),
+    (-0.32, -0.04, 0.31), (-0.13, -0.04, 0.35), (0.13, -0.04, 0.35), (0.32, -0.04, 0.31),
 ])  # fmt: skip
 
 # The head with its hair: an ellipsoid. The front fits forehead and hairline, the back is only guessed.
@@ -157,7 +160,8 @@ class Cut:
         local = (points - self._origin.astype(np.float32)) @ self._axes.T
         line = np.interp(local[:, 0], self._x, self._y)
         width = np.interp(local[:, 0], self._x, self._width)
-        return ramp(0.5 + ((line - local[:, 1]) / (2 * width)).astype(np.float32))[:, None]
+        share: NDArray[np.float32] = ramp(0.5 + ((line - local[:, 1]) / (2 * width)).astype(np.float32))[:, None]
+        return share
 
 
 class Controls:
@@ -209,7 +213,9 @@ class Controls:
         np.maximum(square, 1e-12, out=square)
         square *= np.log(square)
         affine = self._weights[-3:]
-        return square @ self._weights[:-3] + x @ affine[1:] + affine[0]
+        found: NDArray[np.float32] = square @ self._weights[:-3]
+        found += x @ affine[1:] + affine[0]
+        return found
 
     def join(self, points: NDArray[np.float32], splines: NDArray[np.float32]) -> NDArray[np.float32]:
         """The displacement [M, 2] from the three splines [M, 6]: each on its side of the cuts."""
@@ -226,7 +232,8 @@ class Controls:
         way = b - a
         length = float(way @ way)
         along = np.clip(x @ way / length, 0.0, 1.0) if length > 1e-12 else np.zeros(len(x), np.float32)
-        return np.sqrt(((x - along[:, None] * way) ** 2).sum(axis=1))
+        found: NDArray[np.float32] = np.sqrt(((x - along[:, None] * way) ** 2).sum(axis=1))
+        return found
 
     def bounds(self) -> tuple[Array, Array]:
         """Corners (px) of the rectangle outside which everything is at rest."""
@@ -234,7 +241,7 @@ class Controls:
         return np.minimum(*self.centres) - half, np.maximum(*self.centres) + half
 
 
-def ramp(x: NDArray[np.float32]) -> NDArray[np.float32]:
+def ramp(x: Any) -> Any:
     """0 up to 0, 1 from 1 on, with two continuous derivatives between."""
     t = np.clip(x, 0.0, 1.0)
     return t * t * t * (t * (t * 6.0 - 15.0) + 10.0)

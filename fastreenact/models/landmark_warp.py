@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from fastreenact import ops
 from fastreenact.models.landmark_field import Controls, Head, Rigid, make_head, ramp, rigid_motion
 from fastreenact.models.landmark_slits import EYES, Layer, cover, eye_layer, mouth_layer
 
@@ -158,28 +159,31 @@ class LandmarkWarp:
         return splines.reshape(*shape, 6), controls.join(grid, splines).reshape(*shape, 2)
 
     def _keep_inside(self, grid: NDArray[np.float32], move: NDArray[np.float32]) -> None:
-        """Near the picture's edges, do not read beyond them: |d| -> |d| x^2 / (x^2 + d^2), monotone in x."""
+        """Do not read beyond the picture's edges: what goes more than `free` of the way to an edge never reaches it."""
+        free = np.float32(0.6)
         for axis, size in enumerate((self.width, self.height)):
             d = move[:, axis]
-            room = np.maximum(np.where(d < 0, grid[:, axis], size - grid[:, axis]), 0.0)
-            room *= room
-            d *= room / (room + d * d + 1e-12)
+            room = np.maximum(np.where(d < 0, grid[:, axis], size - grid[:, axis]), np.float32(1e-3))
+            share = np.abs(d) / room
+            over = share > free
+            if over.any():
+                held = free + (1 - free) * (1 - np.exp((free - share[over]) / (1 - free)))
+                d[over] *= held / share[over]
 
     def _sample(self, image: torch.Tensor, field: NDArray[np.float32], step: int) -> torch.Tensor:
+        """`image` uint8 [1, H, W, 3] read where `field` [h, w, 2] points: [h * step, w * step, 3]."""
+        at = torch.from_numpy(field)[None].to(self.device)
         size = (field.shape[0] * step, field.shape[1] * step)
-        f = torch.from_numpy(field)[None]
-        f = F.interpolate(f.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
-        image = image.permute(0, 3, 1, 2).float()
-        got = F.grid_sample(image, f, mode="bilinear", padding_mode="border", align_corners=False)
-        return got[0].permute(1, 2, 0).add_(0.5).floor_().clamp_(0, 255).to(torch.uint8)
+        return ops.warp(image, at, size=size, padding="border", field_resize="bilinear")[0]
 
-    def _paste(self, out: torch.Tensor, moved: torch.Tensor, rect: _Rect, step: int) -> None:
-        """Copy the moved part; its outermost nodes are left out, as the field is not interpolated there."""
+    @staticmethod
+    def _paste(out: torch.Tensor, moved: torch.Tensor, rect: _Rect, step: int) -> None:
+        """Copy the moved rectangle as far as it lies in the picture."""
         x0, y0 = rect.x0 * _COARSE * step, rect.y0 * _COARSE * step
-        x1, y1 = min(x0 + moved.shape[1] - step, self.width), min(y0 + moved.shape[0] - step, self.height)
-        left, top = max(x0 + step, 0), max(y0 + step, 0)
-        if x1 > left and y1 > top:
-            out[top:y1, left:x1] = moved[top - y0 : y1 - y0, left - x0 : x1 - x0]
+        left, top = max(x0, 0), max(y0, 0)
+        right, low = min(x0 + moved.shape[1], out.shape[1]), min(y0 + moved.shape[0], out.shape[0])
+        if right > left and low > top:
+            out[top:low, left:right] = moved[top - y0 : low - y0, left - x0 : right - x0]
 
     def _lay(
         self, out: torch.Tensor, layer: Layer, image: torch.Tensor, head: Head, points: Any, rigid: Rigid
