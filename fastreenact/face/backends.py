@@ -18,8 +18,8 @@ from fastreenact.errors import FastreenactError
 Points = NDArray[np.float32]  # [478, 3] px; z in the same unit, towards the viewer negative (MediaPipe's sign)
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 
-# Least score of a detection. A picture is searched in 40 views, so each has to be surer than a frame of a video: at 0.5 a
-# coffee cup passes for a face, at 0.7 it does not, and every portrait tried is still found.
+# Least score of a detection. A picture is searched in 40 views, so each has to be surer than a frame of a video: at 0.5
+# a coffee cup passes for a face, at 0.7 it does not, and every portrait tried is still found.
 _SURE_VIDEO, _SURE_STILL = 0.5, 0.7
 
 # What the native libraries write to stderr: glog and absl lines, TFLite's greeting.

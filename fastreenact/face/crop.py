@@ -69,7 +69,7 @@ def crop(image: NDArray[np.uint8], box: Box, size: int) -> NDArray[np.uint8]:
         uint8 [size, size, 3].
 
     Raises:
-        ValueError: not such a picture, a size below 1, or a box that is not a finite square or far larger than the picture.
+        ValueError: not such a picture, a size below 1, or a box that is not finite or far larger than the picture.
     """
     height, width = _checked(image, box, size)
     x0, y0, x1, y1 = _bounds(box)
@@ -114,9 +114,11 @@ class Paster:
         self._image, self._size = image, size
         self._region = (slice(y0, y1), slice(x0, x1))
         scale = size / box.size
-        self._source = tuple(
-            float(np.clip(value, 0, size))
-            for value in ((x0 - left) * scale, (y0 - top) * scale, (x1 - left) * scale, (y1 - top) * scale)
+        self._source = (  # the region in the crop's own pixels; never negative, rounding may exceed the far edges
+            (x0 - left) * scale,
+            (y0 - top) * scale,
+            min((x1 - left) * scale, size),
+            min((y1 - top) * scale, size),
         )
         along_x = _rise((np.arange(x0, x1) + 0.5 - left) / box.size)
         along_y = _rise((np.arange(y0, y1) + 0.5 - top) / box.size)
@@ -180,7 +182,7 @@ def _checked(image: NDArray[np.uint8], box: Box, size: int) -> tuple[int, int]:
         raise ValueError(f"size: got {size}, need at least 1 pixel")
     largest = 8 * max(image.shape[:2])
     if not np.isfinite(box).all() or not 1 <= box.size <= largest:
-        raise ValueError(f"box: got {box}, need finite numbers and a side from 1 to {largest} px (8 times the picture's)")
+        raise ValueError(f"box: got {box}, need finite numbers and a side from 1 to {largest} px (8 times the picture)")
     return image.shape[0], image.shape[1]
 
 
@@ -192,13 +194,13 @@ def _bounds(box: Box) -> tuple[int, int, int, int]:
     )  # fmt: skip
 
 
-def _rise(place: NDArray[np.float64]) -> NDArray[np.float64]:
+def _rise(place: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """The mask along one axis: 0 at the edges of the box (places 0 and 1), 1 from _FEATHER on inwards."""
     t = np.clip(np.minimum(place, 1 - place) / _FEATHER, 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def _full(mask: NDArray[np.float64]) -> slice:
+def _full(mask: NDArray[np.floating[Any]]) -> slice:
     """Where the mask along one axis is 1."""
     full = np.flatnonzero(mask >= 1)
     return slice(int(full[0]), int(full[-1]) + 1) if len(full) else slice(0, 0)
