@@ -1,0 +1,104 @@
+"""`convert`: the official checkpoint pair becomes one checked file; a hostile or foreign one becomes a one-line error."""
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from fastreenact.convert import convert
+from fastreenact.errors import WeightsError
+from fastreenact.models.face2face_rho import random_face2face_rho
+from fastreenact.weights import load_face2face_rho
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Paths of a rendering and a motion checkpoint as the official repository stores them, and the networks."""
+    folder = tmp_path_factory.mktemp("official")
+    net = random_face2face_rho(11)
+    paths = folder / "105_rendering_net.pth", folder / "105_motion_net.pth"
+    torch.save(net.renderer.state_dict(), paths[0])
+    torch.save(net.motion.state_dict(), paths[1])
+    return *paths, net
+
+
+def test_the_official_pair_becomes_one_file(pair, tmp_path):
+    rendering, motion, net = pair
+    out = convert(rendering, motion, tmp_path / "-a name.safetensors", head_pose="official", size=256)
+    back = load_face2face_rho(out)
+    assert all(torch.equal(v, back.state_dict()[k]) for k, v in net.state_dict().items())
+    assert back.metadata["size"] == "256" and back.metadata["head_pose"] == "official"
+    assert [p.name for p in tmp_path.iterdir()] == [out.name]
+    with pytest.raises(WeightsError, match="exists; --force replaces it"):
+        convert(rendering, motion, out)
+
+
+def one_line(error):
+    assert "\n" not in str(error.value) and "Traceback" not in str(error.value)
+
+
+def test_swapped_files_are_noticed(pair, tmp_path):
+    rendering, motion, _ = pair
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(
+        WeightsError, match="is not the released RenderingNet: .*; RENDERING comes before MOTION"
+    ) as error:
+        convert(motion, rendering, out)
+    one_line(error)
+    assert not out.exists()
+
+
+class Bomb:
+    """Leaves a trace where it is unpickled."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.trace),))
+
+
+def test_a_hostile_pickle_runs_nothing(pair, tmp_path):
+    path = tmp_path / "evil.pth"
+    torch.save({"a": Bomb(tmp_path / "trace")}, path)
+    with pytest.raises(WeightsError, match="not a checkpoint of plain tensors") as error:
+        convert(path, pair[1], tmp_path / "out.safetensors")
+    one_line(error)
+    plain = tmp_path / "plain.pth"
+    plain.write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
+    with pytest.raises(WeightsError, match="not a checkpoint of plain tensors"):
+        convert(pair[0], plain, tmp_path / "out.safetensors")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["evil.pth", "plain.pth"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: {"state_dict": 3}, "not a bare state dict"),
+        (lambda s: s | {"model1_3.bias": torch.zeros(3)}, r"model1_3.bias is \[3\], need \[2\]"),
+        (lambda s: s | {"model1_3.bias": torch.tensor([0, float("inf")])}, "not finite"),
+    ],
+)
+def test_foreign_checkpoints_are_refused(pair, tmp_path, change, words):
+    path = tmp_path / "motion.pth"
+    torch.save(change(dict(pair[2].motion.state_dict())), path)
+    with pytest.raises(WeightsError, match=words) as error:
+        convert(pair[0], path, tmp_path / "out.safetensors")
+    one_line(error)
+    assert [p.name for p in tmp_path.iterdir()] == ["motion.pth"]
+
+
+def test_paths_are_checked_before_anything_is_read(pair, tmp_path):
+    rendering, motion, _ = pair
+    with pytest.raises(WeightsError, match="RENDERING: .* is not a file"):
+        convert(tmp_path / "none.pth", motion, tmp_path / "o.safetensors")
+    with pytest.raises(WeightsError, match="OUT: .* must end in .safetensors"):
+        convert(rendering, motion, tmp_path / "o.pth")
+    with pytest.raises(WeightsError, match="the folder .* does not exist"):
+        convert(rendering, motion, tmp_path / "no" / "o.safetensors")
+
+
+def test_metadata_is_checked(pair, tmp_path):
+    with pytest.raises(WeightsError, match="head_pose is 'mine'"):
+        convert(pair[0], pair[1], tmp_path / "o.safetensors", head_pose="mine")
