@@ -181,6 +181,7 @@ class Retargeter:
         """Take a motion in: gate, filter, reference."""
         if self._lost > _LOST_MEMORY:
             self._filter.reset()
+        if self._lost > 0:  # the way back is slow anyway
             self._gate.reset()
         self._lost = 0.0
         state = _state(motion)
