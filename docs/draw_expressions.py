@@ -1,7 +1,9 @@
 """Draw docs/expressions.png: every expression of the built-in face model, from the front and turned by 50 degrees.
 
-Grey is the face at rest, coloured the expression at full strength, in the colours of the landmark images.
-Usage: python docs/draw_expressions.py [output.png]
+    python docs/draw_expressions.py [output.png]
+
+Grey is the face at rest, coloured the expression at full strength, in the colours of the landmark images. mouthClose is
+drawn on an open jaw, because closing the lips over it is what it means.
 """
 
 import sys
@@ -13,7 +15,7 @@ from PIL import Image, ImageDraw
 from fastreenact.face.keypoints import PARTS
 from fastreenact.face.morphable import EXPRESSION_NAMES, default_model
 
-CELL, COLUMNS, ZOOM = 190, 6, 3  # px of one view, expressions in a row, oversampling
+CELL, COLUMNS, ZOOM = 170, 6, 3  # px of one view, expressions in a row, oversampling
 FRONT, TURNED = (0.0, 0.0, 0.0), (0.0, np.deg2rad(50.0), 0.0)
 COLOURS = {
     "left_eyebrow": (0, 0, 255),
@@ -50,7 +52,7 @@ def pair(canvas: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, expre
     """Front and turned view of one expression, side by side."""
     model, rest = default_model(), np.zeros(len(EXPRESSION_NAMES))
     for i, turn in enumerate((FRONT, TURNED)):
-        pose = np.array((*turn, 0.0 if i == 0 else -0.3, -0.18, 0.66))
+        pose = np.array((*turn, 0.0 if i == 0 else -0.45, -0.13, 0.72))
         place = (corner[0] + i * CELL, corner[1])
         for coefficients, colour in ((rest, GREY), (expression, None)):
             draw(canvas, place, model.project(np.zeros(50), coefficients, pose), colour)
@@ -66,6 +68,8 @@ def main() -> None:
     for k, name in enumerate(EXPRESSION_NAMES):
         one = np.zeros(len(EXPRESSION_NAMES))
         one[k] = 1.0
+        if name == "mouthClose":
+            one[EXPRESSION_NAMES.index("jawOpen")] = 1.0
         pair(canvas, (k % COLUMNS * 2 * CELL, k // COLUMNS * CELL), name, one)
     small = picture.resize((picture.width // ZOOM, picture.height // ZOOM), Image.Resampling.BOX)
     small.quantize(64).save(out, optimize=True)

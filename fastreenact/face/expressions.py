@@ -62,7 +62,7 @@ class _Canvas:
         self.opening = mean[_EYE_UPPER] - mean[_EYE_LOWER]  # of the left eye, [3, 3]
         self.jaw = np.zeros(72)
         self.jaw[_JAW_LINE] = _JAW_SHARE[[0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 6, 5, 4, 3, 2, 1, 0]]
-        self.jaw[_LOWER_LIP] = 0.9 - 0.35 * (np.abs(mean[_LOWER_LIP, 0]) / self.half_mouth) ** 3
+        self.jaw[_LOWER_LIP] = 0.9 - 0.45 * (mean[_LOWER_LIP, 0] / self.half_mouth) ** 2
         self.jaw[_CORNERS] = 0.34
         # The left side of the mouth: 0 at the right corner, 0.5 in the middle, 1 at the left corner.
         self.left = _smoothstep(mean[:, 0], -0.5 * self.half_mouth, 0.5 * self.half_mouth)
@@ -140,7 +140,7 @@ def _jaw_open(c: _Canvas) -> np.ndarray:
     sides = np.array([65, 66, 64, 59, 58, 61])
     d[sides, 0] += (0.045, 0.035, 0.03, 0.02, 0.005, 0.01)
     d[MIRROR[sides], 0] -= (0.045, 0.035, 0.03, 0.02, 0.005, 0.01)
-    d[_UPPER_LIP, 1] += 0.06 - 0.04 * (c.mean[_UPPER_LIP, 0] / c.half_mouth) ** 2
+    d[_UPPER_LIP, 1] += 0.06 - 0.06 * (c.mean[_UPPER_LIP, 0] / c.half_mouth) ** 2
     cheeks = np.array([3, 4, 5, 12, 13, 14])
     d[cheeks, 0] -= 0.02 * np.sign(c.mean[cheeks, 0])
     return d
@@ -153,8 +153,7 @@ def _mouth_close(c: _Canvas) -> np.ndarray:
     d[_UPPER_INNER] = 0.3 * gap
     d[_LOWER_INNER] = -0.7 * gap
     d[_UPPER_OUTER, 1] = 0.22 * gap[1, 1] * np.array([0.6, 0.9, 1.0, 0.9, 0.6])
-    d[_LOWER_OUTER, 1] = -0.62 * gap[1, 1] * np.array([0.75, 0.95, 1.0, 0.95, 0.75])
-    d[_LOWER_OUTER, 2] = -0.6 * gap[1, 2]
+    d[_LOWER_OUTER] = -0.64 * opened[_LOWER_OUTER]
     d[[7, 8, 16], 1] = 0.03
     return d
 
