@@ -1,0 +1,98 @@
+"""Whole frames, track to deliver, host to host: stages, percentiles and frame rate, beside Table 4 of the paper.
+
+    python bench/engine.py [--quick] [--size 256]
+
+The driver is a clip made on the spot: the demo's portrait under the demo's motion. Face2Face^rho runs with random
+weights of the released configuration; its cost does not depend on them.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import timing
+
+from fastreenact import demo
+from fastreenact.engine import Engine
+from fastreenact.models.face2face_rho import random_face2face_rho
+from fastreenact.timings import STAGES
+
+# Face2Face^rho, Table 4: Kryo 680 CPU with 4 threads, 256 x 256, milliseconds.
+PAPER_MS = {"track + fit": 6.9, "rasterize": 0.1, "motion": 5.6, "warp": 1.5, "decode": 25.1, "whole frame": 39.2}
+WARM_UP = 30
+
+
+def driver_frames() -> list[np.ndarray]:
+    """The demo as driving frames, uint8 [512, 512, 3]."""
+    with Engine(demo.portrait(), model="landmark-warp", size=512) as engine:
+        clip = demo.load_template()
+        engine.use_reference(clip[0])
+        return [engine.step(clip[i]) for i in range(len(clip))]
+
+
+def measure(engine: Engine, frames: list[np.ndarray], count: int) -> dict[str, dict[str, float]]:
+    """p50, p95 and p99 in ms of each stage and of the whole step over `count` frames."""
+    samples: dict[str, list[float]] = {}
+    for i in range(WARM_UP + count):
+        begin = time.perf_counter()
+        engine.step(frames[i % len(frames)], time=i / demo.FPS)
+        whole = (time.perf_counter() - begin) * 1e3
+        if i < WARM_UP:
+            continue
+        samples.setdefault("whole frame", []).append(whole)
+        for stage, ms in engine.timings.items():
+            samples.setdefault(stage, []).append(ms)
+    return {
+        stage: {f"p{q}_ms": float(np.percentile(ms, q)) for q in (50, 95, 99)} for stage, ms in samples.items()
+    }
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--quick", action="store_true", help="60 frames instead of 300")
+    arguments.add_argument("--size", type=int, default=256)
+    options = arguments.parse_args()
+    count = 60 if options.quick else 300
+    frames = driver_frames()
+    weights = random_face2face_rho(0)
+    runs = {
+        "face2face-rho float32": {"model": "face2face-rho", "weights": weights, "dtype": "float32"},
+        "face2face-rho bfloat16": {"model": "face2face-rho", "weights": weights, "dtype": "bfloat16"},
+        "landmark-warp float32": {"model": "landmark-warp"},
+    }
+    results = {}
+    for name, settings in runs.items():
+        with Engine(demo.portrait(), size=options.size, **settings) as engine:
+            results[name] = measure(engine, frames, count)
+        fps = 1e3 / results[name]["whole frame"]["p50_ms"]
+        print(f"{name} at {options.size}: {fps:.1f} frames/s")
+    for row in stage_rows(results):
+        print("  ".join(f"{cell:>24}" for cell in row))
+    notes = (
+        "Medians in ms, host to host, driver frames of 512 x 512. Face2Face^rho has random weights of the released "
+        "configuration. Last column: the paper's Table 4 (Kryo 680, 4 threads), its 3DMM fit set beside track + fit."
+    )
+    timing.write("engine", {
+        "title": f"Whole frames, track to deliver, {options.size} x {options.size}", "notes": notes,
+        "columns": ["stage", *results, "paper, Kryo 680"], "rows": stage_rows(results),
+        "size": options.size, "frames": count, "results": results,
+    })
+
+
+def stage_rows(results: dict[str, dict[str, dict[str, float]]]) -> list[list[str]]:
+    """Table rows: median ms of every stage and run, the paper's number beside it; then percentiles and frame rates."""
+    def cell(run: str, stage: str, key: str = "p50_ms") -> str:
+        return f"{results[run][stage][key]:.2f}" if stage in results[run] else "-"
+
+    rows = [[stage, *(cell(run, stage) for run in results), str(PAPER_MS.get(stage, "-"))] for stage in STAGES]
+    both = [f"{sum(results[run][s]['p50_ms'] for s in ('track', 'fit')):.2f}" for run in results]
+    rows.insert(2, ["track + fit", *both, str(PAPER_MS["track + fit"])])
+    for key in ("p50_ms", "p95_ms", "p99_ms"):
+        paper = str(PAPER_MS["whole frame"]) if key == "p50_ms" else "-"
+        rows.append([f"whole frame {key[:3]}", *(cell(run, "whole frame", key) for run in results), paper])
+    fps = [f"{1e3 / results[run]['whole frame']['p50_ms']:.1f}" for run in results]
+    return [*rows, ["frames per second", *fps, f"{1e3 / PAPER_MS['whole frame']:.1f}"]]
+
+
+if __name__ == "__main__":
+    main()

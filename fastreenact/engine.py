@@ -1,0 +1,346 @@
+"""`Engine`: a portrait is made resident once, then every driving frame gives one animated frame."""
+
+import logging
+import os
+import threading
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from fastreenact.arrays import as_picture, check_out
+from fastreenact.face.crop import Box, Paster, crop
+from fastreenact.face.driver import Driver, SourceFace, fit_source
+from fastreenact.face.morphable import default_model
+from fastreenact.face.motion import Motion
+from fastreenact.face.retarget import Retargeter
+from fastreenact.face.tracker import Tracker
+from fastreenact.models.face2face_rho import Face2FaceRho
+from fastreenact.models.fuse_face2face_rho import fuse
+from fastreenact.models.landmark_warp import LandmarkWarp
+from fastreenact.timings import STAGES, StageTimer
+from fastreenact.weights import find_default_weights, load_face2face_rho
+
+log = logging.getLogger("fastreenact")
+
+MODELS = ("face2face-rho", "landmark-warp")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_TRAINED_SIZE = 512  # of the released Face2Face^rho weights, for files that do not say
+_DEFAULT_FRAME_S = 1 / 30  # the spacing assumed where the caller gives no time
+_FORK = {"used": False, "unsafe": False}
+
+
+def _after_fork() -> None:
+    _FORK["unsafe"] = _FORK["used"]
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Avatar(NamedTuple):
+    """One resident portrait and everything that depends on it alone."""
+
+    picture: np.ndarray  # uint8 [H, W, 3]
+    face: SourceFace
+    renderer: Any
+    state: Any
+    retarget: Retargeter
+    offset: np.ndarray  # [72, 2] from the keypoints as retargeted to those that the renderer is driven with
+    paster: Paster | None
+    output_size: tuple[int, int]
+
+
+class Engine:
+    """Animate a portrait with a driving face, one frame a call.
+
+    Args:
+        source: the portrait: a path, or uint8 [H, W, 3] RGB (NumPy, PyTorch, DLPack). Its largest face is used.
+        model: "face2face-rho", "landmark-warp", or None: Face2Face^rho where weights for it are at hand, else the
+            landmark warp, which needs none.
+        weights: path of a safetensors file, or a loaded model; None takes the weights that ship with the package.
+        size: side S of the square frames, 64 to 2048, or None: the size that the weights were trained for
+            (`landmark-warp`: the portrait itself, whole and at its own size).
+        device: "cpu", "cuda", "cuda:1", ... or None: the GPU where there is one.
+        dtype: "float32", "bfloat16" or "float16" (or PyTorch's), of the activations; None is float32 on the CPU,
+            float16 on a GPU.
+        motion: "relative" moves the portrait by how far the driver moved from a reference frame; "absolute" copies.
+        strength: 0 to 2, factor on the motion.
+        region: "all", "expression", "pose", "lips" or "eyes": what of the driver is used.
+        smooth: filter the coefficients over time.
+        paste: give frames of the whole portrait, the animated square pasted back with a soft mask.
+        profile: time the stages on the GPU with events, and mark them as NVTX ranges.
+        tracker: a `fastreenact.face.tracker.Tracker` of your own, or None for MediaPipe's face mesh.
+
+    Raises:
+        NoFaceError: no face in the portrait. MediaError, WeightsError: a file cannot be read.
+        ValueError, TypeError: an argument is off; the message names it. RuntimeError: in a forked child, see `step`.
+
+    Source: DESIGN of the Face2Face^rho pipeline (ECCV 2022, Fig. 2): source work once, driver work per frame.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        model: str | None = None,
+        weights: Any = None,
+        size: int | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        motion: str = "relative",
+        strength: float = 1.0,
+        region: str = "all",
+        smooth: bool = True,
+        paste: bool = False,
+        profile: bool = False,
+        tracker: Any = None,
+    ) -> None:
+        _refuse_after_fork()
+        _FORK["used"] = True
+        self.device = _resolve_device(device)
+        self.dtype = _resolve_dtype(dtype, self.device)
+        self.model, self._weights = _resolve_model(model, weights)
+        self._size = _check_size(size)
+        self._paste = paste
+        self._faces = default_model()
+        self._make_retarget = partial(
+            Retargeter, self._faces, motion=motion, strength=strength, region=region, smooth=smooth
+        )
+        self._tracker = Tracker() if tracker is None else tracker
+        self._close_tracker = tracker is None
+        self._driver = Driver(self._faces, self._tracker, live=True)
+        self._timer = StageTimer(self.device, profile)
+        self._time = 0.0
+        self._lock = threading.RLock()
+        self._avatars: list[_Avatar] = []
+        self.timings: dict[str, float] = {}
+        """Stage -> milliseconds of the last step."""
+        self.add(source)
+
+    def add(self, source: Any) -> int:
+        """Make another portrait resident.
+
+        Args:
+            source: as for the engine itself.
+        Returns:
+            Its number, for `step(driver, avatar=number)`; the engine's own portrait is 0.
+        Raises:
+            NoFaceError: no face in it. MediaError: the file cannot be read.
+        """
+        _refuse_after_fork()
+        picture = _read_source(source)
+        with self._lock:
+            face = fit_source(picture, model=self._faces, tracker=self._tracker)
+            # The landmark warp can take the portrait whole; everything else sees the square around the face.
+            whole = self.model == "landmark-warp" and self._size is None
+            renderer = self._renderer(picture, whole)
+            side = renderer.height if self.model == "landmark-warp" else renderer.size
+            canvas = picture if whole else crop(picture, face.box, side)
+            offset = np.zeros_like(face.keypoints)
+            if self.model == "landmark-warp":
+                # The warp cuts along lids and lips where they really are; what the fit is off by stays as it is.
+                offset = face.tracked - face.keypoints
+                box = face.box if whole else Box(side / 2, side / 2, side)
+                state = renderer.encode(canvas, face.tracked, face.pose, box)
+            else:
+                state = renderer.encode(canvas, face.keypoints, face.pose)
+            paster = Paster(picture, face.box, side) if self._paste and not whole else None
+            height, width = picture.shape[:2] if paster else canvas.shape[:2]
+            retarget = self._make_retarget(face.shape, face.expression, face.pose)
+            self._avatars.append(_Avatar(picture, face, renderer, state, retarget, offset, paster, (height, width)))
+            return len(self._avatars) - 1
+
+    def step(self, driver: Any, *, time: float | None = None, avatar: int = 0, out: Any = None) -> Any:
+        """Animate one frame.
+
+        Args:
+            driver: the driving picture, uint8 [H, W, 3] RGB (NumPy, PyTorch on any device, anything with DLPack); or a
+                `Motion` already tracked; or float landmarks [72 | 68 | 468 | 478, 2 or 3] in pixels of your own tracker.
+            time: seconds, for the filter; None: a thirtieth after the last step (a `Motion` brings its own).
+            avatar: which resident portrait.
+            out: uint8 [H, W, 3] to write into, NumPy or a CPU tensor; None makes a new array.
+        Returns:
+            uint8 [H, W, 3] RGB of `output_size`, the kind of array that `driver` was (NumPy for a `Motion` or landmarks);
+            the caller's own. A frame without a face holds the last motion and eases back to rest.
+        Raises:
+            TypeError, ValueError: an argument is off. RuntimeError: the engine is used in a forked child, where PyTorch's
+            threads do not exist and a convolution would wait for them for ever.
+        """
+        _refuse_after_fork()
+        with self._lock:
+            resident = self._resident(avatar)
+            frame = check_out(out, resident.output_size)
+            timer = self._timer
+            timer.start()
+            motion, restore = self._observe(driver, time)
+            with timer.stage("retarget"):
+                keypoints, pose = resident.retarget(motion, self._time)
+            if frame is None:
+                frame = np.empty((*resident.output_size, 3), np.uint8)
+            self._render(resident, keypoints + resident.offset, pose, frame)
+            times = timer.finish()
+            self.timings = {name: times[name] for name in STAGES if name in times}
+            return restore(frame) if out is None else out
+
+    def animate(self, driver: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, **options: Any) -> Any:
+        """Animate a file: see `fastreenact.animate.animate`, which this calls with the engine as its first argument."""
+        from fastreenact.animate import animate
+
+        return animate(self, driver, out, **options)
+
+    def use_reference(self, motion: Motion | None) -> None:
+        """Fix the driver's neutral frame for relative motion, as an offline run that looked ahead; None: find it live."""
+        with self._lock:
+            for avatar in self._avatars:
+                avatar.retarget.use_reference(motion)
+
+    def reset(self) -> None:
+        """Forget the driver: its filter, reference, shape and place in the picture. The portraits stay."""
+        with self._lock:
+            for avatar in self._avatars:
+                avatar.retarget.reset()
+            self._driver.reset()
+            self._time = 0.0
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """(H, W) of the frames of portrait 0."""
+        return self._resident(0).output_size
+
+    @property
+    def source_picture(self) -> np.ndarray:
+        """uint8 [H, W, 3] of `output_size`: portrait 0 as its frames show it at rest."""
+        first = self._resident(0)
+        if first.output_size == first.picture.shape[:2]:
+            return first.picture
+        return crop(first.picture, first.face.box, first.output_size[0])
+
+    @property
+    def face_box(self) -> Box:
+        """The square around the face of portrait 0, in pixels of its picture."""
+        return self._resident(0).face.box
+
+    def close(self) -> None:
+        """Release the tracker and the resident portraits; a closed engine raises when used."""
+        with self._lock:
+            if self._close_tracker:
+                self._driver.close()
+            self._avatars.clear()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _resident(self, avatar: int) -> _Avatar:
+        if not self._avatars:
+            raise ValueError("this engine is closed; make a new Engine")
+        if not isinstance(avatar, int) or not 0 <= avatar < len(self._avatars):
+            raise ValueError(f"avatar is {avatar!r}; portraits 0 to {len(self._avatars) - 1} are resident, add() makes one")
+        return self._avatars[avatar]
+
+    def _renderer(self, picture: np.ndarray, whole: bool) -> Any:
+        """The inference form for this portrait: one for all of them, but for the landmark warp of whole pictures."""
+        if whole:
+            return LandmarkWarp(picture.shape[0], picture.shape[1], self.dtype, self.device)
+        if self._avatars:
+            return self._avatars[0].renderer
+        if self.model == "landmark-warp" and self._size is not None:
+            return LandmarkWarp(self._size, self._size, self.dtype, self.device)
+        model = self._weights if isinstance(self._weights, Face2FaceRho) else load_face2face_rho(self._weights)
+        return fuse(model, self._size or int(model.metadata.get("size", _TRAINED_SIZE)), self.dtype, self.device)
+
+    def _observe(self, driver: Any, time: float | None) -> tuple[Motion, Any]:
+        """Track and fit the driver; advance the clock."""
+        if isinstance(driver, Motion):
+            self._time = driver.time if time is None else time
+            return driver, _host
+        self._time = self._time + _DEFAULT_FRAME_S if time is None else time
+        if isinstance(driver, np.ndarray) and driver.ndim == 2 and driver.dtype.kind == "f":
+            return self._driver.observe(driver, self._time, timer=self._timer), _host
+        picture, restore = as_picture(driver, "driver")
+        return self._driver.observe(picture, self._time, timer=self._timer), restore
+
+    def _render(self, resident: _Avatar, keypoints: np.ndarray, pose: np.ndarray, frame: np.ndarray) -> None:
+        timer = self._timer
+        if resident.paster is None:
+            resident.renderer.drive(resident.state, keypoints, pose, out=torch.from_numpy(frame), timer=timer)
+            return
+        face = resident.renderer.drive(resident.state, keypoints, pose, timer=timer)
+        with timer.stage("deliver"):
+            resident.paster.paste(face.cpu().numpy(), out=frame)
+
+
+def _host(frame: np.ndarray) -> np.ndarray:
+    return frame
+
+
+def _refuse_after_fork() -> None:
+    if _FORK["unsafe"]:
+        raise RuntimeError(
+            "this process was forked from one that had an Engine: PyTorch's threads did not come along, a step would hang; "
+            "fork before the first Engine is made, or start the process with multiprocessing's 'spawn' method"
+        )
+
+
+def _read_source(source: Any) -> np.ndarray:
+    if isinstance(source, str | Path | os.PathLike):
+        from fastreenact.media import read_image
+
+        return read_image(source)
+    return as_picture(source, "source")[0]
+
+
+def _resolve_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is {device!r}; give 'cpu', 'cuda' or 'cuda:N'") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"device is {device!r}; fastreenact runs on 'cpu' and 'cuda'")
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {device!r} but PyTorch finds no GPU; `fastreenact doctor` says why")
+    return chosen
+
+
+def _resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else torch.float16
+    chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if chosen is None or chosen not in _DTYPES.values():
+        raise ValueError(f"dtype is {dtype!r}; give one of {', '.join(_DTYPES)}")
+    if chosen == torch.float16 and device.type == "cpu":
+        raise ValueError("dtype is float16, which runs on a GPU only; on the CPU take float32 or bfloat16")
+    return chosen
+
+
+def _resolve_model(model: str | None, weights: Any) -> tuple[str, Any]:
+    """The model's name and its weights; says once in the log what was taken when the caller left it open."""
+    if model is not None and model not in MODELS:
+        raise ValueError(f"model is {model!r}; there are {', '.join(MODELS)}")
+    if model == "landmark-warp":
+        if weights is not None:
+            raise ValueError("weights were given, but the landmark warp has none; take model='face2face-rho'")
+        return model, None
+    found = weights if weights is not None else find_default_weights("face2face-rho")
+    if found is not None:
+        return "face2face-rho", found
+    if model == "face2face-rho":
+        raise ValueError(
+            "model is 'face2face-rho' and there are no weights for it: give weights=FILE.safetensors "
+            "(`fastreenact convert` makes it from the official .pth pair), or take model='landmark-warp'"
+        )
+    log.info("no Face2Face^rho weights at hand: rendering with the landmark warp")
+    return "landmark-warp", None
+
+
+def _check_size(size: int | None) -> int | None:
+    if size is not None and (not isinstance(size, int) or not 64 <= size <= 2048):
+        raise ValueError(f"size is {size!r}; give a whole number from 64 to 2048, or None")
+    return size

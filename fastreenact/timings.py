@@ -1,0 +1,55 @@
+"""Times of the stages of one step, under the names that the engine, NVTX and the benchmarks share."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+STAGES = ("track", "fit", "retarget", "rasterize", "motion", "warp", "decode", "deliver")
+
+
+class StageTimer:
+    """Milliseconds per stage since `start`; a stage entered twice adds up.
+
+    On a GPU with `profile` each stage is timed by a pair of events, read once in `finish`, and marked as an NVTX range;
+    everywhere else by the host's clock.
+    """
+
+    def __init__(self, device: torch.device, profile: bool = False) -> None:
+        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] | None = (
+            [] if profile and device.type == "cuda" else None
+        )
+        self._ms: dict[str, float] = {}
+
+    def start(self) -> None:
+        """Forget the step before."""
+        self._ms = {}
+        if self._events is not None:
+            self._events.clear()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block as `name`."""
+        if self._events is not None:
+            first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            torch.cuda.nvtx.range_push(name)
+            first.record()
+            try:
+                yield
+            finally:
+                torch.cuda.nvtx.range_pop()
+            last.record()
+            self._events.append((name, first, last))
+            return
+        begin = time.perf_counter()
+        yield
+        self._ms[name] = self._ms.get(name, 0.0) + (time.perf_counter() - begin) * 1e3
+
+    def finish(self) -> dict[str, float]:
+        """Stage -> milliseconds; waits for the GPU once where events were recorded."""
+        if self._events:
+            self._events[-1][2].synchronize()
+            for name, first, last in self._events:
+                self._ms[name] = self._ms.get(name, 0.0) + first.elapsed_time(last)
+        return self._ms
