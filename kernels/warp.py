@@ -38,8 +38,9 @@ def _field_index(position, present, wanted, BILINEAR: tl.constexpr):
         low = tl.minimum(tl.maximum(doubled, 0) // (2 * wanted), tl.maximum(present - 2, 0))
         weight = (doubled - low * 2 * wanted).to(tl.float32) / (2.0 * wanted)
         return low, tl.minimum(low + 1, present - 1), weight
-    low = position * present // wanted
-    return low, low, 0.0
+    else:  # Triton follows the code after a returning branch too
+        low = position * present // wanted
+        return low, low, 0.0
 
 
 @triton.jit
