@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -81,7 +82,7 @@ def _parser() -> _Parser:
 
 
 def _add_animate(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
-    p = commands.add_parser("animate", parents=[common], help="animate a portrait with a video, a picture or a template",
+    p = commands.add_parser("animate", parents=[common], help="animate a portrait with a video, picture or template",
                             description="Write the animated portrait: the driver's frames, times and sound.")
     p.add_argument("source", type=Path, metavar="SOURCE", help="the portrait, a picture")
     p.add_argument("driver", type=Path, metavar="DRIVER",
@@ -312,6 +313,7 @@ _PACKAGES = {"av": "av", "PIL": "pillow", "mediapipe": "'fastreenact[track]'", "
 
 
 def _set_up_logging(verbosity: int) -> None:
+    warnings.filterwarnings("ignore", module="PIL")  # its remarks on damaged metadata help nobody
     log = logging.getLogger("fastreenact")
     log.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)])
     for old in [handler for handler in log.handlers if handler.name == _HANDLER]:

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ __all__ = [
 MAX_PIXELS = 200_000_000  # a decompression bomb is refused before it is unpacked (RELIABILITY.md, F4)
 
 # Formats that hold photographs. EPS and PDF run an interpreter, MPEG is a video: Pillow is not asked about them.
-_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "TGA", "MPO")
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "TGA")
 _SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF",
              ".tiff": "TIFF"}
 _pillow_limit = threading.Lock()
@@ -75,11 +74,12 @@ def _opened(path: str | os.PathLike[str], max_pixels: int | None) -> "Image.Imag
     """Open without decoding, under our pixel limit instead of Pillow's (which is global and warns instead)."""
     from PIL import Image
 
-    with _pillow_limit, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    Image.init()
+    formats = [name for name in _FORMATS if name in Image.OPEN]  # AVIF is not in every build
+    with _pillow_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            picture = Image.open(Path(path), formats=_FORMATS)
+            picture = Image.open(Path(path), formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS = before
     width, height = picture.size

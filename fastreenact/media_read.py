@@ -106,13 +106,15 @@ class VideoReader:
         if frame.color_trc in (16, 18):  # AVCOL_TRC_SMPTE2084 and ARIB_STD_B67: high dynamic range
             self.notes.append(f"{shown(self.path)} is an HDR video: its colours look flat beside the result")
         self._origin = pts if (self._lo is not None or pts < self._zero) else self._zero
-        self._upright_from = (max(1, round(frame.width * self._pixel_aspect)), frame.height)
-        self.height, self.width = _upright(frame, self._upright_from).shape[:2]
+        self._size = (max(1, round(frame.width * self._pixel_aspect)), frame.height)
+        # once: a frame whose side data was looked at waits for the garbage collector (PyAV 18), which grows
+        self._orientation = _orientation(frame)
+        self.height, self.width = self._upright(frame).shape[:2]
 
     def frames(self) -> Iterator[tuple[NDArray[np.uint8], int]]:
         """Yield (uint8 [H, W, 3] RGB, pts): pts in ticks of `time_base` from the clip's zero, strictly increasing."""
         for frame, pts in self._decoded():
-            yield _upright(frame, self._upright_from), pts - self._origin
+            yield self._upright(frame), pts - self._origin
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], float]]:
         """Yield (uint8 [H, W, 3] RGB, time in seconds)."""
@@ -175,6 +177,8 @@ class VideoReader:
                     self._note_damage(error)
                     yield from self._drained(stream)
                     return
+                if packet.is_corrupt and self.damage is None:
+                    self.damage = "a frame is cut short"
                 try:
                     decoded = packet.decode()
                 except (FFmpegError, OSError) as error:
@@ -190,6 +194,25 @@ class VideoReader:
             yield from stream.codec_context.decode(None)
         except FFmpegError as error:
             self._note_damage(error)
+
+    def _upright(self, frame: "VideoFrame") -> NDArray[np.uint8]:
+        """To RGB with the matrix and range that the frame names, square pixels, turned upright."""
+        from av.video.reformatter import Interpolation
+
+        width, height = self._size
+        full = frame.color_range == _FULL_RANGE or (
+            frame.color_range == 0 and frame.format.name.startswith(_FULL_FORMATS))
+        # untagged video: high definition is BT.709, smaller is BT.601, as players take it
+        matrix = _MATRICES.get(frame.colorspace, "ITU709" if height >= 720 or width >= 1280 else "ITU601")
+        rgb = frame.reformat(
+            width=width, height=height, format="rgb24", src_colorspace=matrix, dst_colorspace=matrix,
+            src_color_range="JPEG" if full else "MPEG", dst_color_range="JPEG",
+            interpolation=int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT))
+        image = rgb.to_ndarray()
+        transposed, mirrored, flipped = self._orientation
+        if transposed:
+            image = image.transpose(1, 0, 2)
+        return np.ascontiguousarray(image[::-1 if flipped else 1, ::-1 if mirrored else 1])
 
     def _note_damage(self, error: Exception) -> None:
         if self.damage is None:
@@ -312,24 +335,6 @@ def _clip_zero(container: "InputContainer", time_base: Fraction) -> int:
     earliest = min((s.start_time * s.time_base for s in container.streams
                     if s.start_time is not None and s.time_base is not None), default=Fraction(0))
     return round(earliest / time_base)
-
-
-def _upright(frame: "VideoFrame", size: tuple[int, int]) -> NDArray[np.uint8]:
-    """To RGB with the matrix and range that the frame names, scaled to `size` (width, height), then turned upright."""
-    from av.video.reformatter import Interpolation
-
-    full = frame.color_range == _FULL_RANGE or (frame.color_range == 0 and frame.format.name.startswith(_FULL_FORMATS))
-    # untagged video: high definition is BT.709, smaller is BT.601, as players take it
-    matrix = _MATRICES.get(frame.colorspace, "ITU709" if frame.height >= 720 or frame.width >= 1280 else "ITU601")
-    rgb = frame.reformat(
-        width=size[0], height=size[1], format="rgb24", src_colorspace=matrix, dst_colorspace=matrix,
-        src_color_range="JPEG" if full else "MPEG", dst_color_range="JPEG",
-        interpolation=int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT))
-    image = rgb.to_ndarray()
-    transposed, mirrored, flipped = _orientation(frame)
-    if transposed:
-        image = image.transpose(1, 0, 2)
-    return np.ascontiguousarray(image[::-1 if flipped else 1, ::-1 if mirrored else 1])
 
 
 def _orientation(frame: "VideoFrame") -> tuple[bool, bool, bool]:

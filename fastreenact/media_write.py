@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
@@ -168,6 +169,10 @@ class VideoWriter:
         if encoder != _ENCODERS[0]:
             self.notes.append(f"this FFmpeg build has no {_ENCODERS[0]}: encoded with {encoder}")
         kind, options = _CONTAINERS[self._suffix]
+        if kind != "matroska":
+            # a clip that starts late is delayed in units of this; FFmpeg's default is milliseconds
+            ticks = self._time_base.denominator
+            options = options | {"movie_timescale": str(ticks * ceil(1000 / ticks) if ticks < 1 << 24 else 1000)}
         self._container = av.open(f"file:{self.part}", "w", format=kind, options=options)
         self._video = cast("VideoStream", self._container.add_stream(encoder, rate=self._fps))
         self._set_up_video(encoder, width, height)
@@ -192,14 +197,16 @@ class VideoWriter:
 
     def _sound_packets(self, audio: AudioTrack, container: "OutputContainer") -> Iterator[tuple["Packet", float]]:
         """Add the sound stream now; then yield its packets for muxing, each with its time in seconds."""
-        copied = self._suffix == ".mkv" or audio.codec in _COPIED[self._suffix]
-        if copied:
+        # AAC of a broadcast stream keeps its description in every packet; the containers here want it once, up front
+        bare = audio.codec == "aac" and not audio.stream.codec_context.extradata
+        if not bare and (self._suffix == ".mkv" or audio.codec in _COPIED[self._suffix]):
             stream = container.add_stream_from_template(audio.stream)
             return self._copied_packets(audio, stream)
         rate = audio.stream.codec_context.sample_rate or 48000
         target = container.add_stream("aac", rate=min(rate, 96000))
         target.layout = "mono" if audio.stream.codec_context.channels == 1 else "stereo"
-        self.notes.append(f"sound in {audio.codec} does not go into {self._suffix}: encoded to AAC")
+        self.notes.append(f"sound in {audio.codec}{' of a broadcast stream' if bare else ''} does not go into "
+                          f"{self._suffix} as it is: encoded to AAC")
         return self._encoded_packets(audio, target)
 
     def _copied_packets(self, audio: AudioTrack, stream: "AudioStream") -> Iterator[tuple["Packet", float]]:
