@@ -22,8 +22,8 @@ Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 # a coffee cup passes for a face, at 0.7 it does not, and every portrait tried is still found.
 _SURE_VIDEO, _SURE_STILL = 0.5, 0.7
 
-# What the native libraries write to stderr: glog and absl lines, TFLite's greeting.
-_NATIVE_LINE = re.compile(rb"[IWEF]\d{4} |INFO: Created TensorFlow|WARNING: All log messages before absl|$")
+# What the native libraries write to stderr: glog and absl lines (errors are let through), TFLite's greeting.
+_NATIVE_LINE = re.compile(rb"[IW]\d{4,8} \d|INFO: Created TensorFlow|WARNING: All log messages before absl|$")
 _stderr_lock = threading.Lock()
 
 
