@@ -1,4 +1,4 @@
-"""`convert`: the official checkpoint pair becomes one checked file; a hostile or foreign one becomes a one-line error."""
+"""`convert`: the official pair becomes one checked file; a hostile or foreign one becomes a one-line error."""
 
 import os
 import pickle
@@ -28,21 +28,23 @@ def test_the_official_pair_becomes_one_file(pair, tmp_path):
     out = convert(rendering, motion, tmp_path / "-a name.safetensors", head_pose="official", size=256)
     back = load_face2face_rho(out)
     assert all(torch.equal(v, back.state_dict()[k]) for k, v in net.state_dict().items())
-    assert back.metadata["size"] == "256" and back.metadata["head_pose"] == "official"
+    assert back.metadata["size"] == "256"
+    assert back.metadata["head_pose"] == "official"
     assert [p.name for p in tmp_path.iterdir()] == [out.name]
-    with pytest.raises(WeightsError, match="exists; --force replaces it"):
+    with pytest.raises(WeightsError, match=r"exists; --force replaces it"):
         convert(rendering, motion, out)
 
 
 def one_line(error):
-    assert "\n" not in str(error.value) and "Traceback" not in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "Traceback" not in str(error.value)
 
 
 def test_swapped_files_are_noticed(pair, tmp_path):
     rendering, motion, _ = pair
     out = tmp_path / "out.safetensors"
     with pytest.raises(
-        WeightsError, match="is not the released RenderingNet: .*; RENDERING comes before MOTION"
+        WeightsError, match=r"is not the released RenderingNet: .*; RENDERING comes before MOTION"
     ) as error:
         convert(motion, rendering, out)
     one_line(error)
@@ -91,11 +93,11 @@ def test_foreign_checkpoints_are_refused(pair, tmp_path, change, words):
 
 def test_paths_are_checked_before_anything_is_read(pair, tmp_path):
     rendering, motion, _ = pair
-    with pytest.raises(WeightsError, match="RENDERING: .* is not a file"):
+    with pytest.raises(WeightsError, match=r"RENDERING: .* is not a file"):
         convert(tmp_path / "none.pth", motion, tmp_path / "o.safetensors")
-    with pytest.raises(WeightsError, match="OUT: .* must end in .safetensors"):
+    with pytest.raises(WeightsError, match=r"OUT: .* must end in .safetensors"):
         convert(rendering, motion, tmp_path / "o.pth")
-    with pytest.raises(WeightsError, match="the folder .* does not exist"):
+    with pytest.raises(WeightsError, match=r"the folder .* does not exist"):
         convert(rendering, motion, tmp_path / "no" / "o.safetensors")
 
 

@@ -116,7 +116,8 @@ def test_any_size_runs(size, motion_size):
     fields, out = forward(net, image, drawings, drawings[::1], torch.zeros(2, 6), torch.ones(2, 6))
     assert [tuple(f.shape) for f in fields] == [(2, side // k, side // k, 2) for k in SCALES]
     assert out.shape == image.shape
-    assert torch.isfinite(out).all() and out.abs().max() < 1
+    assert torch.isfinite(out).all()
+    assert out.abs().max() < 1
 
 
 def test_gradients_reach_every_parameter_of_the_way():

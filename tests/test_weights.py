@@ -29,7 +29,8 @@ def test_float32_comes_back_bit_for_bit(net, tmp_path):
     back = load_face2face_rho(save_face2face_rho(net, tmp_path / "w.safetensors"))
     assert all(torch.equal(v, back.state_dict()[k]) for k, v in net.state_dict().items())
     assert back.metadata == {"format": FORMAT} | net.metadata
-    assert not back.motion.training and not any(p.requires_grad for p in back.renderer.parameters())
+    assert not back.motion.training
+    assert not any(p.requires_grad for p in back.renderer.parameters())
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
@@ -46,7 +47,8 @@ def test_extra_metadata_is_kept(tmp_path):
     net = random_face2face_rho(0)
     net.metadata |= {"motion_size": "256", "licence": "Apache-2.0"}
     back = load_face2face_rho(save_face2face_rho(net, tmp_path / "w.safetensors", torch.float16))
-    assert back.metadata["motion_size"] == "256" and back.metadata["licence"] == "Apache-2.0"
+    assert back.metadata["motion_size"] == "256"
+    assert back.metadata["licence"] == "Apache-2.0"
 
 
 class Bomb:
@@ -63,7 +65,7 @@ class Bomb:
 def test_pickles_are_refused_unopened(tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
-    with pytest.raises(WeightsError, match="fastreenact convert RENDERING.pth MOTION.pth"):
+    with pytest.raises(WeightsError, match=r"fastreenact convert RENDERING.pth MOTION.pth"):
         load_face2face_rho(path)
     assert not (tmp_path / "trace").exists()
 
@@ -77,9 +79,9 @@ def test_a_pickle_under_another_name_is_not_unpickled(tmp_path):
 
 
 def test_missing_and_foreign_files(tmp_path):
-    with pytest.raises(WeightsError, match="is not a file: give a .safetensors file"):
+    with pytest.raises(WeightsError, match=r"is not a file: give a .safetensors file"):
         load_face2face_rho(tmp_path / "none.safetensors")
-    with pytest.raises(WeightsError, match="is not a file"):
+    with pytest.raises(WeightsError, match=r"is not a file"):
         load_face2face_rho(tmp_path)
     big = tmp_path / "big.safetensors"
     with big.open("wb") as file:
@@ -178,7 +180,7 @@ def test_saving_is_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="float32 or float16"):
         save_face2face_rho(net, path, torch.bfloat16)
-    with pytest.raises(ValueError, match="must end in .safetensors"):
+    with pytest.raises(ValueError, match=r"must end in .safetensors"):
         save_face2face_rho(net, tmp_path / "w.bin")
 
 

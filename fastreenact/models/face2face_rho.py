@@ -86,8 +86,8 @@ class MotionNet(nn.Module):
             small, middle, large: [N, 9, M/16, M/16], [N, 9, M/8, M/8], [N, 9, M/4, M/4] from `motion_inputs`;
                 M is a multiple of 64.
         Returns:
-            field16, field8, field4: [N, h, h, 2], absolute sampling coordinates (x, y), unbounded; -1 and 1 are the outer
-                pixel edges (align_corners=False).
+            field16, field8, field4: [N, h, h, 2], absolute sampling coordinates (x, y), unbounded; -1 and 1 are the
+                outer pixel edges (align_corners=False).
         Raises:
             ValueError: shapes that do not belong to one multiple of 64.
         Source: Face2Face^rho, Sec. 3.3.

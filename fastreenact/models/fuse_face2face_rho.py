@@ -102,7 +102,6 @@ class FusedFace2FaceRho:
         f1, f2, f34 = self._encoder(x, pose)
         return SourceState(f1, f2, f34, self._motion.source(self._motion.rasterize(points), x))
 
-    @torch.inference_mode()
     def drive(
         self, state: SourceState, keypoints: Any, head_pose: Any, out: Tensor | None = None, timer: Any = None
     ) -> Tensor:
@@ -112,31 +111,35 @@ class FusedFace2FaceRho:
             state: from `encode` of this object.
             keypoints: [72, 2] of the source's shape with the driver's expression and pose, in [-1, 1].
             head_pose: [6], the driver's, as ours.
-            out: [S, S, 3] uint8 contiguous, written in place; None makes one that the caller owns.
+            out: [S, S, 3] uint8, written in place, on any device; None makes one on ours that the caller owns.
             timer: has `stage(name)`, a context manager; "decode" is entered twice: its SPADE tables come before "warp".
         Returns:
-            [S, S, 3] uint8 RGB on the device.
+            [S, S, 3] uint8 RGB: `out` if given.
         Raises:
             ValueError: wrong shapes, dtypes or values.
         Source: Face2Face^rho, Sec. 3.
         """
-        points, pose = self._points(keypoints), self._pose(head_pose, keypoints)
         if out is None:
             out = torch.empty(self.size, self.size, 3, dtype=torch.uint8, device=self.device)
         elif out.shape != (self.size, self.size, 3) or out.dtype != torch.uint8:
             raise ValueError(f"out must be uint8 [{self.size}, {self.size}, 3], got {out.dtype} {list(out.shape)}")
-        with _stage(timer, "rasterize"):
-            drawings = self._motion.rasterize(points)
-        with _stage(timer, "motion"):
-            field = self._motion(drawings, state.motion)
-        with _stage(timer, "decode"):
-            tables = self._decoder.tables(pose)
-        with _stage(timer, "warp"):
-            self._decoder.warp(state, field, tables)
-        with _stage(timer, "decode"):
-            image = self._decoder(tables)
-        with _stage(timer, "deliver"):
-            ops.to_frame(image, layout="nhwc", tanh=True, out=out[None])
+        with torch.inference_mode():
+            points, pose = self._points(keypoints), self._pose(head_pose, keypoints)
+            with _stage(timer, "rasterize"):
+                drawings = self._motion.rasterize(points)
+            with _stage(timer, "motion"):
+                field = self._motion(drawings, state.motion)
+            with _stage(timer, "decode"):
+                tables = self._decoder.tables(pose)
+            with _stage(timer, "warp"):
+                self._decoder.warp(state, field, tables)
+            with _stage(timer, "decode"):
+                image = self._decoder(tables)
+            with _stage(timer, "deliver"):
+                if out.device == self.device:
+                    ops.to_frame(image, layout="nhwc", tanh=True, out=out[None])
+                else:
+                    out.copy_(ops.to_frame(image, layout="nhwc", tanh=True)[0])
         return out
 
     def _points(self, keypoints: Any) -> Tensor:

@@ -180,10 +180,10 @@ class SpadeTable:
         return table[..., : self.channels], table[..., self.channels :]
 
     def apply(self, x: Tensor, table: tuple[Tensor, Tensor], out: Tensor | None = None) -> Tensor:
-        """ReLU of the affine map of `x` [1, H, W, c], the layer's first c channels, into those of `out` [1, H, W, C]."""
+        """ReLU of the affine map of `x` [1, H, W, c], for the first c channels, into those of `out` [1, H, W, C]."""
         scale, shift = (t[..., : x.shape[-1]] for t in table)
         target = None if out is None else out[..., : x.shape[-1]]
-        return ops.spade(x, scale, shift, self.index_y, self.index_x, activation="relu", folded=True, out=target)
+        return ops.spade(x, scale, shift, self.index_y, self.index_x, activation="relu", out=target)
 
     def warp(self, features: Tensor, field: Tensor, table: tuple[Tensor, Tensor], first: int, out: Tensor) -> None:
         """`features` [1, H, W, c] sampled by `field`, affine and ReLU, into `out` from channel `first`."""
