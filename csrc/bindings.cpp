@@ -99,13 +99,13 @@ ToFrameParams to_frame_params(uintptr_t image, uintptr_t out, int64_t n, int64_t
 }
 
 void bind_runtime(py::module_& m) {
-    m.attr("WITH_CUDA") = py::bool_(
 #ifdef FASTREENACT_WITH_CUDA
-        true
+    m.attr("WITH_CUDA") = true;
+    m.attr("CUDA_ARCHITECTURES") = FASTREENACT_CUDA_ARCHITECTURES;
 #else
-        false
+    m.attr("WITH_CUDA") = false;
+    m.attr("CUDA_ARCHITECTURES") = "";
 #endif
-    );
     m.def("isa", [] { return kernels().name; }, "Name of the instruction set in use; FASTREENACT_ISA forces one.");
     m.def(
         "isas",

@@ -44,8 +44,7 @@ def _extension() -> Check:
         advice = "make build, or pip install . with a C++17 compiler"
         return Check("extension", "missing", f"fastreenact._C: {error}", advice)
     if _C.WITH_CUDA:
-        targets = getattr(_C, "CUDA_ARCHITECTURES", "") or "unknown architectures"
-        return Check("extension", "ok", f"CPU and CUDA kernels ({targets.replace(';', ' ')})")
+        return Check("extension", "ok", f"CPU and CUDA kernels (sm {_C.CUDA_ARCHITECTURES})")
     return Check("extension", "ok", "CPU kernels (built without nvcc: on a GPU, CuPy compiles the CUDA ones)")
 
 
@@ -147,10 +146,10 @@ def _codecs() -> Check:
 def _weights() -> Check:
     from fastreenact.weights import find_default_weights
 
-    path = find_default_weights()
+    path = find_default_weights("face2face-rho")
     if path is None:
         advice = "fastreenact convert makes them from a published checkpoint"
-        return Check("weights", "off", "none: the landmark warp is used, which needs none", advice)
+        return Check("weights", "off", "none for face2face-rho: the landmark warp is used, which needs none", advice)
     return Check("weights", "ok", str(path))
 
 
