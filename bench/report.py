@@ -56,8 +56,10 @@ def page() -> str:
     """RESULTS.md."""
     parts = [
         "# Results",
-        "Written by `make bench` from the files in `bench/results/`. Machines differ and are noisy: compare numbers of "
-        + "one table, which come from one run, not numbers of two. No GPU is in these tables.",
+        (
+            "Written by `make bench` from the files in `bench/results/`. Machines differ and are noisy: compare "
+            "numbers of one table, which come from one run, not numbers of two. No GPU is in these tables."
+        ),
     ]
     for name in SCRIPTS:
         path = BENCH / "results" / "cpu" / f"{name}.json"

@@ -158,16 +158,16 @@ class Engine:
 
         Args:
             driver: the driving picture, uint8 [H, W, 3] RGB (NumPy, PyTorch on any device, anything with DLPack); or a
-                `Motion` already tracked; or float landmarks [72 | 68 | 468 | 478, 2 or 3] in pixels of your own tracker.
+                `Motion` already tracked; or float landmarks [72 | 68 | 468 | 478, 2 or 3] in px, of your own tracker.
             time: seconds, for the filter; None: a thirtieth after the last step (a `Motion` brings its own).
             avatar: which resident portrait.
             out: uint8 [H, W, 3] to write into, NumPy or a CPU tensor; None makes a new array.
         Returns:
-            uint8 [H, W, 3] RGB of `output_size`, the kind of array that `driver` was (NumPy for a `Motion` or landmarks);
-            the caller's own. A frame without a face holds the last motion and eases back to rest.
+            uint8 [H, W, 3] RGB of `output_size`, the kind of array that `driver` was (NumPy for a `Motion` or
+            landmarks); the caller's own. A frame without a face holds the last motion and eases back to rest.
         Raises:
-            TypeError, ValueError: an argument is off. RuntimeError: the engine is used in a forked child, where PyTorch's
-            threads do not exist and a convolution would wait for them for ever.
+            TypeError, ValueError: an argument is off. RuntimeError: the engine is used in a forked child, where
+            PyTorch's threads do not exist and a convolution would wait for them for ever.
         """
         _refuse_after_fork()
         with self._lock:
@@ -192,7 +192,7 @@ class Engine:
         return animate(self, driver, out, **options)
 
     def use_reference(self, motion: Motion | None) -> None:
-        """Fix the driver's neutral frame for relative motion, as an offline run that looked ahead; None: find it live."""
+        """Fix the driver's neutral frame for relative motion (an offline run looks ahead for it); None: live."""
         with self._lock:
             for avatar in self._avatars:
                 avatar.retarget.use_reference(motion)
@@ -240,7 +240,8 @@ class Engine:
         if not self._avatars:
             raise ValueError("this engine is closed; make a new Engine")
         if not isinstance(avatar, int) or not 0 <= avatar < len(self._avatars):
-            raise ValueError(f"avatar is {avatar!r}; portraits 0 to {len(self._avatars) - 1} are resident, add() makes one")
+            last = len(self._avatars) - 1
+            raise ValueError(f"avatar is {avatar!r}; portraits 0 to {last} are resident, add() makes another")
         return self._avatars[avatar]
 
     def _renderer(self, picture: np.ndarray, whole: bool) -> Any:
@@ -282,8 +283,8 @@ def _host(frame: np.ndarray) -> np.ndarray:
 def _refuse_after_fork() -> None:
     if _FORK["unsafe"]:
         raise RuntimeError(
-            "this process was forked from one that had an Engine: PyTorch's threads did not come along, a step would hang; "
-            "fork before the first Engine is made, or start the process with multiprocessing's 'spawn' method"
+            "this process was forked from one that had an Engine: PyTorch's threads did not come along and a step "
+            "would hang; fork before the first Engine is made, or start it with multiprocessing's 'spawn' method"
         )
 
 

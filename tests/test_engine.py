@@ -1,0 +1,317 @@
+"""The engine: what a user types, with a tracker of our own so that it runs without MediaPipe."""
+
+import gc
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from fastreenact.engine import Engine
+from fastreenact.errors import NoFaceError
+from fastreenact.face.morphable import default_model
+from fastreenact.face.motion import Motion, MotionClip
+from fastreenact.face.tracker import Landmarks
+from fastreenact.models.face2face_rho import random_face2face_rho
+from fastreenact.timings import STAGES
+
+HEIGHT, WIDTH, FACE_PX = 320, 200, 90
+
+
+def picture(seed: int = 0) -> np.ndarray:
+    """A smooth random portrait, uint8 [HEIGHT, WIDTH, 3]."""
+    coarse = torch.rand(1, 3, 12, 10, generator=torch.Generator().manual_seed(seed)) * 255
+    fine = torch.nn.functional.interpolate(coarse, (HEIGHT, WIDTH), mode="bicubic").clamp(0, 255)
+    return np.ascontiguousarray(fine[0].permute(1, 2, 0).to(torch.uint8).numpy())
+
+
+def motion(index: int) -> Motion:
+    """Frame `index` of a driver that turns, nods and talks."""
+    expression = np.zeros(51, np.float32)
+    expression[17] = 0.4 * abs(np.sin(0.3 * index))
+    pose = np.array([0.1 * np.sin(0.2 * index), 0.2 * np.sin(0.1 * index), 0, 0, 0, 0.42], np.float32)
+    return Motion(pose, expression, index / 30)
+
+
+def landmarks(index: int) -> np.ndarray:
+    """The 72 keypoints of that frame in pixels of `picture`."""
+    m = motion(index)
+    points = default_model().project(np.zeros(50, np.float32), m.expression, m.pose)
+    return (points * FACE_PX + (WIDTH / 2, HEIGHT * 0.4)).astype(np.float32)
+
+
+class PaintedTracker:
+    """Reads the frame's number from its first pixel: 255 is a frame without a face."""
+
+    def __call__(self, frame: np.ndarray) -> Landmarks | None:
+        index = int(frame[0, 0, 0])
+        return None if index == 255 else Landmarks(landmarks(index), 1.0)
+
+
+def frame(index: int) -> np.ndarray:
+    """A driving frame that `PaintedTracker` reads."""
+    image = np.full((64, 48, 3), 9, np.uint8)
+    image[0, 0, 0] = index
+    return image
+
+
+def source(seed: int = 0) -> np.ndarray:
+    image = picture(seed)
+    image[0, 0, 0] = 0
+    return image
+
+
+def make(**options: object) -> Engine:
+    settings: dict = {"model": "landmark-warp", "device": "cpu", "tracker": PaintedTracker(), **options}
+    return Engine(settings.pop("source", source()), **settings)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return random_face2face_rho(0)
+
+
+def test_engine_at_rest_gives_the_portrait():
+    with make() as engine:
+        engine.use_reference(motion(0))
+        assert np.abs(engine.step(motion(0)).astype(int) - source()).max() <= 1
+        assert engine.output_size == (HEIGHT, WIDTH)
+
+
+def test_engine_moves_the_portrait():
+    with make() as engine:
+        engine.use_reference(motion(0))
+        moved = engine.step(motion(12)).astype(int)
+        assert (np.abs(moved - source()) > 8).mean() > 0.01
+        assert np.array_equal(moved[-4:], source()[-4:])  # far from the head nothing moves
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "dlpack"])
+def test_engine_gives_back_the_kind_it_was_given(kind):
+    class Exporter:
+        def __init__(self, tensor: torch.Tensor) -> None:
+            self.tensor = tensor
+
+        def __dlpack__(self, **options: object) -> object:
+            return self.tensor.__dlpack__()
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return self.tensor.__dlpack_device__()
+
+    given = {"numpy": frame, "torch": lambda i: torch.from_numpy(frame(i)),
+             "dlpack": lambda i: Exporter(torch.from_numpy(frame(i)))}[kind](3)  # fmt: skip
+    with make() as engine:
+        result = engine.step(given)
+    assert isinstance(result, np.ndarray if kind == "numpy" else torch.Tensor)
+    with make() as engine:
+        assert np.array_equal(np.asarray(result), engine.step(frame(3)))
+
+
+def test_engine_takes_motions_and_landmarks():
+    with make(smooth=False) as engine:
+        assert engine.step(landmarks(2)).shape == (HEIGHT, WIDTH, 3)
+        assert engine.step(motion(2)).dtype == np.uint8
+
+
+def test_engine_writes_into_out_and_owns_nothing_of_it():
+    with make(smooth=False, motion="absolute") as engine:
+        out = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+        assert engine.step(motion(3), out=out) is out
+        first = engine.step(motion(3))
+        kept = first.copy()
+        engine.step(motion(9))
+        assert np.array_equal(first, kept)
+        assert np.array_equal(first, out)
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (np.empty((3, 3, 3), np.uint8), "out is uint8"),
+        (np.empty((HEIGHT, WIDTH, 3), np.float32), "this engine writes uint8"),
+        (np.empty((HEIGHT, WIDTH * 2, 3), np.uint8)[:, ::2], "C-contiguous"),
+        ([1], "give a NumPy array or a CPU tensor"),
+    ],
+)
+def test_engine_refuses_a_wrong_out(out, message):
+    with make() as engine, pytest.raises((TypeError, ValueError), match=message):
+        engine.step(motion(0), out=out)
+
+
+@pytest.mark.parametrize(
+    ("driver", "message"),
+    [
+        (frame(0).astype(np.float32), "give uint8 RGB values"),
+        (frame(0)[..., 0], "landmarks|shape"),
+        (frame(0)[..., :2], r"give \[H, W, 3\]"),
+        (np.empty((0, 4, 3), np.uint8), r"give \[H, W, 3\]"),
+        ("driver.mp4", "driver is str"),
+        (None, "driver is NoneType"),
+    ],
+)
+def test_engine_refuses_a_wrong_driver(driver, message):
+    with make() as engine, pytest.raises((TypeError, ValueError), match=message):
+        engine.step(driver)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "fomm"}, "model is 'fomm'"),
+        ({"model": "face2face-rho"}, "there are no weights"),
+        ({"weights": "x.safetensors"}, "the landmark warp has none"),
+        ({"size": 63}, "64 to 2048"),
+        ({"size": 256.0}, "64 to 2048"),
+        ({"dtype": "int8"}, "dtype is 'int8'"),
+        ({"dtype": "float16"}, "on the CPU take"),
+        ({"device": "tpu"}, "device is 'tpu'"),
+        ({"motion": "sideways"}, "motion"),
+        ({"region": "ears"}, "region"),
+        ({"strength": 3.0}, "strength"),
+    ],
+)
+def test_engine_names_the_argument_that_is_off(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_engine_needs_a_face_in_the_portrait():
+    blank = source()
+    blank[0, 0, 0] = 255
+    with pytest.raises(NoFaceError, match="no face"):
+        make(source=blank)
+
+
+def test_engine_runs_face2face_rho_and_times_its_stages(weights):
+    with make(model="face2face-rho", weights=weights, size=64) as engine:
+        result = engine.step(frame(4))
+        assert result.shape == (64, 64, 3)
+        assert list(engine.timings) == list(STAGES)
+        assert all(ms >= 0 for ms in engine.timings.values())
+
+
+def test_engine_in_bfloat16_is_near_float32(weights):
+    frames = []
+    for dtype in ("float32", "bfloat16"):
+        with make(model="face2face-rho", weights=weights, size=64, dtype=dtype) as engine:
+            frames.append(engine.step(frame(4)).astype(float))
+    assert 10 * np.log10(255**2 / np.mean((frames[0] - frames[1]) ** 2)) > 30
+
+
+def test_engine_takes_its_size_from_the_weights(weights):
+    with make(model="face2face-rho", weights=weights) as engine:
+        assert engine.output_size == (512, 512) == engine.source_picture.shape[:2]
+
+
+def test_engine_pastes_back_and_leaves_the_rest_alone(weights):
+    with make(model="face2face-rho", weights=weights, size=64, paste=True) as engine:
+        result = engine.step(frame(4))
+        box = engine.face_box
+    assert result.shape == (HEIGHT, WIDTH, 3)
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    outside = (np.abs(x - box.cx) > box.size / 2 + 1) | (np.abs(y - box.cy) > box.size / 2 + 1)
+    assert outside.any()
+    assert np.array_equal(result[outside], source()[outside])
+    assert not np.array_equal(result, source())
+
+
+def test_engine_switches_between_resident_portraits():
+    with make(motion="absolute", smooth=False) as engine:
+        assert engine.add(source(1)) == 1
+        first, second = engine.step(motion(3), avatar=0), engine.step(motion(3), avatar=1)
+        assert not np.array_equal(first, second)
+        with pytest.raises(ValueError, match="portraits 0 to 1 are resident"):
+            engine.step(motion(3), avatar=2)
+    with make(motion="absolute", smooth=False, source=source(1)) as alone:
+        assert np.array_equal(alone.step(motion(3)), second)
+
+
+def test_engine_reset_forgets_the_driver():
+    with make() as engine:
+        first = [engine.step(frame(i)) for i in (5, 9, 14)]
+        engine.reset()
+        assert all(np.array_equal(engine.step(frame(i)), f) for i, f in zip((5, 9, 14), first, strict=True))
+
+
+def test_engine_holds_and_eases_without_a_face():
+    with make(smooth=False) as engine:
+        engine.use_reference(motion(0))
+        last = engine.step(frame(12))
+        lost = [engine.step(frame(255)) for _ in range(40)]
+        assert np.array_equal(lost[0], last)
+        assert np.abs(lost[-1].astype(int) - source()).max() <= 1
+
+
+def test_engine_used_by_two_threads_serialises():
+    with make(motion="absolute", smooth=False) as engine:
+        expected = [engine.step(motion(i)) for i in range(8)]
+        results: dict[int, list[np.ndarray]] = {}
+
+        def work(first: int) -> None:
+            results[first] = [engine.step(motion(i)) for i in range(first, 8, 2)]
+
+        threads = [threading.Thread(target=work, args=(k,)) for k in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    for first, frames in results.items():
+        assert all(np.array_equal(a, b) for a, b in zip(frames, expected[first::2], strict=True))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_engine_in_a_forked_child_says_so():
+    with make() as engine:
+        engine.step(motion(0))
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                engine.step(motion(1))
+            except RuntimeError as error:
+                code = 0 if "forked" in str(error) else 2
+            os._exit(code)
+        done, deadline = (0, 0), time.monotonic() + 2
+        while done[0] == 0 and time.monotonic() < deadline:
+            done = os.waitpid(child, os.WNOHANG)
+            time.sleep(0.01)
+        if done[0] == 0:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert done == (child, 0)
+
+
+def test_engine_once_closed_says_so():
+    engine = make()
+    engine.close()
+    with pytest.raises(ValueError, match="closed"):
+        engine.step(motion(0))
+
+
+@pytest.mark.parametrize("model", ["landmark-warp", "face2face-rho"])
+def test_engine_does_not_grow(model, weights):
+    def resident_mb() -> float:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    with make(model=model, size=64, weights=weights if model == "face2face-rho" else None) as engine:
+        for i in range(100):
+            engine.step(frame(i))
+        gc.collect()
+        before = resident_mb()
+        for i in range(300):
+            engine.step(frame(i % 100))
+        assert resident_mb() - before < 4
+
+
+def test_engine_follows_a_clip(tmp_path):
+    clip = MotionClip.from_motions([motion(i) for i in range(5)])
+    clip.save(tmp_path / "clip.safetensors")
+    pytest.importorskip("av", reason="PyAV writes the video")
+    with make() as engine:
+        result = engine.animate(tmp_path / "clip.safetensors", tmp_path / "out.mp4")
+    assert result.frames == 5
+    assert (tmp_path / "out.mp4").stat().st_size > 0
