@@ -92,10 +92,11 @@ class Driver:
                 self._last = None
                 return Motion.missing(time)
             seen = self._normalise(keypoints)
-            if not self._good:
+            first = not self._good
+            if first:
                 self._learn_shape(seen)
             motion = self._fit(seen, time)
-            if self.live and self._last is not None:
+            if self.live and not first and self._last is not None:
                 self._learn_shape(seen)
             return motion
 
