@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact.models.landmark_field import Head, Rigid, ramp
+from fastreenact.models.landmark_field import ramp
+from fastreenact.models.landmark_head import Head, Rigid
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
@@ -33,6 +34,7 @@ EYES = (
 MOUTH = Part((55, 56, 63, 61, 60), (55, 67, 70, 64, 60), -0.002, 0.014, (0.12, 0.15, 0.45))
 _MOUTH_AT = np.array((0.0, 0.45, 0.48))  # in the head frame; its depth decides how the teeth move when the head turns
 
+_GUMS = 0.035  # what the upper lip bares of the teeth at most, beyond its rest, in units
 _DENSE = 17  # points per curve
 
 
@@ -171,7 +173,7 @@ def _paint_mouth(image: NDArray[np.uint8], head: Head, along: Floats, across: Fl
     x, y = np.clip(at.astype(int), 0, (image.shape[1] - 1, image.shape[0] - 1)).T
     lip = image[y, x].astype(np.float32).mean(axis=0)
     dark = lip * np.array((0.2, 0.16, 0.15), np.float32) + 3
-    tongue = lip * np.array((0.62, 0.46, 0.44), np.float32)
+    tongue = lip * np.array((0.72, 0.52, 0.5), np.float32)
     # Teeth in the light of the face: a white that is as tinted as the lips are, but less.
     enamel = (0.55 * lip + 0.45 * lip.mean()) * np.array((1.12, 1.22, 1.12), np.float32)
     at_tongue = np.exp(-((along / 0.17) ** 2) - ((across - 0.2) / 0.08) ** 2)[..., None] * 0.75
@@ -219,8 +221,14 @@ def cover(layer: Layer, head: Head, keypoints: Array, rigid: Rigid, size: tuple[
     if np.linalg.det(flat) < 0.3 * np.linalg.det(rigid.flat):  # nearly from the side: do not magnify
         flat = rigid.flat
     back = np.linalg.inv(flat)
-    is_mouth = layer.part is MOUTH
-    moved = rigid(layer.anchor[None])[0] if is_mouth else slit.centre
+    if layer.part is MOUTH:
+        moved = rigid(layer.anchor[None])[0]
+        # The gums end somewhere: an upper lip that rises further takes the layer along.
+        up = -slit.axes[1]
+        raised = float((keypoints[63] - moved) @ up) - float((head.keypoints[63] - layer.anchor[:2]) @ up)
+        moved = moved + max(raised - _GUMS * unit, 0.0) * up
+    else:
+        moved = slit.centre
     shift = layer.anchor[:2] - back @ moved - (layer.x0, layer.y0)
     h, w = layer.image.shape[:2]
     field = np.empty((len(y), len(x), 2), np.float32)

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from fastreenact import ops
-from fastreenact.models.landmark_field import Controls, Head, Rigid, make_head, ramp, rigid_motion
+from fastreenact.models.landmark_field import Controls, ramp
+from fastreenact.models.landmark_head import Head, Rigid, follow, make_head
 from fastreenact.models.landmark_slits import EYES, Layer, cover, eye_layer, mouth_layer
 
 _COARSE = 8  # nodes of the fine field per coarse node
@@ -100,8 +101,8 @@ class LandmarkWarp:
         if out is None:
             out = torch.empty(shape, dtype=torch.uint8, device=self.device)
         with stage("motion"):
-            rigid = rigid_motion(state.head, points, turn)
-            field, rect = self._field(state, points, rigid)
+            rigid, points = follow(state.head, points, turn)
+            field, rect, points = self._field(state, points, rigid)
         with stage("warp"):
             moved = self._sample(state.image, field, state.step)
         with stage("deliver"):
@@ -111,9 +112,10 @@ class LandmarkWarp:
                 self._lay(out, layer, image, state.head, points, rigid)
         return out
 
-    def _field(self, state: State, points: Any, rigid: Rigid) -> tuple[NDArray[np.float32], _Rect]:
-        """Field [h, w, 2] in [-1, 1] at the fine nodes of `rect`."""
+    def _field(self, state: State, points: Any, rigid: Rigid) -> tuple[NDArray[np.float32], _Rect, Any]:
+        """Field [h, w, 2] in [-1, 1] at the fine nodes of `rect`, and the keypoints that it reaches, px."""
         controls = Controls(state.head, points, rigid)
+        points = controls.keypoints
         cell = _COARSE * state.step
         low, high = controls.bounds()
         rect = _cells(low, high, cell, _Rect(-1, -1, self.width // cell + 1, self.height // cell + 1))
@@ -131,7 +133,7 @@ class LandmarkWarp:
         field[..., 1] += self._axis(rect.y0, rect.y1, state.step)[:, None]
         field *= np.array((2.0 / self.width, 2.0 / self.height), np.float32)
         field -= 1.0
-        return field, rect
+        return field, rect, controls.keypoints
 
     @staticmethod
     def _axis(first: int, last: int, step: int, every: int = 1) -> NDArray[np.float32]:

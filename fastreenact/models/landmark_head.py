@@ -1,0 +1,187 @@
+"""The head of the landmark warp: a rigid proxy placed in the portrait, and how it moves from frame to frame.
+
+Head frame: x right, y down, z towards the viewer, origin between the temples, unit = distance of the temples.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastreenact.face.keypoints import MIRROR
+from fastreenact.models.landmark_unfold import Mesh
+
+Array = NDArray[np.float64]
+
+# Where the keypoints lie: mean over 180 tracked frames of three persons, made symmetrical; the image's left half.
+_LEFT = {
+    0: (-0.5, 0.0, 0.0), 1: (-0.5, 0.13, 0.01), 2: (-0.5, 0.24, 0.01), 3: (-0.47, 0.38, 0.08),
+    4: (-0.43, 0.51, 0.11), 5: (-0.35, 0.61, 0.21), 6: (-0.25, 0.72, 0.27), 7: (-0.14, 0.77, 0.37),
+    8: (0.0, 0.8, 0.41),
+    17: (-0.38, -0.18, 0.34), 18: (-0.33, -0.21, 0.38), 19: (-0.25, -0.22, 0.43), 20: (-0.18, -0.22, 0.45),
+    21: (-0.1, -0.21, 0.47),
+    27: (0.0, -0.08, 0.47), 28: (0.0, 0.0, 0.53), 29: (0.0, 0.09, 0.6), 30: (0.0, 0.19, 0.66),
+    31: (-0.12, 0.28, 0.5), 32: (-0.06, 0.29, 0.52), 33: (0.0, 0.3, 0.54),
+    36: (-0.32, -0.04, 0.31), 37: (-0.29, -0.07, 0.35), 38: (-0.24, -0.08, 0.37), 39: (-0.18, -0.07, 0.37),
+    40: (-0.13, -0.04, 0.35), 41: (-0.17, -0.03, 0.36), 42: (-0.22, -0.03, 0.36), 43: (-0.27, -0.03, 0.35),
+    52: (-0.2, 0.48, 0.4), 53: (-0.04, 0.4, 0.54), 54: (-0.13, 0.43, 0.49), 55: (-0.18, 0.47, 0.41),
+    56: (-0.1, 0.46, 0.47), 62: (0.0, 0.41, 0.54), 63: (0.0, 0.45, 0.5), 67: (-0.11, 0.49, 0.47),
+    68: (-0.13, 0.53, 0.47), 69: (-0.07, 0.55, 0.5), 70: (0.0, 0.5, 0.5), 71: (0.0, 0.56, 0.51),
+}  # fmt: skip
+_FACE = np.array([_LEFT[k] if k in _LEFT else np.array((-1, 1, 1)) * _LEFT[MIRROR[k]] for k in range(72)])
+
+# Keypoints that move with the skull, not with the face's expression.
+RIGID = np.array([0, 1, 2, 9, 10, 11, 27, 28, 29, 30, 31, 33, 35, 36, 40, 44, 48])
+
+# The head with its hair: an ellipsoid. The front fits forehead and hairline, the back is only guessed.
+_CENTRE = np.array((0.0, -0.05, -0.12))
+_AXES = np.array((0.62, 0.88, 0.62))
+
+
+def _hair() -> Array:
+    """Points on the front of the ellipsoid above the brows, and the ears: [12, 3]."""
+    azimuth, elevation = np.deg2rad((-50, -25, 0, 25, 50)), np.deg2rad((33, 60))
+    front = [
+        _CENTRE + _AXES * (np.cos(e) * np.sin(a), -np.sin(e), np.cos(e) * np.cos(a)) for e in elevation for a in azimuth
+    ]
+    return np.array([*front, (-0.6, 0.1, -0.05), (0.6, 0.1, -0.05)])
+
+
+_SOLID = _hair()
+_NECK = np.array([(x, y, -0.1) for y in (1.02, 1.3) for x in (-0.36, 0.0, 0.36)])
+NECK_FOLLOWS = np.repeat((0.5, 0.2), 3)[:, None]  # share of the head's motion
+NECK_JAW = np.outer((0.6, 0.2), (0.5, 1.0, 0.5)).reshape(-1, 1)  # and of what the chin does beyond it
+_RING = np.deg2rad(np.arange(-25, 206, 15.4))  # angles of the outline, over the top from ear to ear
+CIRCLE = 1.06 * np.column_stack((np.cos(_RING), -np.sin(_RING)))
+
+# The skin is cut along the eyes and between the lips: lid and lip of one side do not drag the other. Three splines,
+# each without the keypoints of the far sides: above the eyes, between eyes and mouth, below the mouth.
+_UPPER_LIDS, _LOWER_LIDS = (37, 38, 39, 45, 46, 47), (41, 42, 43, 49, 50, 51)
+_UPPER_LIP, _LOWER_LIP = (56, 63, 61), (67, 70, 64)  # inner edges
+WITHOUT = (_LOWER_LIDS + _LOWER_LIP, _UPPER_LIDS + _LOWER_LIP, _UPPER_LIDS + _UPPER_LIP)
+
+
+def rotation(vector: Array) -> Array:
+    """Rotation vector (X right, Y up, Z towards the viewer) -> matrix [3, 3] for y down."""
+    angle = float(np.linalg.norm(vector))
+    if angle < 1e-9:
+        return np.eye(3)
+    x, y, z = np.asarray(vector, np.float64) / angle
+    cross = np.array(((0, -z, y), (z, 0, -x), (-y, x, 0)))
+    flip = np.array((1.0, -1.0, 1.0))
+    matrix = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return flip[:, None] * matrix * flip
+
+
+@dataclass(frozen=True)
+class Head:
+    """The portrait's head: all in pixels of the portrait, depth too."""
+
+    keypoints: Array  # [72, 2]
+    turn: Array  # [3, 3] its rotation
+    scale: float  # its pose's scale
+    unit: float  # distance of the temples as seen from the front
+    face: Array  # [72, 3] keypoints with their depth
+    solid: Array  # [12, 3] hair and ears
+    neck: Array  # [6, 3]
+    centre: Array  # [3]
+    outline: Array  # [2, 2] maps the unit circle onto the outline, relative to the centre
+    controls: Array  # [P, 2] keypoints, hair and ears, outline, neck
+    mesh: Mesh  # between them
+
+
+def make_head(keypoints: Array, pose: Array) -> Head:
+    """Place the rigid proxy in the portrait by its keypoints (px) and pose."""
+    turn = rotation(pose[:3])
+    seen = _FACE @ turn.T
+    at, rigid = keypoints[RIGID], seen[RIGID, :2]
+    model, image = rigid - rigid.mean(axis=0), at - at.mean(axis=0)
+    unit = float((model * image).sum() / (model * model).sum())
+    if not unit > 1e-3:
+        raise ValueError("keypoints: not a face turned as `pose` says; check left and right, and that y points down")
+    shift = np.append(at.mean(axis=0) - unit * rigid.mean(axis=0), 0.0)
+
+    def place(points: Array) -> Array:
+        return unit * points @ turn.T + shift
+
+    # The outline of an ellipsoid in parallel projection is the ellipse of the top left 2 x 2 of its matrix.
+    spread = ((unit * turn * _AXES) @ (unit * turn * _AXES).T)[:2, :2]
+    values, vectors = np.linalg.eigh(spread)
+    outline = vectors * np.sqrt(values) @ vectors.T
+    face = np.column_stack((keypoints, unit * seen[:, 2]))
+    solid, neck, centre = place(_SOLID), place(_NECK), place(_CENTRE)
+    ring = CIRCLE @ outline.T + centre[:2]
+    controls = np.concatenate((keypoints, solid[:, :2], ring, neck[:, :2]))
+    sets = tuple(np.setdiff1d(np.arange(len(controls)), without) for without in WITHOUT)
+    freedom = np.full(len(controls), 0.3)
+    freedom[:72], freedom[RIGID] = 1.0, 0.15
+    mesh = Mesh(controls, sets, freedom, unit)
+    return Head(keypoints, turn, float(pose[5]), unit, face, solid, neck, centre, outline, controls, mesh)
+
+
+@dataclass(frozen=True)
+class Rigid:
+    """How the head as a whole moves from the portrait to this frame: x -> linear x + shift, in px."""
+
+    linear: Array  # [2, 3]
+    shift: Array  # [2]
+    flat: Array  # [2, 2] the rotation in the plane and the scale alone
+
+    def __call__(self, points: Array) -> Array:
+        return points @ self.linear.T + self.shift
+
+
+def follow(head: Head, keypoints: Array, pose: Array) -> tuple[Rigid, Array]:
+    """The head's motion, and the keypoints as far as the portrait can follow them.
+
+    Rotation and scale come from the two poses, the translation from the keypoints, whatever the origin of the poses.
+    A head turned too far for what the portrait shows is turned back, with the expression kept.
+    """
+    turn, scale = rotation(pose[:3]), float(pose[5]) / head.scale
+    rigid = _rigid(scale * (turn @ head.turn.T), keypoints[RIGID] , head.face[RIGID])
+    yaw, allowed = _yaw(turn), _allowed_yaw(_yaw(head.turn), _yaw(turn))
+    if abs(yaw - allowed) < 1e-6:
+        return rigid, keypoints
+    cos, sin = np.cos(allowed - yaw), np.sin(allowed - yaw)
+    back = np.array(((cos, 0.0, sin), (0.0, 1.0, 0.0), (-sin, 0.0, cos)))
+    # Turned about the head's centre, so that the head stays where it is.
+    held = _rigid(scale * (back @ turn @ head.turn.T), rigid(head.centre[None]), head.centre[None])
+    return held, keypoints + held(head.face) - rigid(head.face)
+
+
+def _rigid(matrix: Array, at: Array, points: Array) -> Rigid:
+    """The motion of a rotation times a scale [3, 3] that brings `points` [M, 3] to `at` [M, 2] on average."""
+    linear = matrix[:2]
+    angle = np.arctan2(linear[1, 0] - linear[0, 1], linear[0, 0] + linear[1, 1])
+    cos, sin = np.cos(angle), np.sin(angle)
+    scale = float(np.cbrt(np.linalg.det(matrix)))
+    return Rigid(linear, (at - points @ linear.T).mean(axis=0), scale * np.array(((cos, -sin), (sin, cos))))
+
+
+def _yaw(turn: Array) -> float:
+    """Angle of the face's direction from the camera's, about the camera's vertical."""
+    return float(np.arctan2(turn[0, 2], turn[2, 2]))
+
+
+_FAR_CHEEK = np.deg2rad(40)  # azimuth of the cheek's normal
+_STRETCH = 2.0  # how much wider than in the portrait the far cheek may become
+_LEAST_COSINE = 0.12
+_MOST_YAW = np.deg2rad(58)
+
+
+def _allowed_yaw(source: float, wanted: float) -> float:
+    """Towards the front, the far cheek of a turned portrait may widen only so much; away from it, nobody turns 60."""
+    side = 1.0 if source >= 0 else -1.0
+    cosine = _STRETCH * max(float(np.cos(abs(source) + _FAR_CHEEK)), _LEAST_COSINE)
+    front = np.pi if cosine >= 0.98 else abs(source) - (float(np.arccos(cosine)) - _FAR_CHEEK)
+    if (wanted - source) * side < 0 and front < np.pi:
+        room = max(front, np.deg2rad(5))
+    elif (wanted - source) * side < 0:
+        room = _MOST_YAW + abs(source)
+    else:
+        room = max(_MOST_YAW - abs(source), np.deg2rad(8))
+    share = abs(wanted - source) / room
+    free = 0.5
+    if share > free:
+        share = free + (1 - free) * (1 - float(np.exp((free - share) / (1 - free))))
+    return source + float(np.sign(wanted - source)) * room * share
