@@ -199,6 +199,7 @@ void pixels(const WarpParams& p, const T* features, const Taps& taps, int count,
 
 template <typename T, typename TableT, int kActivation, bool kAffine>
 void rows(const WarpParams& p, int64_t begin, int64_t end) {
+    const bool resized = p.field_bilinear && (p.field_width != p.out_width || p.field_height != p.out_height);
     Taps taps;
     for (int64_t row = begin; row < end; ++row) {
         const int64_t n = row / p.out_height, y = row % p.out_height;
@@ -215,7 +216,7 @@ void rows(const WarpParams& p, int64_t begin, int64_t end) {
         }
         for (int64_t first = 0; first < p.out_width; first += kChunk) {
             const int count = static_cast<int>(p.out_width - first < kChunk ? p.out_width - first : kChunk);
-            (p.field_bilinear ? field_bilinear : field_nearest)(p, field, y, first, count, taps);
+            (resized ? field_bilinear : field_nearest)(p, field, y, first, count, taps);
             if (p.border) {
                 place<true>(taps.x, count, p.width, taps.low_x, taps.weight_x);
                 place<true>(taps.y, count, p.height, taps.low_y, taps.weight_y);

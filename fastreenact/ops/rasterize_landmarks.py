@@ -133,7 +133,7 @@ def rasterize_landmarks_reference(keypoints: Tensor, size: int, layout: int, *, 
     pictures = torch.zeros((len(keypoints), size, size, 3), dtype=torch.uint8)
     ends, colours = segments(layout)
     pixels = (keypoints.detach().cpu().float() + 1) / 2 * (size - 1)
-    finite = pixels.isfinite().all(2)
+    finite = keypoints.isfinite().all(2)
     pixels = pixels.nan_to_num().clamp(-(2.0**30), 2.0**30).trunc().to(torch.int64)
     for n in range(len(keypoints)):
         for (first, second), colour in zip(ends.tolist(), colours, strict=True):

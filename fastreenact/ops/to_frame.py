@@ -81,12 +81,14 @@ def _run(image: Tensor, layout: str, tanh: bool, out: Tensor) -> None:
         checks.need_apart("out", out, "image", image)
         _C.to_frame(**params)
         return
-    if _C.WITH_CUDA:
-        launch = _C.to_frame_cuda
-    else:
-        from fastreenact.ops.nvrtc import to_frame_cuda as launch
     with torch.cuda.device(image.device):
-        launch(**params, stream=torch.cuda.current_stream().cuda_stream)
+        stream = torch.cuda.current_stream().cuda_stream
+        if _C.WITH_CUDA:
+            _C.to_frame_cuda(**params, stream=stream)
+        else:
+            from fastreenact.ops.nvrtc import to_frame_cuda
+
+            to_frame_cuda(**params, stream=stream)
 
 
 def _implementation(image: Tensor, layout: str, tanh: bool) -> Tensor:

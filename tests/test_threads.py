@@ -1,0 +1,173 @@
+"""The thread pool: lazy, usable after fork and from many threads, and the same result for any count."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from fastreenact import _C
+from fastreenact.ops import warp
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+    )
+
+
+@pytest.fixture
+def case(generator):
+    features = torch.randn(2, 64, 64, 72, generator=generator)
+    field = torch.rand(2, 64, 64, 2, generator=generator) * 2.4 - 1.2
+    return features, field, warp(features, field)
+
+
+@pytest.fixture
+def restored_count():
+    before = _C.num_threads()
+    yield before
+    _C.set_num_threads(before)
+
+
+def test_import_starts_no_threads():
+    code = "import fastreenact._C as c, os; print(c.num_workers(), len(os.listdir('/proc/self/task')))"
+    assert python(code).stdout.split() == ["0", "1"]
+
+
+def test_workers_start_at_the_first_use():
+    code = """
+import torch
+from fastreenact import _C, ops
+assert _C.num_workers() == 0
+ops.warp(torch.zeros(1, 64, 64, 64), torch.zeros(1, 64, 64, 2))
+assert _C.num_workers() == 2, _C.num_workers()
+_C.set_num_threads(1)
+assert _C.num_workers() == 0
+"""
+    done = python(code, FASTREENACT_NUM_THREADS="3")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_any_count_gives_the_same_bits(count, case, restored_count):
+    features, field, expected = case
+    _C.set_num_threads(count)
+    for _ in range(20):
+        assert torch.equal(warp(features, field), expected)
+
+
+def test_eight_threads_at_once(case, restored_count):
+    features, field, expected = case
+    _C.set_num_threads(3)
+    wrong = []
+
+    def work() -> None:
+        for _ in range(30):
+            if not torch.equal(warp(features, field), expected):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not wrong
+
+
+def test_count_changes_while_ops_run(case, restored_count):
+    features, field, expected = case
+    stop = threading.Event()
+    wrong = []
+
+    def work() -> None:
+        while not stop.is_set():
+            if not torch.equal(warp(features, field), expected):
+                wrong.append(1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for turn in range(60):
+        _C.set_num_threads(1 + turn % 4)
+    stop.set()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    assert not wrong
+
+
+def test_fork_after_use(case, restored_count):
+    features, field, expected = case
+    _C.set_num_threads(3)
+    warp(features, field)
+    for _ in range(10):
+        start = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            # no PyTorch arithmetic here: its own threads do not survive a fork
+            same = warp(features, field).numpy().tobytes() == expected.numpy().tobytes()
+            os._exit(0 if same and _C.num_workers() == 2 else 1)
+        while time.monotonic() - start < 10:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                break
+            time.sleep(0.005)
+        else:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+            pytest.fail("the child hangs")
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert time.monotonic() - start < 2
+        assert torch.equal(warp(features, field), expected)
+
+
+def test_fork_while_another_thread_works(case, restored_count):
+    features, field, expected = case
+    _C.set_num_threads(3)
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            warp(features, field)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(10):
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if warp(features, field).numpy().tobytes() == expected.numpy().tobytes() else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.set()
+        thread.join(timeout=60)
+
+
+def test_the_gil_is_released(case, restored_count):
+    _C.set_num_threads(1)
+    features = torch.randn(1, 512, 512, 64)
+    field = torch.rand(1, 512, 512, 2) * 2 - 1
+    begun = threading.Event()
+    thread = threading.Thread(target=lambda: (begun.set(), warp(features, field)))
+    thread.start()
+    begun.wait()
+    turns = 0
+    while thread.is_alive():
+        turns += 1
+    assert turns > 100
+
+
+@pytest.mark.parametrize("count", [0, -1, 2000])
+def test_set_num_threads_refuses(count):
+    with pytest.raises(ValueError, match=r"num_threads: got .* needs a whole number from 1 to 1024"):
+        _C.set_num_threads(count)
+
+
+@pytest.mark.parametrize("text", ["0", "two", "3x", "99999"])
+def test_bad_environment_count(text):
+    done = python("from fastreenact import _C; _C.num_threads()", FASTREENACT_NUM_THREADS=text)
+    assert f"ValueError: FASTREENACT_NUM_THREADS={text}: needs a whole number from 1 to 1024" in done.stderr

@@ -1,0 +1,300 @@
+"""warp on the CPU against its reference in float64."""
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import assert_close
+from torch import Tensor
+
+from fastreenact.ops import warp, warp_reference
+from fastreenact.ops.warp import resize_field
+
+DTYPES = [torch.float32, torch.bfloat16]
+# N, H, W, C, h, w: 1x1, primes, odd channel counts, the maps of Face2Face^rho at 256 (a field finer than the map, too)
+SHAPES = [
+    (1, 1, 1, 1, 1, 1), (1, 1, 1, 3, 4, 4), (3, 17, 19, 5, 17, 19), (1, 17, 19, 3, 5, 7), (3, 5, 7, 140, 23, 29),
+    (1, 64, 64, 28, 64, 64), (1, 32, 32, 72, 64, 64), (1, 16, 16, 280, 64, 64), (1, 9, 100, 16, 3, 130),
+]  # fmt: skip
+
+
+def make(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    n, height, width, channels, field_height, field_width = shape
+    features = torch.randn(n, height, width, channels, generator=generator).to(dtype)
+    field = torch.rand(n, field_height, field_width, 2, generator=generator) * 2.6 - 1.3
+    return features, field
+
+
+def in_float64(features: Tensor, field: Tensor, **options: Any) -> Tensor:
+    options = {k: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in options.items()}
+    return warp_reference(features.double(), field.double(), **options)
+
+
+def affine(kind: str, shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> dict[str, Tensor]:
+    """Keywords of one kind of epilogue for an output [N, H, W, C]."""
+    n, height, width, channels = shape
+    if kind == "none":
+        return {}
+    sizes = {
+        "channel": (channels,), "full": shape, "shared": (1, height, width, channels), "table": (1, 6, 5, channels),
+        "tables": (n, 6, 5, channels),
+    }  # fmt: skip
+    both = torch.randn(*sizes[kind][:-1], 2 * channels, generator=generator).to(dtype)
+    found = {"scale": both[..., :channels], "shift": both[..., channels:]}  # halves of one tensor, as a conv makes them
+    if kind.startswith("table"):
+        found["index_y"] = torch.randint(0, 6, (height,), generator=generator, dtype=torch.int32)
+        found["index_x"] = torch.randint(0, 5, (width,), generator=generator, dtype=torch.int32)
+    return found
+
+
+@pytest.mark.parametrize("field_resize", ["nearest", "bilinear"])
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_warp_reference(shape, dtype, padding, field_resize, generator):
+    features, field = make(shape, dtype, generator)
+    options = {"padding": padding, "field_resize": field_resize}
+    assert_close(warp(features, field, **options), in_float64(features, field, **options))
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "tanh"])
+@pytest.mark.parametrize("kind", ["none", "channel", "full", "shared", "table", "tables"])
+@pytest.mark.parametrize(
+    ("dtype", "table_dtype"),
+    [(torch.float32, torch.float32), (torch.bfloat16, torch.float32), (torch.bfloat16, torch.bfloat16)],
+)
+def test_warp_epilogue(dtype, table_dtype, kind, activation, generator):
+    features, field = make((3, 11, 13, 28, 7, 5), dtype, generator)
+    options = affine(kind, tuple(features.shape), table_dtype, generator)
+    got = warp(features, field, activation=activation, **options)
+    assert_close(got, in_float64(features, field, activation=activation, **options))
+
+
+@pytest.mark.parametrize("one", ["scale", "shift"])
+def test_warp_takes_scale_or_shift_alone(one, generator):
+    features, field = make((2, 5, 7, 6, 5, 7), torch.float32, generator)
+    options = {one: torch.randn(6, generator=generator)}
+    assert_close(warp(features, field, **options), in_float64(features, field, **options))
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("channels", [1, 3, 4, 17])
+def test_warp_uint8(channels, padding, generator):
+    image = torch.randint(0, 256, (2, 37, 41, channels), generator=generator, dtype=torch.uint8)
+    field = torch.rand(2, 9, 11, 2, generator=generator) * 2.4 - 1.2
+    options = {"padding": padding, "field_resize": "bilinear", "size": (53, 59)}
+    assert_close(warp(image, field, **options), warp_reference(image, field.double(), **options))
+
+
+def test_warp_uint8_identity_is_exact(generator):
+    image = torch.randint(0, 256, (1, 65, 130, 3), generator=generator, dtype=torch.uint8)
+    # samples at their own cell centres: the rim is extended linearly, so a coarse identity is the identity
+    y, x = ((torch.arange(n) + 0.5) * 2 / n - 1 for n in (5, 7))
+    field = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)[None]
+    assert torch.equal(warp(image, field, field_resize="bilinear"), image)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 200), (65, 3), (0, 4)])
+def test_warp_size(size, generator):
+    features, field = make((2, 17, 19, 12, 6, 7), torch.float32, generator)
+    for resize in ("nearest", "bilinear"):
+        got = warp(features, field, size=size, field_resize=resize)
+        assert got.shape == (2, *size, 12)
+        assert_close(got, in_float64(features, field, size=size, field_resize=resize))
+
+
+def test_warp_nearest_is_whole_number_floor(generator):
+    # 45 * 368 / 360 is 46 exactly, where a float32 scale gives 45.99999 and the sample before
+    field = torch.arange(368).view(1, 1, 368, 1).expand(1, 368, 368, 2)
+    assert torch.equal(resize_field(field, 360, 360, "nearest")[0, 0, :, 0], torch.arange(360) * 368 // 360)
+    features, field = make((1, 360, 360, 1, 368, 368), torch.float32, generator)
+    assert_close(warp(features, field), in_float64(features, field))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_warp_strided_inputs(dtype, generator):
+    wide = torch.randn(2, 10, 24, 40, generator=generator).to(dtype)
+    features = wide[:, ::2, 3:20, 5:33]
+    field = (torch.rand(2, 2, 6, 7, generator=generator) * 2 - 1).permute(0, 2, 3, 1)  # as a convolution gives it
+    assert_close(warp(features, field), in_float64(features, field))
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.uint8], ids=str)
+@pytest.mark.parametrize("channels", [1, 3, 7, 8, 28, 33])
+def test_warp_writes_only_its_slice(channels, dtype, generator):
+    sentinel = 77
+    features = (torch.rand(2, 6, 5, channels, generator=generator) * 50).to(dtype)
+    field = torch.rand(2, 6, 5, 2, generator=generator) * 2.4 - 1.2
+    wide = torch.full((2, 8, 9, channels + 6), sentinel, dtype=dtype)
+    inner = (slice(None), slice(1, 7), slice(2, 7), slice(3, 3 + channels))
+    returned = warp(features, field, out=wide[inner])
+    assert returned.data_ptr() == wide[inner].data_ptr()
+    assert torch.equal(wide[inner], warp(features, field))
+    wide[inner] = sentinel
+    assert (wide == sentinel).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4, 3), (2, 0, 4, 3), (2, 4, 4, 0)])
+def test_warp_empty(shape):
+    assert warp(torch.zeros(shape), torch.zeros(shape[0], 2, 2, 2)).shape == shape
+
+
+def test_warp_from_nothing_is_padding():
+    assert torch.equal(warp(torch.zeros(1, 0, 3, 2), torch.zeros(1, 1, 1, 2), size=(2, 2)), torch.zeros(1, 2, 2, 2))
+
+
+HOSTILE = [float("nan"), float("inf"), -float("inf"), 1e38, -1e38, 3.4e38, 2.0**31, -(2.0**31), 1.0, -1.0, 2.0, 0.0]
+
+
+@pytest.mark.parametrize("field_resize", ["nearest", "bilinear"])
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+def test_warp_hostile_coordinates(padding, field_resize, generator):
+    values = torch.tensor(HOSTILE)
+    field = torch.stack(torch.meshgrid(values, values, indexing="ij"), 2)[None].contiguous()
+    features = torch.randn(1, 5, 6, 9, generator=generator)
+    for size in ((12, 12), (31, 29)):
+        got = warp(features, field, padding=padding, field_resize=field_resize, size=size)
+        assert got.isfinite().all()
+        assert_close(got, in_float64(features, field, padding=padding, field_resize=field_resize, size=size))
+
+
+def test_warp_nan_is_outside():
+    features = torch.ones(1, 4, 4, 2)
+    field = torch.zeros(1, 4, 4, 2)
+    field[0, 1, 2, 0] = float("nan")
+    field[0, 2, 1, 1] = float("nan")
+    expected = torch.ones(1, 4, 4, 2)
+    expected[0, 1, 2], expected[0, 2, 1] = 0, 0
+    assert torch.equal(warp(features, field), expected)
+
+
+def test_warp_does_not_read_outside_taps():
+    features = torch.full((1, 3, 3, 4), float("inf"))
+    features[0, 1, 1] = 1
+    # half a pixel beyond the left edge only column 0 may be touched, and a far away sample touches nothing
+    got = warp(features, torch.tensor([[[[-5.0, 0.0], [0.0, 0.0]]]]), size=(1, 2))
+    assert torch.equal(got[0, 0, 0], torch.zeros(4))
+
+
+def test_warp_is_repeatable_and_batch_free(generator):
+    features, field = make((8, 17, 19, 28, 8, 8), torch.float32, generator)
+    first = warp(features, field)
+    assert all(torch.equal(warp(features, field), first) for _ in range(100))
+    assert torch.equal(torch.cat([warp(f[None], g[None]) for f, g in zip(features, field, strict=True)]), first)
+
+
+def test_warp_reference_gradient(generator):
+    features = torch.randn(1, 4, 5, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+    field = (torch.rand(1, 3, 4, 2, generator=generator, dtype=torch.float64) * 1.6 - 0.8).requires_grad_()
+    scale = torch.randn(2, generator=generator, dtype=torch.float64, requires_grad=True)
+    for options in ({}, {"activation": "tanh", "field_resize": "bilinear", "size": (5, 6)}):
+        assert torch.autograd.gradcheck(
+            lambda f, g, s, o=options: warp_reference(f, g, scale=s, **o), (features, field, scale), atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("resize", ["nearest", "bilinear"])
+@pytest.mark.parametrize("kind", ["none", "channel", "tables"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_warp_opcheck(dtype, kind, resize, generator):
+    features, field = make((2, 5, 7, 12, 3, 4), dtype, generator)
+    tables = affine(kind, (2, 6, 8, 12), dtype, generator)
+    arguments = (
+        features, field, tables.get("scale"), tables.get("shift"), tables.get("index_y"), tables.get("index_x"), "relu",
+        [6, 8], "zeros", resize,
+    )  # fmt: skip
+    torch.library.opcheck(torch.ops.fastreenact.warp.default, arguments)
+    torch.library.opcheck(torch.ops.fastreenact.warp_out.default, (*arguments, torch.zeros(2, 6, 8, 12, dtype=dtype)))
+
+
+def test_warp_compiles(generator):
+    features, field = make((2, 5, 7, 12, 3, 4), torch.float32, generator)
+    compiled = torch.compile(lambda f, g: warp(f, g, activation="relu") * 2, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(features, field), warp(features, field, activation="relu") * 2)
+
+
+def grown(**changes: Any) -> dict[str, Any]:
+    """Valid arguments of warp but for `changes`."""
+    return {"features": torch.zeros(2, 4, 5, 3), "field": torch.zeros(2, 2, 2, 2), **changes}
+
+
+TABLES = {"scale": torch.zeros(2, 6, 6, 3), "shift": torch.zeros(2, 6, 6, 3)}
+INDEX = {"index_y": torch.zeros(4, dtype=torch.int32), "index_x": torch.zeros(5, dtype=torch.int32)}
+BAD = [
+    (grown(features=None), TypeError, "features: got NoneType, needs a torch.Tensor"),
+    (grown(field=[1]), TypeError, "field: got list"),
+    (grown(out=3), TypeError, "out: got int"),
+    (grown(scale=1.0), TypeError, "scale: got float"),
+    (grown(features=torch.zeros(2, 4, 5, 3).double()), TypeError, "features: got float64, needs float32 or bfloat16"),
+    (grown(features=torch.zeros(2, 4, 5, 3).half()), TypeError, "features: got float16"),
+    (grown(field=torch.zeros(2, 2, 2, 2).bfloat16()), TypeError, "field: got bfloat16, needs float32"),
+    (grown(features=torch.zeros(4, 5, 3)), ValueError, r"features: got shape \[4, 5, 3\], needs \[N, H, W, C\]"),
+    (grown(field=torch.zeros(1, 2, 2, 2)), ValueError, r"field: got shape .* = \[2, any, any, 2\]"),
+    (grown(field=torch.zeros(2, 2, 2, 3)), ValueError, "field: got shape"),
+    (grown(field=torch.zeros(2, 0, 2, 2)), ValueError, "field: .* at least one sample"),
+    (grown(features=torch.zeros(2, 3, 4, 5).permute(0, 2, 3, 1)), ValueError, "features: got strides"),
+    (grown(features=torch.zeros(2, 4, 5, 3, device="meta")), ValueError, "field: got device cpu, needs meta"),
+    (grown(activation="gelu"), ValueError, "activation: got 'gelu', needs one of None, 'relu', 'tanh'"),
+    (grown(padding="reflection"), ValueError, "padding: got 'reflection'"),
+    (grown(field_resize="area"), ValueError, "field_resize: got 'area'"),
+    (grown(size=5), ValueError, "size: got 5, needs two whole numbers"),
+    (grown(size=(4.0, 5)), ValueError, "size: got"),
+    (grown(size=(-1, 5)), ValueError, "size: got"),
+    (grown(scale=torch.zeros(4)), ValueError, r"scale: got shape \[4\], needs \[C\] = \[3\]"),
+    (grown(scale=torch.zeros(3).bfloat16()), TypeError, "scale: got bfloat16, needs float32"),
+    (grown(**TABLES), ValueError, r"scale: .* needs \[N, Ho, Wo, C\] = \[2, 4, 5, 3\]"),
+    (grown(scale=torch.zeros(3), shift=torch.zeros(2, 4, 5, 3)), ValueError, "shift: got"),
+    (grown(**TABLES, index_y=INDEX["index_y"]), ValueError, "index_y, index_x: got only one"),
+    (grown(**INDEX), ValueError, "index_y, index_x: got them without scale"),
+    (grown(**TABLES, **{**INDEX, "index_y": torch.zeros(4).long()}), TypeError, "index_y: got int64, needs int32"),
+    (grown(**TABLES, **{**INDEX, "index_x": INDEX["index_y"]}), ValueError, "index_x: got shape"),
+    (grown(**TABLES, **{**INDEX, "index_x": INDEX["index_x"] + 6}), ValueError, "index_x: got 6 at position 0"),
+    (grown(**TABLES, **{**INDEX, "index_y": INDEX["index_y"] - 1}), ValueError, "index_y: got -1 at position 0"),
+    (
+        grown(**TABLES, **{**INDEX, "index_y": torch.zeros(8, dtype=torch.int32)[::2]}),
+        ValueError,
+        "index_y: got strides",
+    ),
+    (grown(features=torch.zeros(2, 4, 5, 3).byte(), activation="relu"), ValueError, "features: got uint8"),
+    (grown(out=torch.zeros(2, 4, 5, 3).bfloat16()), TypeError, "out: got bfloat16, needs float32"),
+    (grown(out=torch.zeros(2, 4, 5, 4)), ValueError, "out: got shape"),
+    (grown(out=torch.zeros(2, 3, 4, 5).permute(0, 2, 3, 1)), ValueError, "out: got strides"),
+    (grown(out=torch.zeros(1, 4, 5, 3).expand(2, 4, 5, 3)), ValueError, "out: got strides"),
+    (grown(out=torch.zeros(2, 5, 4, 3).transpose(1, 2)), ValueError, "out: got strides"),
+    (grown(features=torch.zeros(2, 4, 5, 3, requires_grad=True)), ValueError, "features: requires grad, but warp is"),
+    (grown(field=torch.zeros(2, 2, 2, 2, requires_grad=True)), ValueError, "field: requires grad"),
+    (grown(scale=torch.zeros(3, requires_grad=True)), ValueError, "scale: requires grad"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), BAD, ids=[bad[2] for bad in BAD])
+def test_warp_refuses(arguments, error, message):
+    with pytest.raises(error, match=message):
+        warp(**arguments)
+
+
+def test_warp_refuses_overlapping_out():
+    features = torch.zeros(1, 4, 5, 3)
+    with pytest.raises(ValueError, match="out: shares memory with features"):
+        warp(features, torch.zeros(1, 2, 2, 2), out=features)
+
+
+def test_warp_between_slices_of_one_tensor(generator):
+    wide = torch.randn(1, 4, 5, 8, generator=generator)
+    field = torch.rand(1, 4, 5, 2, generator=generator) * 2 - 1
+    expected = warp(wide[..., :3].clone(), field)
+    assert torch.equal(warp(wide[..., :3], field, out=wide[..., 4:7]), expected)
+
+
+def test_warp_of_parameters_without_grad(generator):
+    features = torch.nn.Parameter(torch.randn(1, 4, 5, 3, generator=generator))
+    with torch.no_grad():
+        assert warp(features, torch.zeros(1, 2, 2, 2)).shape == (1, 4, 5, 3)
+
+
+def test_warp_dispatcher_refuses_gradients_too():
+    features = torch.zeros(1, 4, 5, 3, requires_grad=True)
+    with pytest.raises(ValueError, match="requires grad"):
+        torch.ops.fastreenact.warp(
+            features, torch.zeros(1, 2, 2, 2), None, None, None, None, None, None, "zeros", "nearest"
+        )
