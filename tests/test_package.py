@@ -1,0 +1,193 @@
+"""The package as a whole: quick to import, nothing unsafe in it, a source archive that builds without nvcc or torch."""
+
+import ast
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import fastreenact
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ["PIL", "av", "cupy", "cv2", "matplotlib", "mediapipe", "numpy", "scipy", "skimage", "torch", "triton"]
+SHIPPED = sorted([*(ROOT / "fastreenact").rglob("*.py"), *(ROOT / "kernels").glob("*.py")])
+in_tree = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="needs the source tree")
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_import_pulls_in_nothing_heavy():
+    loaded = run(f"import sys, fastreenact; print(*[name for name in {HEAVY} if name in sys.modules])")
+    assert loaded.split() == []
+
+
+def test_help_pulls_in_nothing_heavy():
+    code = "import sys; from fastreenact.cli import main; code = main(['--help']); assert code == 0\n"
+    loaded = run(code + f"print('loaded:', *[name for name in {HEAVY} if name in sys.modules])")
+    assert loaded.splitlines()[-1].split() == ["loaded:"]
+
+
+def test_import_and_help_are_quick():
+    """150 and 200 ms on a quiet machine; the quickest of seven, so that a busy one does not fail."""
+    code = "import time; start = time.perf_counter(); import fastreenact; print(time.perf_counter() - start)"
+    assert min(float(run(code)) for _ in range(7)) < 0.150
+    seconds = []
+    for _ in range(7):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "fastreenact", "--help"], stdout=subprocess.DEVNULL, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.200
+
+
+def test_public_names_exist():
+    for name in fastreenact.__all__:
+        assert getattr(fastreenact, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'engine_of_war'"):
+        _ = fastreenact.engine_of_war
+
+
+def calls(tree):
+    """Dotted name and node of each call."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_shipped_code_is_safe(path):
+    """Nothing is unpickled, evaluated, passed through a shell or fetched; torch.load stands in the converter only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module)
+    unsafe = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
+    network = {"ftplib", "http.client", "requests", "socket", "urllib.request"}
+    assert not imported & (unsafe | network)
+    for name, node in calls(tree):
+        keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        assert name not in ("eval", "exec", "os.system", "os.popen", "torch.hub.load"), f"line {node.lineno}"
+        assert keywords.get("shell", "False") == "False", f"line {node.lineno}"
+        assert keywords.get("allow_pickle", "False") == "False", f"line {node.lineno}"
+        if name == "torch.load":
+            assert path.name == "convert.py", f"line {node.lineno}"
+            assert keywords.get("weights_only") == "True", f"line {node.lineno}"
+
+
+def test_extension_links_neither_torch_nor_cuda():
+    from fastreenact import _C
+
+    ldd = shutil.which("ldd")
+    if ldd is None:
+        pytest.skip("ldd is not installed")
+    linked = subprocess.run([ldd, _C.__file__], capture_output=True, text=True, check=True).stdout
+    assert not re.search(r"libtorch|libc10|libcudart|libcuda\b|libgomp", linked), linked
+
+
+def test_version_is_the_installed_one():
+    try:
+        installed = importlib.metadata.version("fastreenact")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("run from a working tree without installation")
+    assert installed == fastreenact.__version__
+
+
+@in_tree
+def test_version_stands_in_one_place():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" not in project["project"]
+    for file in ("pyproject.toml", "setup.py", "CMakeLists.txt"):
+        assert fastreenact.__version__ not in re.sub(r"[<>=~]=?\s*[\d.]+", "", (ROOT / file).read_text()), file
+
+
+@in_tree
+def test_requirements_are_pinned():
+    pins = {}
+    for file in sorted((ROOT / "requirements").glob("*.txt")):
+        for line in file.read_text().splitlines():
+            if line and not line.startswith("#"):
+                name, version = re.fullmatch(r"([\w.-]+)==([\w.]+)", line).groups()
+                assert pins.setdefault(name.lower(), version) == version, f"{file.name}: {name} has two versions"
+    assert pins["torch"] == "2.13.0"
+    assert pins["triton"] == "3.7.1"
+    assert pins["mediapipe"] == "0.10.21"
+
+
+@in_tree
+def test_build_needs_no_torch():
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert sorted(re.split(r"[<>=]", name)[0] for name in build) == ["cmake", "ninja", "pybind11", "setuptools"]
+    assert "torch" not in (ROOT / "setup.py").read_text()
+
+
+BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
+
+
+def build(what, folder, out, **environment):
+    """An archive from the sources in `folder`, as pip makes it without build isolation."""
+    out.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, what, str(out)],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return next(out.iterdir())
+
+
+@in_tree
+@pytest.mark.slow
+def test_wheel_from_the_source_archive(tmp_path):
+    """The archive holds all that the build needs; without nvcc on the PATH the wheel is whole and imports by itself."""
+    pytest.importorskip("setuptools", minversion="77")
+    pytest.importorskip("pybind11")
+    tree = tmp_path / "tree"
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "*.so", "results")
+    shutil.copytree(ROOT, tree, ignore=ignored)
+    archive = build("build_sdist", tree, tmp_path / "sdist")
+    with tarfile.open(archive) as file:
+        file.extractall(tmp_path / "unpacked", filter="data")
+    (sources,) = (tmp_path / "unpacked").iterdir()
+
+    path = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if not (Path(p) / "nvcc").exists())
+    wheel = build("build_wheel", sources, tmp_path / "wheel", PATH=path, FASTREENACT_CUDA="auto")
+    assert wheel.stat().st_size < 10 * 2**20
+    with zipfile.ZipFile(wheel) as file:
+        names = set(file.namelist())
+        file.extractall(tmp_path / "site")
+    wanted = {path.relative_to(ROOT).as_posix() for path in SHIPPED}
+    wanted = {f"fastreenact/{name}" if name.startswith("kernels/") else name for name in wanted}
+    wanted |= {"fastreenact/py.typed", "fastreenact/csrc/common.h", "fastreenact/csrc/to_frame.cu"}
+    assert wanted <= names, wanted - names
+    assert any(re.match(r"fastreenact/_C\..*\.so", name) for name in names)
+    assert not any(name.startswith(("tests/", "bench/", "kernels/")) for name in names)
+    code = (
+        "import fastreenact, fastreenact._C as c; from fastreenact.ops import nvrtc; import fastreenact.kernels;"
+        "print(fastreenact.__file__, c.WITH_CUDA, nvrtc.source_folder())"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    site = tmp_path / "site" / "fastreenact"
+    assert found == [str(site / "__init__.py"), "False", str(site / "csrc")]
