@@ -88,6 +88,7 @@ class Head:
     outline: Array  # [2, 2] maps the unit circle onto the outline, relative to the centre
     controls: Array  # [P, 2] keypoints, hair and ears, outline, neck
     mesh: Mesh  # between them
+    rooms: tuple[float, float]  # how far it can turn to the left and to the right, rad
 
 
 def make_head(keypoints: Array, pose: Array) -> Head:
@@ -116,7 +117,8 @@ def make_head(keypoints: Array, pose: Array) -> Head:
     freedom = np.full(len(controls), 0.3)
     freedom[:72], freedom[RIGID] = 1.0, 0.15
     mesh = Mesh(controls, sets, freedom, unit)
-    return Head(keypoints, turn, float(pose[5]), unit, face, solid, neck, centre, outline, controls, mesh)
+    rooms = _rooms(keypoints, turn, unit)
+    return Head(keypoints, turn, float(pose[5]), unit, face, solid, neck, centre, outline, controls, mesh, rooms)
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def follow(head: Head, keypoints: Array, pose: Array) -> tuple[Rigid, Array]:
     """
     turn, scale = rotation(pose[:3]), float(pose[5]) / head.scale
     rigid = _rigid(scale * (turn @ head.turn.T), keypoints[RIGID] , head.face[RIGID])
-    yaw, allowed = _yaw(turn), _allowed_yaw(_yaw(head.turn), _yaw(turn))
+    yaw, allowed = _yaw(turn), _allowed_yaw(head, _yaw(turn))
     if abs(yaw - allowed) < 1e-6:
         return rigid, keypoints
     cos, sin = np.cos(allowed - yaw), np.sin(allowed - yaw)
@@ -163,25 +165,36 @@ def _yaw(turn: Array) -> float:
     return float(np.arctan2(turn[0, 2], turn[2, 2]))
 
 
-_FAR_CHEEK = np.deg2rad(40)  # azimuth of the cheek's normal
-_STRETCH = 2.0  # how much wider than in the portrait the far cheek may become
-_LEAST_COSINE = 0.12
+# The cheek between eye and mouth corners and the outline, seen from the front: distance and direction (left, right).
+_BANDS = (((36, 1), (52, 3), (52, 4)), ((48, 10), (57, 12), (57, 13)))
+_STRETCH = 2.0  # how much wider than in the portrait a cheek may become
+_LEAST_ROOM = np.deg2rad(6)  # a portrait from the side still turns so far towards the front
 _MOST_YAW = np.deg2rad(58)
 
 
-def _allowed_yaw(source: float, wanted: float) -> float:
-    """Towards the front, the far cheek of a turned portrait may widen only so much; away from it, nobody turns 60."""
-    side = 1.0 if source >= 0 else -1.0
-    cosine = _STRETCH * max(float(np.cos(abs(source) + _FAR_CHEEK)), _LEAST_COSINE)
-    front = np.pi if cosine >= 0.98 else abs(source) - (float(np.arccos(cosine)) - _FAR_CHEEK)
-    if (wanted - source) * side < 0 and front < np.pi:
-        room = max(front, np.deg2rad(5))
-    elif (wanted - source) * side < 0:
-        room = _MOST_YAW + abs(source)
-    else:
-        room = max(_MOST_YAW - abs(source), np.deg2rad(8))
-    share = abs(wanted - source) / room
-    free = 0.5
+def _rooms(keypoints: Array, turn: Array, unit: float) -> tuple[float, float]:
+    """How far (rad) the head can turn to the left and to the right of the picture before a cheek widens too much.
+
+    A band of the cheek at angle a to the picture is cos(a) wide; the portrait shows the cosine, whatever its pose says.
+    """
+    rooms = []
+    across = turn[:2, 0] / max(float(np.linalg.norm(turn[:2, 0])), 1e-6)
+    for bands, sign in zip(_BANDS, (-1.0, 1.0), strict=True):
+        seen = np.mean([(keypoints[outer] - keypoints[inner]) @ across for inner, outer in bands]) * sign / unit
+        whole = np.mean([np.linalg.norm((_FACE[outer] - _FACE[inner])[[0, 2]]) for inner, outer in bands])
+        cosine = float(np.clip(seen / whole, 0.02, 1.0))
+        wider = _STRETCH * cosine
+        rooms.append(np.pi if wider >= 1 else max(float(np.arccos(cosine) - np.arccos(wider)), _LEAST_ROOM))
+    # To turn right (positive yaw) is to show more of the left cheek.
+    return rooms[1], rooms[0]
+
+
+def _allowed_yaw(head: Head, wanted: float) -> float:
+    """`wanted`, held back softly: what nobody saw cannot be shown, and nobody turns by 60 degrees without a neck."""
+    source = _yaw(head.turn)
+    sign = 1.0 if wanted >= source else -1.0
+    room = min(head.rooms[1 if sign > 0 else 0], max(_MOST_YAW - sign * source, _LEAST_ROOM))
+    share, free = abs(wanted - source) / room, 0.5
     if share > free:
         share = free + (1 - free) * (1 - float(np.exp((free - share) / (1 - free))))
-    return source + float(np.sign(wanted - source)) * room * share
+    return source + sign * room * share
