@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact.models.landmark_head import CIRCLE, NECK_FOLLOWS, NECK_JAW, WITHOUT, Head, Rigid
+from fastreenact.models.landmark_head import CIRCLE, NECK_FOLLOWS, NECK_JAW, SLACK, WITHOUT, Head, Rigid
 
 Array = NDArray[np.float64]
 
@@ -74,7 +74,8 @@ class Controls:
         edge = self.rest * np.column_stack((np.cos(_EDGE), -np.sin(_EDGE))) @ head.outline.T
         edge += np.where((edge @ (centre - head.centre[:2]))[:, None] > 0, centre, head.centre[:2])
         displacement = np.concatenate((head.controls - at, np.zeros_like(edge)))
-        slack = np.concatenate((np.full(72, 1e-4), np.full(len(displacement) - 72, 2e-3)))
+        slack = np.concatenate((np.full(72, SLACK), np.full(len(displacement) - 72, 2e-3)))
+        slack[:9], slack[9:17] = head.doubt
         self._solve(np.concatenate((at, edge)), displacement, slack)
         size = head.unit * self.growth
         cuts = ((_EYE_CUT, _EYE_BLEND), (_MOUTH_CUT, _MOUTH_BLEND))

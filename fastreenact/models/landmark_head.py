@@ -89,6 +89,7 @@ class Head:
     controls: Array  # [P, 2] keypoints, hair and ears, outline, neck
     mesh: Mesh  # between them
     rooms: tuple[float, float]  # how far it can turn to the left and to the right, rad
+    doubt: tuple[float, float]  # ridge on the left and right outline's keypoints
 
 
 def make_head(keypoints: Array, pose: Array) -> Head:
@@ -117,8 +118,9 @@ def make_head(keypoints: Array, pose: Array) -> Head:
     freedom = np.full(len(controls), 0.3)
     freedom[:72], freedom[RIGID] = 1.0, 0.15
     mesh = Mesh(controls, sets, freedom, unit)
-    rooms = _rooms(keypoints, turn, unit)
-    return Head(keypoints, turn, float(pose[5]), unit, face, solid, neck, centre, outline, controls, mesh, rooms)
+    left, right = _sides(keypoints, turn, unit)
+    rooms, doubt = (right[0], left[0]), (left[1], right[1])  # to turn right is to show more of the left cheek
+    return Head(keypoints, turn, float(pose[5]), unit, face, solid, neck, centre, outline, controls, mesh, rooms, doubt)
 
 
 @dataclass(frozen=True)
@@ -169,24 +171,27 @@ def _yaw(turn: Array) -> float:
 _BANDS = (((36, 1), (52, 3), (52, 4)), ((48, 10), (57, 12), (57, 13)))
 _STRETCH = 2.0  # how much wider than in the portrait a cheek may become
 _LEAST_ROOM = np.deg2rad(6)  # a portrait from the side still turns so far towards the front
+SLACK = 1e-4  # ridge of the splines on a keypoint
+_DOUBT = 0.3  # on an outline that nobody sees: the tracker only guesses where it is
+_SEEN = 0.35  # cosine from which on it is seen
 _MOST_YAW = np.deg2rad(58)
 
 
-def _rooms(keypoints: Array, turn: Array, unit: float) -> tuple[float, float]:
-    """How far (rad) the head can turn to the left and to the right of the picture before a cheek widens too much.
+def _sides(keypoints: Array, turn: Array, unit: float) -> list[tuple[float, float]]:
+    """For the left and the right cheek: how far (rad) it may still turn to the viewer, and the ridge on its outline.
 
     A band of the cheek at angle a to the picture is cos(a) wide; the portrait shows the cosine, whatever its pose says.
     """
-    rooms = []
+    sides = []
     across = turn[:2, 0] / max(float(np.linalg.norm(turn[:2, 0])), 1e-6)
     for bands, sign in zip(_BANDS, (-1.0, 1.0), strict=True):
         seen = np.mean([(keypoints[outer] - keypoints[inner]) @ across for inner, outer in bands]) * sign / unit
         whole = np.mean([np.linalg.norm((_FACE[outer] - _FACE[inner])[[0, 2]]) for inner, outer in bands])
         cosine = float(np.clip(seen / whole, 0.02, 1.0))
         wider = _STRETCH * cosine
-        rooms.append(np.pi if wider >= 1 else max(float(np.arccos(cosine) - np.arccos(wider)), _LEAST_ROOM))
-    # To turn right (positive yaw) is to show more of the left cheek.
-    return rooms[1], rooms[0]
+        room = np.pi if wider >= 1 else max(float(np.arccos(cosine) - np.arccos(wider)), _LEAST_ROOM)
+        sides.append((room, SLACK + _DOUBT * max(0.0, 1.0 - cosine / _SEEN)))
+    return sides
 
 
 def _allowed_yaw(head: Head, wanted: float) -> float:
