@@ -1,7 +1,7 @@
 """One file in, one file out: track the driver, look ahead for its neutral frame, render, keep times and sound."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -235,7 +235,7 @@ def track_video(reader: VideoReader, *, tracker: Any = None, progress: Progress 
             if progress is not None:
                 progress("track", len(pts), reader.n_frames)
 
-    clip = _face_driver(tracker).track_clip(frames())
+    clip = _track_frames(frames(), tracker)
     if not (clip.confidence > 0).any():
         raise _no_face(reader.path, len(clip))
     clip.metadata["time_base"] = str(reader.time_base)
@@ -245,7 +245,7 @@ def track_video(reader: VideoReader, *, tracker: Any = None, progress: Progress 
 
 def track_picture(image: NDArray[np.uint8], path: Path, tracker: Any = None) -> "MotionClip":
     """Track a single picture, as a clip of one frame at time 0."""
-    clip: MotionClip = _face_driver(tracker).track_clip([(image, 0.0)])
+    clip = _track_frames([(image, 0.0)], tracker)
     if not (clip.confidence > 0).any():
         raise _no_face(path, 1)
     return clip
@@ -264,13 +264,16 @@ def default_out(source: str | os.PathLike[str], driver: str | os.PathLike[str]) 
     return Path(fit_name(f"{Path(source).stem}--{driver.stem}", ".png" if driver_kind(driver) == "picture" else ".mp4"))
 
 
-def _face_driver(tracker: Any) -> Any:
-    """A fresh tracker and fitter; the tests put another one in its place."""
+def _track_frames(frames: Iterable[tuple[NDArray[np.uint8], float]], tracker: Any) -> "MotionClip":
+    """Track and fit, with MediaPipe's mesh or the caller's tracker; the tests put something quicker in its place."""
     from fastreenact.face.driver import Driver
-    from fastreenact.face.morphable import default_model
-    from fastreenact.face.tracker import Tracker
 
-    return Driver(default_model(), tracker if tracker is not None else Tracker(), live=False)
+    driver = Driver(tracker=tracker, live=False)
+    try:
+        return driver.track_clip(frames)
+    finally:
+        if tracker is None:  # the caller's own stays open
+            driver.close()
 
 
 def _reader(driver: Path, trim: Trim | None) -> VideoReader:

@@ -132,7 +132,8 @@ def _add_small(commands: "argparse._SubParsersAction[_Parser]", common: _Parser)
                    help="default: face2face_rho.safetensors in this folder")
     p.add_argument("--head-pose", choices=("official", "standardised"), default="official",
                    help="convention of the head pose that the network was trained with (default official)")
-    p.add_argument("--size", type=_size, metavar="S", help="the size that the weights were trained for")
+    p.add_argument("--size", type=_size, default=512, metavar="S",
+                   help="the size that the weights were trained for (default 512)")
     p.add_argument("--force", action="store_true", help="overwrite an existing file")
     p.set_defaults(run=_convert)
 
