@@ -117,6 +117,32 @@ def test_blink_closes_the_eyes() -> None:
     assert np.abs(closed - rest)[others].max() < 0.02
 
 
+def test_blink_closes_every_eye_and_no_further() -> None:
+    model, rng = default_model(), np.random.default_rng(1)
+    for blink in (1.0, 1.4):
+        closed = model.points(rng.normal(size=(20, 50)), expression(eyeBlink=blink, eyeWide=0.5, eyeLookDown=0.3))
+        np.testing.assert_allclose(closed[:, UPPER_LIDS], closed[:, LOWER_LIDS], atol=1e-5)
+    basis = model.expression_basis.astype(np.float64)
+    alone = model.points(np.zeros(50), expression(eyeBlink=1))
+    np.testing.assert_allclose(alone, model.mean + basis[0] + basis[7], atol=1e-5)
+
+
+def test_lips_meet_if_asked_and_do_not_cross() -> None:
+    model, upper, lower = default_model(), [56, 63, 61], [67, 70, 64]
+    shut = expression(jawOpen=-0.3)
+    crossed, met = model.points(np.zeros(50), shut), model.points(np.zeros(50), shut, lips_meet=True)
+    assert (crossed[upper, 1] - crossed[lower, 1]).max() < -0.05
+    np.testing.assert_allclose(met[upper, 1], met[lower, 1], atol=1e-6)
+    assert ((met - crossed)[[62, 71], 1] * [1, -1] > 0.02).all()  # the whole lips give way
+    opened = expression(jawOpen=0.5)
+    np.testing.assert_array_equal(
+        model.points(np.zeros(50), opened), model.points(np.zeros(50), opened, lips_meet=True)
+    )
+    pose = np.array([0, 0, 0, 0, 0, 0.5])
+    seen = model.project(np.zeros(50), shut, pose, lips_meet=True)
+    np.testing.assert_allclose(seen, met[:, :2] * [0.5, -0.5], atol=1e-6)
+
+
 def test_jaw_opens_the_mouth_and_lowers_the_chin() -> None:
     rest, opened = face(eyeBlink=1e-9), face(jawOpen=1)
     gap = (opened[63] - opened[70])[1]
@@ -160,7 +186,12 @@ def test_points_and_projection_broadcast_and_agree() -> None:
     assert points.dtype == np.float32
     assert seen.dtype == np.float32
     for t in range(5):
-        exact = model.mean + np.tensordot(shape, model.shape_basis, 1) + np.tensordot(e[t], model.expression_basis, 1)
+        exact = model.mean + np.tensordot(shape, model.shape_basis, 1) + np.tensordot(e[t], model.linear_basis, 1)
+        for blink, lids in ((7, slice(0, 3)), (0, slice(3, 6))):
+            upper, lower = UPPER_LIDS[lids], LOWER_LIDS[lids]
+            gap = exact[upper] - exact[lower]
+            exact[upper] -= 0.86 * e[t, blink] * gap
+            exact[lower] += 0.14 * e[t, blink] * gap
         np.testing.assert_allclose(points[t], exact, atol=1e-5)
         turned = exact @ rotation_matrix(pose[t, :3]).T
         wanted = turned[:, :2] * [pose[t, 5], -pose[t, 5]] + pose[t, 3:5]

@@ -23,6 +23,8 @@ EXPRESSION_NAMES = (
     "noseSneerRight",
 )  # fmt: skip
 
+LID_MEET = 0.14  # closed lids meet low, where the lower one rises to: a share of the eye's opening
+
 # Image right, which is the subject's left; the points of the other side are MIRROR of these.
 _BROW = np.array([22, 23, 24, 25, 26])  # inner to outer
 _EYE_UPPER, _EYE_LOWER = np.array([45, 46, 47]), np.array([51, 50, 49])  # inner to outer, facing each other
@@ -78,8 +80,8 @@ class _Canvas:
 
 def _blink(c: _Canvas) -> np.ndarray:
     d = c.zeros()
-    d[_EYE_UPPER] = -0.86 * c.opening  # the lids meet low, where the lower one rises to
-    d[_EYE_LOWER] = 0.14 * c.opening
+    d[_EYE_UPPER] = (LID_MEET - 1.0) * c.opening
+    d[_EYE_LOWER] = LID_MEET * c.opening
     d[_EYE_OUTER, 1] = -0.1 * c.opening[1, 1]
     d[_BROW, 1] = -0.006
     return d

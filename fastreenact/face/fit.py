@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact.face.expressions import EXPRESSION_NAMES
+from fastreenact.face.expressions import EXPRESSION_NAMES, LID_MEET
 from fastreenact.face.identity import IDENTITY_MODES
 from fastreenact.face.keypoints import COUNT
-from fastreenact.face.morphable import MorphableModel, rotation_matrix
+from fastreenact.face.morphable import LID_BLINK, LOWER_LIDS, UPPER_LIDS, MorphableModel, close_lids, rotation_matrix
 
 Array = NDArray[np.float64]
 
@@ -24,8 +24,14 @@ _DIAGONAL = np.arange(6, 6 + _E)
 _NOISE = 0.008  # of half the face's width: the tracker's noise and what the modes cannot draw
 _OUTLIER = 4.0  # distances beyond so many times the noise count linearly (Huber)
 _EXPRESSION_SIGMA = 0.5  # prior deviation of a coefficient
-_UNSEEN_SIGMA = 0.25  # of those that hardly move the keypoints: they would take up what is left by going to extremes
-_UNSEEN = ("eyeLookInLeft", "eyeLookOutLeft", "eyeLookInRight", "eyeLookOutRight", "jawForward", "cheekPuff")
+# Of those that hardly move the keypoints: they would take up what is left by going to extremes. And of those that close
+# an eye: it is a blink first, because only that closes other people's eyes as far.
+_OWN_SIGMA = {
+    **dict.fromkeys(("eyeLookInLeft", "eyeLookOutLeft", "eyeLookInRight", "eyeLookOutRight"), 0.25),
+    **dict.fromkeys(("jawForward", "cheekPuff", "eyeLookDownLeft", "eyeLookDownRight"), 0.25),
+    **dict.fromkeys(("eyeSquintLeft", "eyeSquintRight", "cheekSquintLeft", "cheekSquintRight"), 0.35),
+    **dict.fromkeys(("eyeBlinkLeft", "eyeBlinkRight"), 1.0),
+}
 _SLACK_SIGMA = 0.06  # prior deviation of what a coefficient is outside of 0..1
 _LEAST_DOUBT = 0.003  # share of the priors that is left when the modes draw a face exactly
 _STEPS, _STEPS_WARM, _STEPS_SHAPE = 12, 6, 14
@@ -61,7 +67,7 @@ def _point_weights() -> Array:
 
 
 _WEIGHT = _point_weights()
-_STIFFNESS = np.array([(_UNSEEN_SIGMA if name in _UNSEEN else _EXPRESSION_SIGMA) ** -2 for name in EXPRESSION_NAMES])
+_STIFFNESS = np.array([_OWN_SIGMA.get(name, _EXPRESSION_SIGMA) ** -2 for name in EXPRESSION_NAMES])
 
 
 class _Tables:
@@ -71,9 +77,9 @@ class _Tables:
         self.mean = model.mean.astype(np.float64).T.copy()  # [3, 72]
         self.half_width = float(np.ptp(self.mean[0])) / 2.0
         self.shape = model.shape_basis.astype(np.float64).transpose(2, 0, 1).reshape(3, -1)  # [3, 50 * 72]
-        self.expression = model.expression_basis.astype(np.float64).transpose(2, 0, 1).reshape(3, -1)  # [3, 51 * 72]
+        self.expression = model.linear_basis.astype(np.float64).transpose(2, 0, 1).reshape(3, -1)  # [3, 51 * 72]
         self.shape_rows = model.shape_basis.astype(np.float64).transpose(0, 2, 1).reshape(IDENTITY_MODES, -1)
-        self.expression_rows = model.expression_basis.astype(np.float64).transpose(0, 2, 1).reshape(_E, -1)
+        self.expression_rows = model.linear_basis.astype(np.float64).transpose(0, 2, 1).reshape(_E, -1)
 
 
 @functools.lru_cache(maxsize=8)
@@ -106,12 +112,17 @@ class _Frames:
     def residuals(self, base: Array) -> tuple[Array, Array]:
         """Turned points [T, 3, 72] and target minus projection [T, 2, 72]; base [3, 72] is the face at rest."""
         points = base + (self.expression @ self.tables.expression_rows).reshape(-1, 3, COUNT)
+        self.lid_gap = close_lids(points, self.closing()[:, None])  # [T, 3, 6]
         turned = self.rotation @ points
         scale = self.camera[:, 2, None]
         residual = self.target - self.camera[:, :2, None]
         residual[:, 0] -= scale * turned[:, 0]
         residual[:, 1] += scale * turned[:, 1]
         return turned, residual
+
+    def closing(self) -> Array:
+        """How far each pair of lid points is closed, [T, 6]; not limited to 1, where the slope would end."""
+        return self.expression[:, LID_BLINK]
 
     def view(self) -> Array:
         """Scaled projection [T, 2, 3]: what a displacement of a point does to its image."""
@@ -128,6 +139,10 @@ class _Frames:
         j[:, 5, 0], j[:, 5, 1] = scaled[:, 0], -scaled[:, 1]
         moved = self.view() @ self.tables.expression  # [T, 2, 51 * 72]
         j[:, 6:] = moved.reshape(-1, 2, _E, COUNT).transpose(0, 2, 1, 3)
+        close_lids(j[:, 6:], self.closing()[:, None, None])
+        gap = (self.view() @ self.lid_gap).swapaxes(1, 2)  # [T, 6, 2]
+        j[:, 6 + LID_BLINK, :, UPPER_LIDS] += ((LID_MEET - 1.0) * gap).swapaxes(0, 1)
+        j[:, 6 + LID_BLINK, :, LOWER_LIDS] += (LID_MEET * gap).swapaxes(0, 1)
         return j
 
     def advance(self, step: Array) -> None:
@@ -250,6 +265,7 @@ def fit_shape(model: MorphableModel, keypoints: Any) -> NDArray[np.float32]:
         turned, residual = frames.residuals(base)
         normal = frames.normal(turned, residual)
         moved = (frames.view() @ tables.shape).reshape(count, 2, IDENTITY_MODES, COUNT).swapaxes(1, 2)
+        close_lids(moved, frames.closing()[:, None, None])
         heavy = (moved * normal.weight[:, None]).reshape(count, IDENTITY_MODES, -1)
         jacobian = moved.reshape(count, IDENTITY_MODES, -1).swapaxes(1, 2)
         cross = normal.weighted @ jacobian  # [T, 57, 50]

@@ -1,6 +1,7 @@
 """The morphable face model at the 72 keypoints: a mean face, identity modes, expression modes, a camera.
 
-x = mean + shape . shape_basis + expression . expression_basis, seen in weak perspective.
+x = mean + shape . shape_basis + expression . expression_basis, seen in weak perspective, with one exception that lets
+an expression be anybody's: a blink closes the eyes that it finds, however wide they are.
 """
 
 import functools
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact.errors import WeightsError
-from fastreenact.face.expressions import EXPRESSION_NAMES, expression_modes
+from fastreenact.face.expressions import EXPRESSION_NAMES, LID_MEET, expression_modes
 from fastreenact.face.identity import IDENTITY_MODES, identity_modes
 from fastreenact.face.keypoints import COUNT, MIRROR
 
@@ -41,6 +42,33 @@ _MEAN_LEFT: dict[int, tuple[float, float, float]] = {
 }  # fmt: skip
 
 Array = NDArray[np.float32]
+
+# Points of the lids that meet, image left then right, and the expression that closes each pair.
+UPPER_LIDS, LOWER_LIDS = np.array([37, 38, 39, 45, 46, 47]), np.array([43, 42, 41, 51, 50, 49])
+LID_BLINK = np.array([EXPRESSION_NAMES.index(f"eyeBlink{side}") for side in ("Right", "Left")]).repeat(3)
+
+
+# The lips across the mouth: inner edges that meet, then for each lip point how far it gives way at each of the three.
+_UPPER_INNER, _LOWER_INNER = np.array([56, 63, 61]), np.array([67, 70, 64])
+_UPPER_LIP, _LOWER_LIP = np.array([54, 53, 62, 58, 59, 56, 63, 61]), np.array([68, 69, 71, 66, 65, 67, 70, 64])
+_GIVE = np.array([[0.7, 0.5, 0, 0, 0, 1, 0, 0], [0, 0.5, 1, 0.5, 0, 0, 1, 0], [0, 0, 0, 0.5, 0.7, 0, 0, 1]], np.float32)
+
+
+def close_lids(coordinates: NDArray[Any], closing: NDArray[Any]) -> NDArray[Any]:
+    """Bring the lids together, in place: a share `closing` of the way between them.
+
+    Args:
+        coordinates: [..., 72] of points, or of anything linear in them.
+        closing: [..., 6] at most 1, for each pair of lid points.
+
+    Returns:
+        [..., 6] how far apart the lids were.
+    """
+    gap = coordinates[..., UPPER_LIDS] - coordinates[..., LOWER_LIDS]
+    moved = closing * gap
+    coordinates[..., UPPER_LIDS] += (LID_MEET - 1.0) * moved
+    coordinates[..., LOWER_LIDS] += LID_MEET * moved
+    return gap
 
 
 def _mean_face() -> NDArray[np.float64]:
@@ -80,6 +108,7 @@ class MorphableModel:
         mean: [72, 3] float32; x right, y up, z towards the viewer.
         shape_basis: [50, 72, 3] float32; a coefficient of 1 is about one standard deviation.
         expression_basis: [51, 72, 3] float32, in the order of EXPRESSION_NAMES; 1 is the full expression.
+        linear_basis: expression_basis without what the blinks do to the lids, which depends on the eye.
         mirror: [72] the keypoint on the other side of the face.
     """
 
@@ -95,16 +124,21 @@ class MorphableModel:
         self.shape_basis: Array = _checked("shape_basis", shape_basis, (IDENTITY_MODES, COUNT, 3))
         self.expression_basis: Array = _checked("expression_basis", expression_basis, (len(EXPRESSION_NAMES), COUNT, 3))
         self._flat_shape = self.shape_basis.reshape(IDENTITY_MODES, -1)
-        self._flat_expression = self.expression_basis.reshape(len(EXPRESSION_NAMES), -1)
+        self.linear_basis = self.expression_basis.copy()
+        for lids in (UPPER_LIDS, LOWER_LIDS):
+            self.linear_basis[LID_BLINK, lids] = 0.0
+        self._flat_expression = self.linear_basis.reshape(len(EXPRESSION_NAMES), -1)
 
-    def points(self, shape: Any, expression: Any) -> Array:
+    def points(self, shape: Any, expression: Any, *, lips_meet: bool = False) -> Array:
         """The face in the head's own frame.
 
-        mean + shape . shape_basis + expression . expression_basis
+        mean + shape . shape_basis + expression . linear_basis, then the lids closed by the share of the blinks
 
         Args:
             shape: [..., 50] float.
-            expression: [..., 51] float; leading dimensions broadcast.
+            expression: [..., 51] float; leading dimensions broadcast. A blink above 1 counts as 1.
+            lips_meet: lips that would cross give way to each other. For an expression taken from somebody else, who may
+                close a mouth that is closed already; fits are of the linear model.
 
         Returns:
             [..., 72, 3] float32.
@@ -113,11 +147,17 @@ class MorphableModel:
             ValueError: another length of `shape` or `expression`.
         """
         s = _last("shape", shape, IDENTITY_MODES) @ self._flat_shape
-        e = _last("expression", expression, len(EXPRESSION_NAMES)) @ self._flat_expression
-        moved = s + e
-        return moved.reshape(*moved.shape[:-1], COUNT, 3) + self.mean
+        coefficients = _last("expression", expression, len(EXPRESSION_NAMES))
+        moved = s + coefficients @ self._flat_expression
+        points = moved.reshape(*moved.shape[:-1], COUNT, 3) + self.mean
+        close_lids(np.swapaxes(points, -1, -2), np.minimum(coefficients[..., None, LID_BLINK], 1.0))
+        if lips_meet:
+            crossed = np.minimum(points[..., _UPPER_INNER, 1] - points[..., _LOWER_INNER, 1], 0.0)
+            points[..., _UPPER_LIP, 1] -= crossed / 2.0 @ _GIVE
+            points[..., _LOWER_LIP, 1] += crossed / 2.0 @ _GIVE
+        return points
 
-    def project(self, shape: Any, expression: Any, pose: Any) -> Array:
+    def project(self, shape: Any, expression: Any, pose: Any, *, lips_meet: bool = False) -> Array:
         """The face as the camera sees it (weak perspective).
 
         u = scale (R X)_x + tx, v = -scale (R X)_y + ty, R = Rodrigues(rx, ry, rz)
@@ -126,6 +166,7 @@ class MorphableModel:
             shape: [..., 50] float.
             expression: [..., 51] float.
             pose: [..., 6] float: rx, ry, rz in rad, tx, ty, scale in normalised units of the box.
+            lips_meet: as in `points`.
 
         Returns:
             [..., 72, 2] float32, x right, y down, -1 and 1 at the edges of the box.
@@ -135,7 +176,7 @@ class MorphableModel:
         """
         camera = _last("pose", pose, 6)
         seen = (rotation_matrix(camera[..., :3])[..., :2, :] * [[1.0], [-1.0]]).astype(np.float32)
-        turned = self.points(shape, expression) @ np.swapaxes(seen, -1, -2)
+        turned = self.points(shape, expression, lips_meet=lips_meet) @ np.swapaxes(seen, -1, -2)
         return np.asarray(turned * camera[..., None, 5:6] + camera[..., None, 3:5], np.float32)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -177,7 +218,7 @@ def default_model() -> MorphableModel:
     """The built-in model; the same object every time, its arrays read-only."""
     mean = _mean_face()
     model = MorphableModel(mean, identity_modes(mean), expression_modes(mean))
-    for array in (model.mean, model.shape_basis, model.expression_basis):
+    for array in (model.mean, model.shape_basis, model.expression_basis, model.linear_basis):
         array.setflags(write=False)
     return model
 
