@@ -155,6 +155,8 @@ class VideoReader:
             if self._hi is not None and pts >= self._hi:
                 return
             if self._lo is None or pts >= self._lo:
+                if frame.is_corrupt and self.damage is None:
+                    self.damage = f"the frame at {float((pts - self._zero) * self.time_base):.2f} s is broken"
                 yield frame, pts
 
     def _all_frames(self, from_pts: int | None) -> Generator["VideoFrame", None, None]:
