@@ -208,7 +208,8 @@ def _check_header(path: Path) -> dict[str, str]:
             raw = file.read(length) if 2 <= length <= min(_MAX_HEADER, size - 8) else b""
     except OSError as error:
         raise MediaError(f"{path}: cannot read the motion template: {error.strerror}") from error
-    if start[:1] == b"\x80" or start[:2] == b"PK":
+    # The length of a safetensors header may begin with these bytes too; its text may not.
+    if not raw.startswith(b"{") and (start[:1] == b"\x80" or start[:2] == b"PK"):
         raise MediaError(
             f"{path}: this is a pickle or a zip archive, which can run code when read, so it was not opened; "
             "make a motion template (.safetensors) from the driving video with `track`"
