@@ -106,7 +106,8 @@ def clip_row(name: str, keypoints: np.ndarray) -> dict[str, object]:
         "jitter": jerk(drawn),
         "tracker's jitter": jerk(keypoints),
         "fit ms p50": float(np.median(ms)),
-        "p95": float(np.percentile(ms, 95)),
+        "p20": float(np.percentile(ms, 20)),
+        "p80": float(np.percentile(ms, 80)),
         "shape ms": shape_ms,
     }
 
@@ -130,7 +131,11 @@ def main() -> int:
         "Below: distance of fitted and tracked keypoints in px of a 256 crop. `error of motion` compares their "
         "movement since the first frame; jitter is the mean second difference over time; one core, no GPU."
     )
-    clips = sorted(CLIPS.glob("*.mp4")) if importlib.util.find_spec("mediapipe") else []
+    clips = (
+        sorted(CLIPS.glob("*.mp4"), key=lambda path: (len(path.stem), path.stem))
+        if importlib.util.find_spec("mediapipe")
+        else []
+    )
     rows = [clip_row(path.stem, tracked(path)) for path in (clips[:2] if options.quick else clips)]
     columns = list(rows[0]) if rows else ["clip"]
     print("\n\n".join([*notes, timing.table(rows, columns)]))
