@@ -1,4 +1,4 @@
-"""Draw the README's pictures: docs/demo.png, the demo's contact sheet, and docs/demo.webp, the demo itself."""
+"""Draw the README's pictures: docs/demo.jpg, the demo's contact sheet, and docs/demo.webp, the demo itself."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ SIDE = 320
 def main() -> None:
     clip = demo.load_template()
     with Engine(demo.portrait(), model="landmark-warp") as engine:
-        Image.fromarray(demo.contact_sheet(engine, clip)).save(DOCS / "demo.png", optimize=True)
+        Image.fromarray(demo.contact_sheet(engine, clip)).save(DOCS / "demo.jpg", quality=88)
         engine.reset()
         engine.use_reference(clip[0])
         frames = [Image.fromarray(engine.step(motion)).crop((64, 0, 384, 320)) for motion in clip]
