@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from fastreenact.face.backends import Backend, Mesh, Picture, Points, TaskFile, quiet_stderr
+from fastreenact.face.identities import Identities
 from fastreenact.face.views import View, view_of, views
 
 _LONG_SIDE = 1920  # px; larger frames are thinned out: at 1080p that costs as much as it saves (both about 3 ms)
@@ -59,6 +60,7 @@ class Tracker:
         """Forget the face that is followed; the next frame starts with the largest."""
         self._last: Points | None = None
         self._lost = 0
+        self._identities = Identities() if self._max_faces > 1 else None
         if self._video is not None:
             self._video.close()
             self._video = None
@@ -84,13 +86,13 @@ class Tracker:
         shown = seen
         if self._last is None or self._lost:
             shown = self._only_ours(seen, step)
-        faces = self._detect(self._video, shown)
-        if not faces:
+        faces = [face * step for face in self._detect(self._video, shown)]
+        points = self._identities(faces) if self._identities is not None else self._ours(faces)
+        if points is None:
             self._lost += 1
             if self._lost > _PATIENCE:
                 self._last = None
             return None
-        points = self._ours(faces) if step == 1 else self._ours([face * step for face in faces])
         self._last, self._lost = points, 0
         return Landmarks(points, 1.0)
 
@@ -149,9 +151,10 @@ class Tracker:
         self._settled = bool(faces)
         return faces
 
-    def _ours(self, faces: list[Points]) -> Points:
-        if self._last is None:
-            return max(faces, key=_size)
+    def _ours(self, faces: list[Points]) -> Points | None:
+        """The face nearest to the last one; the largest if there is none."""
+        if self._last is None or not faces:
+            return max(faces, key=_size, default=None)
         centre = self._last.mean(axis=0)
         return min(faces, key=lambda face: float(np.linalg.norm((face.mean(axis=0) - centre)[:2])))
 
@@ -162,7 +165,10 @@ class Tracker:
         faces = self._detect(self._still, seen)
         if len(faces) <= self._max_faces:
             return seen
-        ours = self._ours([face * step for face in faces]) / step
+        found = self._ours([face * step for face in faces])
+        if found is None:
+            return seen
+        ours = found / step
         low, high = ours[:, :2].min(axis=0), ours[:, :2].max(axis=0)
         margin = 0.3 * float((high - low).max())
         x0, y0 = np.maximum(low - margin, 0).astype(int)

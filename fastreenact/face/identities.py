@@ -1,0 +1,78 @@
+"""Which of several faces is whose from frame to frame, by place, speed and size, so that people may pass each other."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastreenact.face.backends import Points
+
+_PATIENCE = 90  # frames after which a face that stays away is forgotten
+_FAR = 1.2  # face sizes (and twice the log of sizes' ratio): a face that differs more from what is expected is another
+_SIZE_WEIGHT = 2.0
+_SPEED_SHARE = 0.3  # of a new speed in the running mean
+
+
+@dataclass(slots=True)
+class _Person:
+    centre: NDArray[np.float32]  # px
+    speed: NDArray[np.float32]  # px per frame
+    size: float  # px
+    unseen: int = 0  # frames
+
+
+class Identities:
+    """Follows every face, so that one that is covered for a while is waited for and not taken over by its neighbour."""
+
+    def __init__(self) -> None:
+        self._people: list[_Person] = []
+        self._ours: _Person | None = None
+
+    def __call__(self, faces: list[Points]) -> Points | None:
+        """Our face among those of a frame: the largest at first, then the same one; None while it is away."""
+        for person in self._people:
+            person.centre = person.centre + person.speed
+        measured = [_measure(face) for face in faces]
+        owners = self._match(measured)
+        seen = [owner for owner in owners if owner is not None]
+        for person in self._people:
+            person.unseen = 0 if any(person is owner for owner in seen) else person.unseen + 1
+        self._people = [person for person in self._people if person.unseen <= _PATIENCE]
+        if not any(person is self._ours for person in self._people):
+            self._ours = None
+        for i, (centre, size) in enumerate(measured):
+            owner = owners[i]
+            if owner is None:
+                owner = owners[i] = _Person(centre, np.zeros(2, np.float32), size)
+                self._people.append(owner)
+            else:
+                owner.speed = owner.speed + _SPEED_SHARE * (centre - owner.centre)
+                owner.centre, owner.size = centre, size
+        if self._ours is None and faces:
+            self._ours = owners[int(np.argmax([size for _, size in measured]))]
+        return next((face for face, owner in zip(faces, owners, strict=True) if owner is self._ours), None)
+
+    def _match(self, measured: list[tuple[NDArray[np.float32], float]]) -> list[_Person | None]:
+        """Who each face is, the surest first; None for somebody new."""
+        costs = sorted(
+            (self._cost(person, centre, size), i, j)
+            for i, (centre, size) in enumerate(measured)
+            for j, person in enumerate(self._people)
+        )
+        owners: list[_Person | None] = [None] * len(measured)
+        taken: set[int] = set()
+        for cost, i, j in costs:
+            if cost < _FAR and owners[i] is None and j not in taken:
+                owners[i] = self._people[j]
+                taken.add(j)
+        return owners
+
+    @staticmethod
+    def _cost(person: _Person, centre: NDArray[np.float32], size: float) -> float:
+        away = float(np.linalg.norm(centre - person.centre)) / person.size
+        return away + _SIZE_WEIGHT * abs(float(np.log(size / person.size)))
+
+
+def _measure(face: Points) -> tuple[NDArray[np.float32], float]:
+    low, high = face[:, :2].min(axis=0), face[:, :2].max(axis=0)
+    return (low + high) / 2, max(float((high - low).max()), 1.0)
