@@ -44,7 +44,7 @@ def make_clip(
 
     pts = list(range(20)) if pts is None else pts
     frames = [ramp(*size, 3 * i) for i in range(len(pts))] if frames is None else frames
-    with av.open(str(path), "w") as container:
+    with av.open(f"file:{path}", "w") as container:
         stream = container.add_stream(codec, rate=Fraction(30), options=options or {})
         stream.height, stream.width, stream.pix_fmt = frames[0].shape[0], frames[0].shape[1], pixels
         stream.time_base = stream.codec_context.time_base = time_base
@@ -71,7 +71,7 @@ def true_times(path: Path) -> list[Fraction]:
     """The presentation times of a file's frames, read with PyAV directly."""
     import av
 
-    with av.open(str(path)) as container:
+    with av.open(f"file:{path}") as container:
         return [frame.pts * frame.time_base for frame in container.decode(video=0)]
 
 
@@ -79,7 +79,7 @@ def sound_packets(path: Path) -> list[bytes]:
     """The bytes of every packet of the sound."""
     import av
 
-    with av.open(str(path)) as container:
+    with av.open(f"file:{path}") as container:
         return [bytes(packet) for packet in container.demux(audio=0) if packet.dts is not None]
 
 
@@ -88,7 +88,7 @@ def loudest_time(path: Path) -> float:
     import av
 
     best = (-1.0, 0.0)
-    with av.open(str(path)) as container:
+    with av.open(f"file:{path}") as container:
         for frame in container.decode(audio=0):
             loudness = np.abs(frame.to_ndarray().astype(np.float64)).max(axis=0)
             at = int(loudness.argmax())

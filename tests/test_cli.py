@@ -1,0 +1,389 @@
+"""The command line: what it writes, what it says, and how it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av", reason="PyAV is not installed")
+
+from clips import make_clip, ramp, tone, true_times
+from fakes import FakeEngine, a_template, fake_tracking
+
+import fastreenact
+from fastreenact import animate as animate_module
+from fastreenact import engine as engine_module
+from fastreenact.cli import main
+from fastreenact.media import read_image, write_image
+from fastreenact.progress import ProgressLine, line
+
+
+@pytest.fixture
+def engines(monkeypatch):
+    """Put the fakes in place; gives the list of engines that the command made."""
+    made = []
+
+    def make(source, **options):
+        made.append(FakeEngine(source, **{key: value for key, value in options.items() if key != "size"}))
+        made[-1].options["size"] = options["size"]
+        return made[-1]
+
+    monkeypatch.setattr(engine_module, "Engine", make)
+    monkeypatch.setattr(animate_module, "_track_frames", fake_tracking)
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A portrait and a driver in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    write_image("face.png", ramp(40, 40))
+    make_clip(Path("drive.mp4"), sound=tone(0.8))
+    return tmp_path
+
+
+def error_of(capsys):
+    """The one line on stderr."""
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("fastreenact: error: ")
+    assert captured.out == ""
+    return lines[0].removeprefix("fastreenact: error: ")
+
+
+def run(*arguments, **options):
+    return subprocess.run([sys.executable, "-m", "fastreenact", *arguments], capture_output=True, text=True, timeout=60,
+                          check=False, **options)
+
+
+def test_animate_default_name(engines, folder, capsys):
+    assert main(["animate", "face.png", "drive.mp4"]) == 0
+    assert len(true_times(folder / "face--drive.mp4")) == 20
+    captured = capsys.readouterr()
+    assert captured.out.startswith("face--drive.mp4: 20 frames in ")
+    assert captured.out.endswith("fps) with fake\n")
+    assert captured.err == ""
+    np.testing.assert_array_equal(engines[0].source, ramp(40, 40))
+    assert engines[0].options == {
+        "model": None, "weights": None, "size": None, "device": None, "dtype": None, "motion": "relative",
+        "strength": 1.0, "region": "all", "paste": False, "smooth": True}
+
+
+def test_animate_options(engines, folder):
+    options = ("-o o.mkv --size 256 --model face2face-rho --weights w.safetensors --device cpu --dtype bfloat16 "
+               "--motion absolute --strength 0.5 --region lips --paste --side-by-side --trim 0.2:0.6 --quality high "
+               "--template-out t.safetensors --no-sound --no-smooth")
+    assert main(["animate", "face.png", "drive.mp4", *options.split()]) == 0
+    assert engines[0].options == {
+        "model": "face2face-rho", "weights": Path("w.safetensors"), "size": 256, "device": "cpu", "dtype": "bfloat16",
+        "motion": "absolute", "strength": 0.5, "region": "lips", "paste": True, "smooth": False}
+    assert len(true_times(folder / "o.mkv")) == 10
+    assert main(["animate", "face.png", "t.safetensors", "-o", "again.mp4"]) == 0
+    assert len(true_times(folder / "again.mp4")) == 10
+
+
+def test_animate_into_a_folder_and_by_a_picture(engines, folder):
+    (folder / "out").mkdir()
+    write_image("smile.png", ramp(20, 20))
+    assert main(["animate", "face.png", "drive.mp4", "-o", "out"]) == 0
+    assert main(["animate", "face.png", "smile.png", "-o", "out"]) == 0
+    assert main(["track", "drive.mp4", "-o", "out"]) == 0
+    assert sorted(os.listdir("out")) == ["drive.safetensors", "face--drive.mp4", "face--smile.png"]
+    assert read_image("out/face--smile.png").shape == (32, 48, 3)
+
+
+def test_force(engines, folder, capsys):
+    Path("o.mp4").write_bytes(b"precious")
+    assert main(["animate", "face.png", "drive.mp4", "-o", "o.mp4"]) == 1
+    assert error_of(capsys) == "o.mp4 exists already: choose another name, or overwrite it with force (--force)"
+    assert engines == []
+    assert main(["animate", "face.png", "drive.mp4", "-o", "o.mp4", "--force"]) == 0
+    assert len(true_times(folder / "o.mp4")) == 20
+
+
+def test_notes_on_stderr(engines, folder, monkeypatch, capsys):
+    monkeypatch.setattr(FakeEngine, "__init__", _odd_engine(FakeEngine.__init__))
+    assert main(["animate", "face.png", "drive.mp4"]) == 0
+    assert capsys.readouterr().err == "fastreenact: note: 47 x 33 padded to 48 x 34: H.264 needs even sides\n"
+
+
+def _odd_engine(init):
+    return lambda self, source=None, **options: init(self, source, size=(33, 47), **options)
+
+
+def test_bad_inputs(engines, folder, capsys):
+    Path("text.png").write_text("no picture")
+    Path("junk.mp4").write_bytes(b"no video" * 100)
+    Path("t.safetensors").write_bytes(b"\x80\x04junk")
+    make_clip(Path("black.mp4"), frames=[np.zeros((48, 64, 3), np.uint8)] * 3, pts=[0, 1, 2])
+    os.mkdir("folder")
+    cases = [
+        (["none.png", "drive.mp4"], "none.png: no such file"),
+        (["text.png", "drive.mp4"], "text.png cannot be read as a picture"),
+        (["folder", "drive.mp4"], "folder is a folder, not a picture"),
+        (["face.png", "none.mp4"], "none.mp4: no such file"),
+        (["face.png", "junk.mp4"], "junk.mp4 cannot be read as a video"),
+        (["face.png", "folder"], "folder is a folder, not a video"),
+        (["face.png", "t.safetensors"], "is a pickle or a zip archive"),
+        (["face.png", "black.mp4"], "black.mp4: no face found in any of its 3 frames"),
+        (["face.png", "drive.mp4", "-o", "no/o.mp4"], "the folder of o.mp4 does not exist"),
+        (["face.png", "drive.mp4", "-o", "o.avi"], "choose one of these endings"),
+        (["face.png", "drive.mp4", "-o", "drive.mp4", "--force"], "drive.mp4 is the driver itself"),
+        (["face.png", "drive.mp4", "-o", "face.png", "--force"], "face.png is the portrait itself"),
+        (["face.png", "drive.mp4", "--trim", "7:"], "no frame between 7 s and its end"),
+    ]
+    before = sorted(os.listdir())
+    for arguments, words in cases:
+        assert main(["animate", *arguments]) == 1, arguments
+        assert words in error_of(capsys), arguments
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ([], "arguments are required: COMMAND"),
+    (["anima"], "invalid choice"),
+    (["animate", "a"], "required: DRIVER"),
+    (["animate", "a", "b", "--size", "63"], "'63' is not a whole number from 64 to 2048"),
+    (["animate", "a", "b", "--size", "2049"], "64 to 2048"),
+    (["animate", "a", "b", "--size", "x"], "64 to 2048"),
+    (["animate", "a", "b", "--trim", "3"], "is not START:END"),
+    (["animate", "a", "b", "--trim", "3:2"], "is not START:END"),
+    (["animate", "a", "b", "--trim", "-1:2"], "is not START:END|expected one argument"),
+    (["animate", "a", "b", "--trim", "nan:"], "is not START:END"),
+    (["animate", "a", "b", "--quality", "best"], "low, medium, high"),
+    (["animate", "a", "b", "--motion", "x"], "invalid choice"),
+    (["animate", "a", "b", "--region", "nose"], "invalid choice"),
+    (["animate", "a", "b", "--strength", "x"], "invalid float"),
+    (["animate", "a", "b", "--dtype", "int8"], "invalid choice"),
+    (["bench", "--frames", "0"], "1 to 1000000"),
+    (["track"], "required: VIDEO"),
+    (["convert", "a"], "required: MOTION"),
+])
+def test_wrong_usage(arguments, words, capsys):
+    assert main(arguments) == 2
+    text = error_of(capsys)
+    assert any(word in text for word in words.split("|"))
+    assert text.endswith("--help)")
+
+
+def test_engine_errors_are_one_line(engines, folder, monkeypatch, capsys):
+    for error, words in (
+        (ValueError("size is 3;\n give more"), "size is 3; give more"),
+        (fastreenact.WeightsError("w is damaged"), "w is damaged"),
+        (ModuleNotFoundError("No module named 'mediapipe'", name="mediapipe"), "pip install 'fastreenact[track]'"),
+        (MemoryError(), "not enough memory"),
+        (PermissionError(13, "Permission denied", "/a/b.mp4"), "b.mp4: Permission denied"),
+        (KeyError("x"), "this should not happen"),
+    ):
+        def fail(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(engine_module, "Engine", fail)
+        assert main(["animate", "face.png", "drive.mp4"]) == 1
+        assert words in error_of(capsys)
+
+
+def test_traceback_only_when_asked(engines, folder, monkeypatch, capsys):
+    assert main(["animate", "none.png", "drive.mp4", "-vv"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("FASTREENACT_DEBUG", "1")
+    assert main(["animate", "none.png", "drive.mp4"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c(engines, folder, monkeypatch, capsys):
+    Path("o.mp4").write_bytes(b"precious")
+    monkeypatch.setattr(FakeEngine, "__init__", _stopping_engine(FakeEngine.__init__))
+    assert main(["animate", "face.png", "drive.mp4", "-o", "o.mp4", "--force"]) == 130
+    assert capsys.readouterr().err == "fastreenact: stopped after 7 of 20 frames; they are in o.part.mp4\n"
+    assert Path("o.mp4").read_bytes() == b"precious"
+    assert len(true_times(folder / "o.part.mp4")) == 7
+
+
+def _stopping_engine(init):
+    return lambda self, source=None, **options: init(self, source, stop_at=7, **options)
+
+
+def test_damaged_driver_exits_with_3(engines, folder, capsys):
+    noise = np.random.default_rng(0).integers(20, 255, (50, 48, 64, 3), dtype=np.uint8)
+    clip = make_clip(folder / "d.mp4", frames=list(noise), pts=list(range(50)), options={"g": "10"})
+    data = bytearray(clip.read_bytes())
+    data[len(data) // 3: len(data) // 3 + 3000] = bytes(3000)
+    Path("d.mp4").write_bytes(data)
+    assert main(["animate", "face.png", "d.mp4"]) == 3
+    assert "note: d.mp4 is damaged" in capsys.readouterr().err
+    assert len(true_times(folder / "face--d.mp4")) > 20
+
+
+@pytest.mark.parametrize("name", [
+    "two\nlines", "quote'\"`$(x)", "sm\N{GRINNING FACE}le", "\udcff\udcfe", "-dash", "a:b%03d", "e" * 243])
+def test_hostile_file_names(engines, folder, name, capsysbinary):
+    os.rename("face.png", f"{name}.png")
+    os.rename("drive.mp4", f"{name}.mp4")
+    before = set(os.listdir())
+    assert main(["animate", "--", f"{name}.png", f"{name}.mp4"]) == 0
+    (out,) = set(os.listdir()) - before
+    assert len(true_times(Path(out))) == 20
+    assert capsysbinary.readouterr().out.count(b"\n") == 1
+    assert main(["track", "--", f"{name}.mp4"]) == 0
+    assert main(["animate", "--", f"{name}.png", f"{name}.mp4"]) == 1  # it exists: the name is in the message
+    assert capsysbinary.readouterr().err.count(b"\n") == 1
+
+
+def test_track(engines, folder, capsys):
+    assert main(["track", "drive.mp4", "--trim", ":0.4"]) == 0
+    assert capsys.readouterr().out.startswith("drive.safetensors: 10 frames in ")
+    assert main(["track", "drive.mp4"]) == 1
+    assert "exists already" in error_of(capsys)
+    assert main(["track", "drive.safetensors", "-o", "x.safetensors"]) == 1
+    assert "template already" in error_of(capsys)
+
+
+def test_convert_passes_its_arguments(monkeypatch, capsys):
+    from fastreenact import convert as convert_module
+
+    calls = []
+    monkeypatch.setattr(convert_module, "convert", lambda *a, **k: calls.append((a, k)))
+    assert main(["convert", "r.pth", "m.pth", "-o", "w.safetensors", "--size", "256", "--force"]) == 0
+    assert calls == [((Path("r.pth"), Path("m.pth"), Path("w.safetensors")),
+                      {"head_pose": "official", "size": 256, "force": True})]
+    assert capsys.readouterr().out == "w.safetensors: converted\n"
+
+
+def test_convert_error(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", "r.pth", "m.pth"]) == 1
+    assert "r.pth" in error_of(capsys)
+
+
+def test_demo_and_doctor_are_called(monkeypatch, tmp_path):
+    from fastreenact import demo, doctor
+
+    asked = []
+    monkeypatch.setattr(demo, "main", lambda folder: asked.append(folder) or 0)
+    monkeypatch.setattr(doctor, "main", lambda: asked.append("doctor") or 1)
+    assert main(["demo", "-o", str(tmp_path)]) == 0
+    assert main(["doctor"]) == 1
+    assert asked == [tmp_path, "doctor"]
+
+
+def test_bench_table(engines, folder, monkeypatch, capsys):
+    monkeypatch.setattr(FakeEngine, "timings", {"track": 1.5, "fit": 0.5}, raising=False)
+    monkeypatch.setattr(FakeEngine, "dtype", "float32", raising=False)
+    monkeypatch.setattr(FakeEngine, "device", "cpu", raising=False)
+    assert main(["bench", "--source", "face.png", "--frames", "5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "fake, 48 x 32, float32, cpu, 5 frames"
+    assert [text.split()[0] for text in lines[2:5]] == ["track", "fit", "whole"]
+    assert lines[2].split()[1] == "1.50"
+    assert lines[-1].endswith("frames per second")
+
+
+def test_version_and_help(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fastreenact {fastreenact.__version__}\n"
+    for command in ("animate", "track", "demo", "doctor", "convert", "bench"):
+        assert main([command, "--help"]) == 0
+        assert command in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy():
+    code = ("import sys; from fastreenact.cli import main; code = main(['animate', '--help']); "
+            "heavy = {'torch', 'numpy', 'av', 'PIL', 'triton', 'cupy', 'mediapipe'} & set(sys.modules); "
+            "sys.exit(code or len(heavy))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_from_outside(tmp_path):
+    """Exit code and one line on stderr as a shell sees them; standard output that cannot show the name."""
+    done = run("animate", "no\nne.png", "none.mp4", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "fastreenact: error: none.mp4: no such file\n"
+    a_template(tmp_path / "t.safetensors", [0, 0.1])
+    done = run("track", "t.safetensors", "-o", "\N{GRINNING FACE}.safetensors", cwd=tmp_path,
+               env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+
+
+def test_closed_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = ("from fastreenact import cli, doctor; doctor.main = lambda: print('x' * 100000) or 0; "
+            "import sys; sys.exit(cli.main(['doctor']))")
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60,
+                          check=False)
+    os.close(writer)
+    assert done.returncode == 141
+    assert done.stderr == ""
+
+
+_SLOW = """
+import sys, time
+from fakes import FakeEngine, fake_tracking
+from fastreenact import animate, engine
+from fastreenact.cli import main
+class Slow(FakeEngine):
+    def step(self, *a, **k):
+        if len(self.steps) == 5:
+            print("going", flush=True)
+            time.sleep(60)
+        return super().step(*a, **k)
+engine.Engine = lambda source, **options: Slow(source)
+animate._track_frames = fake_tracking
+sys.exit(main(["animate", "face.png", "drive.mp4"]))
+"""
+
+
+def test_interrupt_signal(folder):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    child = subprocess.Popen([sys.executable, "-c", _SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             env=environment)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "going\n"
+    start = time.perf_counter()
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert time.perf_counter() - start < 5
+    assert err == "fastreenact: stopped after 5 of 20 frames; they are in face--drive.part.mp4\n"
+    assert len(true_times(folder / "face--drive.part.mp4")) == 5
+
+
+class _Terminal:
+    """What a terminal stream needs to have."""
+
+    def __init__(self, tty):
+        self.tty, self.text = tty, ""
+
+    def isatty(self):
+        return self.tty
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        return None
+
+
+def test_progress_line():
+    assert line("render", 120, 354, 41.23) == "render  [########----------------] 120/354  41.2 fps  0:06 left"
+    assert line("track", 12, None, 41.23) == "track   12 frames  41.2 fps"
+    assert line("track", 13, 12, 1.0) == "track   13 frames  1.0 fps"  # an estimate may be wrong
+    shown, silent = _Terminal(True), _Terminal(False)
+    for terminal in (shown, silent):
+        progress = ProgressLine(terminal)
+        for stage in ("track", "render"):
+            for done in range(1, 4):
+                progress(stage, done, 3)
+        progress.close()
+    assert "track   [########################] 3/3" in shown.text
+    assert shown.text.rsplit("\r", 2)[1].strip() == ""
+    assert silent.text == ""
