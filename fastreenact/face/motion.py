@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact.errors import MediaError
+from fastreenact.media_files import fit_name
 
 POSE_SIZE, EXPRESSION_SIZE = 6, 51
 FORMAT = "fastreenact-motion"
@@ -171,7 +172,7 @@ class MotionClip:
         tensors = {name: getattr(self, name) for name in _TENSORS}
         data = save(tensors, metadata={**self.metadata, "format": FORMAT, "version": VERSION})
         path = Path(path)
-        part = path.with_name(path.name + ".part")
+        part = path.with_name(fit_name(path.name, ".part"))
         try:
             part.write_bytes(data)
             part.replace(path)
