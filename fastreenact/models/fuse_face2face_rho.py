@@ -124,23 +124,27 @@ class FusedFace2FaceRho:
         elif out.shape != (self.size, self.size, 3) or out.dtype != torch.uint8:
             raise ValueError(f"out must be uint8 [{self.size}, {self.size}, 3], got {out.dtype} {list(out.shape)}")
         with torch.inference_mode():
-            points, pose = self._points(keypoints), self._pose(head_pose, keypoints)
-            with _stage(timer, "rasterize"):
-                drawings = self._motion.rasterize(points)
-            with _stage(timer, "motion"):
-                field = self._motion(drawings, state.motion)
-            with _stage(timer, "decode"):
-                tables = self._decoder.tables(pose)
-            with _stage(timer, "warp"):
-                self._decoder.warp(state, field, tables)
-            with _stage(timer, "decode"):
-                image = self._decoder(tables)
+            image = self.step(state, keypoints, head_pose, timer)
             with _stage(timer, "deliver"):
                 if out.device == self.device:
                     ops.to_frame(image, layout="nhwc", tanh=True, out=out[None])
                 else:
                     out.copy_(ops.to_frame(image, layout="nhwc", tanh=True)[0])
         return out
+
+    def step(self, state: SourceState, keypoints: Any, head_pose: Any, timer: Any = None) -> Tensor:
+        """`drive` without its last stage: [1, S, S, 3] before tanh, in the network's dtype."""
+        points, pose = self._points(keypoints), self._pose(head_pose, keypoints)
+        with _stage(timer, "rasterize"):
+            drawings = self._motion.rasterize(points)
+        with _stage(timer, "motion"):
+            field = self._motion(drawings, state.motion)
+        with _stage(timer, "decode"):
+            tables = self._decoder.tables(pose)
+        with _stage(timer, "warp"):
+            self._decoder.warp(state, field, tables)
+        with _stage(timer, "decode"):
+            return self._decoder(tables)
 
     def _points(self, keypoints: Any) -> Tensor:
         """Keypoints as [1, 72, 2] float32 on the device."""
