@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from fastreenact.engine import Engine
 
-_WARM_UP = 10  # frames: caches, thread pools, the tracker's first detection
+_WARM_UP = 35  # frames: caches, thread pools, and the driver's shape, which is fitted until frame 30
 
 
 def measure(engine: "Engine", driver: NDArray[np.uint8], frames: int) -> dict[str, NDArray[np.float64]]:
@@ -18,7 +18,7 @@ def measure(engine: "Engine", driver: NDArray[np.uint8], frames: int) -> dict[st
     Args:
         engine: made already.
         driver: uint8 [H, W, 3], a picture of a face.
-        frames: timed steps, after a warm-up of 10.
+        frames: timed steps, after a warm-up of 35.
 
     Returns:
         Stage -> milliseconds of each step [frames]; "whole" is the wall time of the step.
