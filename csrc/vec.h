@@ -32,7 +32,13 @@ FASTREENACT_INLINE Vec splat(float value) {
 }
 
 FASTREENACT_INLINE Vec widen(HalfVec bits) {
-    return (Vec)(__builtin_convertvector(bits, UintVec) << 16);
+#if defined(__AVX512F__)
+    return (Vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)bits), 16);
+#elif defined(__AVX2__)
+    return (Vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)bits), 16);
+#else
+    return (Vec)__builtin_shufflevector(HalfVec{}, bits, 0, 4, 1, 5, 2, 6, 3, 7);  // little-endian
+#endif
 }
 
 // Rounded to nearest even; NaN stays NaN.
@@ -43,8 +49,17 @@ FASTREENACT_INLINE HalfVec narrow(Vec value) {
     const UintVec bits = (UintVec)value;
     const UintVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const UintVec quiet = (bits >> 16) | 0x40u;
-    const IntVec ordered = value == value;
-    return __builtin_convertvector((rounded & (UintVec)ordered) | (quiet & ~(UintVec)ordered), HalfVec);
+    const UintVec ordered = (UintVec)(value == value);
+    const UintVec half = (rounded & ordered) | (quiet & ~ordered);
+#if defined(__AVX512F__)
+    return (HalfVec)_mm512_cvtepi32_epi16((__m512i)half);
+#elif defined(__AVX2__)
+    const __m256i packed = _mm256_packus_epi32((__m256i)half, (__m256i)half);  // per 128-bit lane
+    return (HalfVec)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+#else
+    const uint16_t __attribute__((vector_size(16))) words = (uint16_t __attribute__((vector_size(16))))half;
+    return __builtin_shufflevector(words, words, 0, 2, 4, 6);
+#endif
 #endif
 }
 
@@ -59,9 +74,15 @@ FASTREENACT_INLINE Vec load(const BFloat16* from) {
     return widen(bits);
 }
 FASTREENACT_INLINE Vec load(const uint8_t* from) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#elif defined(__AVX2__)
+    return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+#else
     ByteVec bytes;
     __builtin_memcpy(&bytes, from, sizeof(bytes));
     return __builtin_convertvector(__builtin_convertvector(bytes, IntVec), Vec);
+#endif
 }
 FASTREENACT_INLINE void store(float* to, Vec value) {
     __builtin_memcpy(to, &value, sizeof(value));
@@ -71,17 +92,25 @@ FASTREENACT_INLINE void store(BFloat16* to, Vec value) {
     __builtin_memcpy(to, &bits, sizeof(bits));
 }
 
-// Rounded to nearest, halves up; the value must lie in [0, 255.5).
-FASTREENACT_INLINE ByteVec to_bytes(Vec value) {
-    const IntVec rounded = __builtin_convertvector(value + 0.5f, IntVec);
+// Without the fraction; the value must lie in [0, 256).
+FASTREENACT_INLINE ByteVec truncate_to_bytes(Vec value) {
+    const IntVec whole = __builtin_convertvector(value, IntVec);
 #if defined(__AVX512F__)
-    return (ByteVec)_mm512_cvtepi32_epi8((__m512i)rounded);
+    return (ByteVec)_mm512_cvtepi32_epi8((__m512i)whole);
+#elif defined(__AVX2__)
+    const __m256i words = _mm256_packs_epi32((__m256i)whole, (__m256i)whole);  // per 128-bit lane, as is the next
+    const __m256i bytes = _mm256_packus_epi16(words, words);
+    const __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+    ByteVec result;
+    __builtin_memcpy(&result, &both, sizeof(result));
+    return result;
 #else
-    return __builtin_convertvector(rounded, ByteVec);
+    return __builtin_convertvector(whole, ByteVec);
 #endif
 }
+// Rounded to nearest, halves up; the value must lie in [0, 255.5).
 FASTREENACT_INLINE void store(uint8_t* to, Vec value) {
-    const ByteVec bytes = to_bytes(value);
+    const ByteVec bytes = truncate_to_bytes(value + 0.5f);
     __builtin_memcpy(to, &bytes, sizeof(bytes));
 }
 
@@ -102,6 +131,31 @@ FASTREENACT_INLINE void copy_part(Element* to, const Element* from, int count) {
         done += 2;
     }
     if (count & 1) to[done] = from[done];
+}
+
+// Up to 8 bytes' worth of elements as one number, the first lowest. Through a buffer in memory it would cost 15 cycles:
+// a load does not see several smaller stores before they have reached the cache.
+template <typename Element>
+FASTREENACT_INLINE uint64_t gather_part(const Element* from, int count) {
+    constexpr int kBits = 8 * sizeof(Element), kHalf = 4 / sizeof(Element);
+    uint64_t bits = 0;
+    int done = 0;
+    if (count >= 2 * kHalf) {
+        __builtin_memcpy(&bits, from, 8);
+        return bits;
+    }
+    if (count >= kHalf) {
+        uint32_t half;
+        __builtin_memcpy(&half, from, 4);
+        bits = half;
+        done = kHalf;
+    }
+    for (; done < count; ++done) {
+        Element one;
+        __builtin_memcpy(&one, from + done, sizeof(one));
+        bits |= static_cast<uint64_t>(one) << (kBits * done);
+    }
+    return bits;
 }
 
 // The first `count` (1 to kWidth - 1) elements: nothing beyond them is read or written, the rest of the vector is 0.
@@ -128,9 +182,7 @@ FASTREENACT_INLINE Vec load_part(const float* from, int count) {
     const IntVec lane = {0, 1, 2, 3, 4, 5, 6, 7};
     return (Vec)_mm256_maskload_ps(from, (__m256i)(lane < count));
 #else
-    float part[kWidth] = {};
-    copy_part(part, from, count);
-    return load(part);
+    return Vec{from[0], count > 1 ? from[1] : 0.0f, count > 2 ? from[2] : 0.0f, 0.0f};
 #endif
 }
 FASTREENACT_INLINE void store_part(float* to, Vec value, int count) {
@@ -139,9 +191,15 @@ FASTREENACT_INLINE void store_part(float* to, Vec value, int count) {
     copy_part(to, part, count);
 }
 FASTREENACT_INLINE Vec load_part(const BFloat16* from, int count) {
-    BFloat16 part[kWidth] = {};
-    copy_part(part, from, count);
-    return load(part);
+    const uint16_t* bits = &from->bits;
+    const uint64_t parts[2] = {gather_part(bits, count), count > 4 ? gather_part(bits + 4, count - 4) : 0};
+#if defined(__AVX2__)
+    return widen((HalfVec)_mm_set_epi64x(static_cast<long long>(parts[1]), static_cast<long long>(parts[0])));
+#else
+    HalfVec half;
+    __builtin_memcpy(&half, parts, sizeof(half));
+    return widen(half);
+#endif
 }
 FASTREENACT_INLINE void store_part(BFloat16* to, Vec value, int count) {
     BFloat16 part[kWidth];
@@ -149,9 +207,14 @@ FASTREENACT_INLINE void store_part(BFloat16* to, Vec value, int count) {
     copy_part(to, part, count);
 }
 FASTREENACT_INLINE Vec load_part(const uint8_t* from, int count) {
-    uint8_t part[kWidth] = {};
-    copy_part(part, from, count);
-    return load(part);
+    const uint64_t bits = gather_part(from, count);
+#if defined(__AVX2__)
+    return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(bits))));
+#else
+    ByteVec bytes;
+    __builtin_memcpy(&bytes, &bits, sizeof(bytes));
+    return __builtin_convertvector(__builtin_convertvector(bytes, IntVec), Vec);
+#endif
 }
 #endif
 FASTREENACT_INLINE void store_part(uint8_t* to, Vec value, int count) {
@@ -196,6 +259,56 @@ FASTREENACT_INLINE Vec tanh(Vec x) {
     const Vec result = select(magnitude < 0.25f, small, large);
     const Vec with_sign = (Vec)((IntVec)result | ((IntVec)x & (int32_t)0x80000000));
     return select(x == x, with_sign, x);
+}
+
+// One RGB pixel. The fourth lane is whatever lies beside it.
+typedef float Pixel __attribute__((vector_size(16)));
+
+FASTREENACT_INLINE Pixel pixel_of_bytes(uint32_t bytes) {
+#if defined(__AVX2__)
+    return (Pixel)_mm_cvtepi32_ps(_mm_cvtepu8_epi32(_mm_cvtsi32_si128((int)bytes)));
+#else
+    return Pixel{(float)(bytes & 255u), (float)(bytes >> 8 & 255u), (float)(bytes >> 16 & 255u), 0.0f};
+#endif
+}
+// Three channels from `from` on; four elements from there are readable.
+FASTREENACT_INLINE Pixel load_pixel(const float* from) {
+    Pixel pixel;
+    __builtin_memcpy(&pixel, from, sizeof(pixel));
+    return pixel;
+}
+FASTREENACT_INLINE Pixel load_pixel(const uint8_t* from) {
+    uint32_t bytes;
+    __builtin_memcpy(&bytes, from, sizeof(bytes));
+    return pixel_of_bytes(bytes);
+}
+// The same where the element before `from` is readable instead of the fourth.
+FASTREENACT_INLINE Pixel load_pixel_after(const float* from) {
+    const Pixel shifted = load_pixel(from - 1);
+    return __builtin_shufflevector(shifted, shifted, 1, 2, 3, 3);
+}
+FASTREENACT_INLINE Pixel load_pixel_after(const uint8_t* from) {
+    uint32_t bytes;
+    __builtin_memcpy(&bytes, from - 1, sizeof(bytes));
+    return pixel_of_bytes(bytes >> 8);
+}
+// Writes three elements, or (kFour) a fourth that means nothing.
+template <bool kFour>
+FASTREENACT_INLINE void store_pixel(float* to, Pixel value) {
+    __builtin_memcpy(to, &value, kFour ? 16 : 12);
+}
+// Rounded to nearest, halves up.
+template <bool kFour>
+FASTREENACT_INLINE void store_pixel(uint8_t* to, Pixel value) {
+#if defined(__AVX2__)
+    const __m128i words = _mm_cvttps_epi32((__m128)(value + 0.5f));
+    const __m128i bytes = _mm_packus_epi16(_mm_packs_epi32(words, words), words);
+    const uint32_t packed = (uint32_t)_mm_cvtsi128_si32(bytes);
+#else
+    uint32_t packed = 0;
+    for (int c = 2; c >= 0; --c) packed = packed << 8 | (uint32_t)(int32_t)(value[c] + 0.5f);
+#endif
+    __builtin_memcpy(to, &packed, kFour ? 4 : 3);
 }
 
 template <int kActivation>

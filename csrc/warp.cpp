@@ -24,6 +24,13 @@ void field_nearest(const WarpParams& p, const float* field, int64_t y, int64_t f
     const float* row = field + y * p.field_height / p.out_height * p.field_stride_y;
     if (p.field_width == p.out_width) {
         const float* from = row + first * p.field_stride_x;
+        if (p.field_stride_x == 2 && p.field_stride_c == 1) {  // the same loop with strides that vectorise
+            for (int i = 0; i < count; ++i) {
+                taps.x[i] = from[2 * i];
+                taps.y[i] = from[2 * i + 1];
+            }
+            return;
+        }
         for (int i = 0; i < count; ++i) {
             taps.x[i] = from[i * p.field_stride_x];
             taps.y[i] = from[i * p.field_stride_x + p.field_stride_c];
@@ -46,8 +53,8 @@ void field_nearest(const WarpParams& p, const float* field, int64_t y, int64_t f
 
 // Lower of the two samples around output `i` and the weight of the upper one, which leaves [0, 1] at the rim: the field
 // is extended linearly there, so that the identity stays the identity.
-FASTREENACT_INLINE int32_t around(int64_t i, int64_t size, int64_t out_size, double& weight) {
-    const double at = (static_cast<double>(i) + 0.5) * static_cast<double>(size) / static_cast<double>(out_size) - 0.5;
+FASTREENACT_INLINE int32_t around(double i, double ratio, int64_t size, double& weight) {
+    const double at = (i + 0.5) * ratio - 0.5;
     int32_t low = static_cast<int32_t>(at);
     const int32_t last = static_cast<int32_t>(size) - 2;
     low = low < last ? low : last;
@@ -58,12 +65,15 @@ FASTREENACT_INLINE int32_t around(int64_t i, int64_t size, int64_t out_size, dou
 
 void field_bilinear(const WarpParams& p, const float* field, int64_t y, int64_t first, int count, Taps& taps) {
     double weight_y;
-    const int64_t low_y = around(y, p.field_height, p.out_height, weight_y);
+    const double ratio_y = static_cast<double>(p.field_height) / static_cast<double>(p.out_height);
+    const double ratio_x = static_cast<double>(p.field_width) / static_cast<double>(p.out_width);
+    const int64_t low_y = around(static_cast<double>(y), ratio_y, p.field_height, weight_y);
     const float* upper = field + low_y * p.field_stride_y;
     const float* lower = p.field_height > 1 ? upper + p.field_stride_y : upper;
     int32_t low[kChunk];
     double weight[kChunk];
-    for (int i = 0; i < count; ++i) low[i] = around(first + i, p.field_width, p.out_width, weight[i]);
+    const double first_x = static_cast<double>(first);
+    for (int i = 0; i < count; ++i) low[i] = around(first_x + i, ratio_x, p.field_width, weight[i]);
     const int64_t next = p.field_width > 1 ? 1 : 0;
     auto between_rows = [&](int64_t column, int64_t c) {
         const int64_t at = column * p.field_stride_x + c * p.field_stride_c;
@@ -197,9 +207,38 @@ void pixels(const WarpParams& p, const T* features, const Taps& taps, int count,
     }
 }
 
+// Pictures: three channels and no epilogue. A pixel of 12 or 3 bytes wastes most of a wide vector, so each is one of
+// four lanes, read and written a fourth element too far where that one is known to be there. `last` is the last of its
+// row.
+template <typename T>
+void rgb_pixels(const WarpParams& p, const T* features, const Taps& taps, int count, bool last, T* out) {
+    const bool packed = p.out_stride_x == 3;
+    for (int i = 0; i < count; ++i, out += p.out_stride_x) {
+        const int64_t x = taps.low_x[i], y = taps.low_y[i];
+        const float wx = taps.weight_x[i], wy = taps.weight_y[i];
+        if (x < 0 || x >= p.width - 1 || y < 0 || y >= p.height - 1) {
+            sample_rim<T, float, kNone, false>(p, features, x, y, wx, wy, out, {nullptr, nullptr});
+            continue;
+        }
+        const T* a = features + y * p.feature_stride_y + x * p.feature_stride_x;
+        const T *b = a + p.feature_stride_x, *c = a + p.feature_stride_y, *d = c + p.feature_stride_x;
+        const Pixel upper = load_pixel(a) * (1.0f - wx) + load_pixel_after(b) * wx;
+        const Pixel lower = load_pixel(c) * (1.0f - wx) + load_pixel_after(d) * wx;
+        const Pixel value = upper * (1.0f - wy) + lower * wy;
+        if (packed && !(last && i == count - 1)) {
+            store_pixel<true>(out, value);  // the fourth element belongs to the next pixel, which is written next
+        } else {
+            store_pixel<false>(out, value);
+        }
+    }
+}
+FASTREENACT_INLINE void rgb_pixels(const WarpParams&, const BFloat16*, const Taps&, int, bool, BFloat16*) {}
+
 template <typename T, typename TableT, int kActivation, bool kAffine>
 void rows(const WarpParams& p, int64_t begin, int64_t end) {
     const bool resized = p.field_bilinear && (p.field_width != p.out_width || p.field_height != p.out_height);
+    // An element before or behind a tap that is read along lies in its neighbour.
+    const bool rgb = !kAffine && kActivation == kNone && sizeof(T) != 2 && p.channels == 3 && p.feature_stride_x >= 3;
     Taps taps;
     for (int64_t row = begin; row < end; ++row) {
         const int64_t n = row / p.out_height, y = row % p.out_height;
@@ -224,8 +263,12 @@ void rows(const WarpParams& p, int64_t begin, int64_t end) {
                 place<false>(taps.x, count, p.width, taps.low_x, taps.weight_x);
                 place<false>(taps.y, count, p.height, taps.low_y, taps.weight_y);
             }
-            pixels<T, TableT, kActivation, kAffine>(p, features, taps, count, first, out + first * p.out_stride_x,
-                                                    affine);
+            T* to = out + first * p.out_stride_x;
+            if (rgb) {
+                rgb_pixels(p, features, taps, count, first + count == p.out_width, to);
+            } else {
+                pixels<T, TableT, kActivation, kAffine>(p, features, taps, count, first, to, affine);
+            }
         }
     }
 }

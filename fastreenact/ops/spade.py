@@ -1,11 +1,15 @@
 """spade: normalise, scale and shift by tables read through an index per row and column, activate."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
 from fastreenact.ops.library import register, say_once
+
+_ACTIVATIONS = tuple(checks.ACTIVATIONS)
 
 
 def spade(
@@ -49,7 +53,7 @@ def spade(
     for name, optional in (("mean", mean), ("inv_std", inv_std), ("out", out)):
         if optional is not None:
             checks.need_tensor(name, optional)
-    checks.need_choice("activation", activation, tuple(checks.ACTIVATIONS))
+    checks.need_choice("activation", activation, _ACTIVATIONS)
     if out is None:
         return _spade(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation)
     if out is x:
@@ -132,32 +136,63 @@ def _strides(table: Tensor) -> tuple[int, ...]:
     return tuple(0 if size == 1 else stride for size, stride in zip(table.shape, table.stride(), strict=True))
 
 
+class _Plan:
+    """A checked call on the CPU: everything that its tensors' addresses do not change."""
+
+    def __init__(
+        self, x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
+        inv_std: Tensor | None, out: Tensor, activation: str | None,
+    ) -> None:  # fmt: skip
+        _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
+        present = (out, x, gamma_table, beta_table, mean, inv_std)
+        self.extents = [0 if t is None or t.numel() == 0 else checks.extent(t) for t in present]
+        self.fixed = {
+            "shape": tuple(x.shape), "x_stride": x.stride(), "out_stride": out.stride(),
+            "gamma_stride": _strides(gamma_table), "beta_stride": _strides(beta_table),
+            "table_shape": tuple(gamma_table.shape), "dtype": checks.DTYPES[x.dtype],
+            "table_dtype": checks.DTYPES[gamma_table.dtype], "activation": checks.ACTIVATIONS[activation],
+        }  # fmt: skip
+
+
+_plans: dict[Any, _Plan] = {}
+
+
+def _run_cpu(
+    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
+    inv_std: Tensor | None, activation: str | None, out: Tensor,
+) -> None:  # fmt: skip
+    tensors = (x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
+    key = (*map(checks.signature, tensors), activation, torch.is_grad_enabled())
+    plan = _plans.get(key)
+    if plan is None:
+        plan = checks.remember(_plans, key, _Plan(*tensors, activation))
+    if plan.extents[0] == 0:
+        return
+    begin = out.data_ptr()
+    end = begin + plan.extents[0]
+    others = {"x": x, "gamma_table": gamma_table, "beta_table": beta_table, "mean": mean, "inv_std": inv_std}
+    for (name, tensor), extent in zip(others.items(), plan.extents[1:], strict=True):
+        if tensor is not None and tensor.data_ptr() < end and begin < tensor.data_ptr() + extent:
+            checks.need_apart("out", out, name, tensor, same_allowed=name == "x")
+    _C.spade(
+        x=x.data_ptr(), out=begin, gamma=gamma_table.data_ptr(), beta=beta_table.data_ptr(),
+        index_y=index_y.data_ptr(), index_x=index_x.data_ptr(), mean=0 if mean is None else mean.data_ptr(),
+        inv_std=0 if inv_std is None else inv_std.data_ptr(), **plan.fixed,
+    )  # fmt: skip
+
+
 def _run(
     x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
     inv_std: Tensor | None, activation: str | None, out: Tensor,
 ) -> None:  # fmt: skip
-    if out.numel() == 0:
+    if x.device.type == "cpu":
+        _run_cpu(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
         return
-    if x.device.type != "cpu":
-        say_once("spade on the GPU runs in PyTorch, not in a kernel")
-        spade_reference(
-            x, gamma_table, beta_table, index_y, index_x, mean=mean, inv_std=inv_std, activation=activation, out=out
-        )
-        return
-    checks.need_apart("out", out, "x", x, same_allowed=True)
-    inputs = {"gamma_table": gamma_table, "beta_table": beta_table, "mean": mean, "inv_std": inv_std}
-    for name, tensor in inputs.items():
-        if tensor is not None:
-            checks.need_apart("out", out, name, tensor)
-    _C.spade(
-        x=x.data_ptr(), shape=tuple(x.shape), x_stride=x.stride(), out=out.data_ptr(), out_stride=out.stride(),
-        gamma=gamma_table.data_ptr(), gamma_stride=_strides(gamma_table),
-        beta=beta_table.data_ptr(), beta_stride=_strides(beta_table), table_shape=tuple(gamma_table.shape),
-        index_y=index_y.data_ptr(), index_x=index_x.data_ptr(),
-        mean=0 if mean is None else mean.data_ptr(), inv_std=0 if inv_std is None else inv_std.data_ptr(),
-        dtype=checks.DTYPES[x.dtype], table_dtype=checks.DTYPES[gamma_table.dtype],
-        activation=checks.ACTIVATIONS[activation],
-    )  # fmt: skip
+    _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
+    say_once("spade on the GPU runs in PyTorch, not in a kernel")
+    spade_reference(
+        x, gamma_table, beta_table, index_y, index_x, mean=mean, inv_std=inv_std, activation=activation, out=out
+    )
 
 
 def _implementation(
@@ -174,7 +209,6 @@ def _implementation_out(
     x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
     inv_std: Tensor | None, activation: str | None, out: Tensor,
 ) -> None:  # fmt: skip
-    _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
     _run(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
 
 

@@ -1,6 +1,7 @@
 """warp: bilinear sampling of channels-last maps by a motion field, with an affine and an activation on the way out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from fastreenact.ops import checks
 from fastreenact.ops.library import register
 
 _NONE = (0, 0, 0, 0)
+_ACTIVATIONS = tuple(checks.ACTIVATIONS)
 
 
 def warp(
@@ -59,7 +61,7 @@ def warp(
     Source: Face2Face^rho, Sec. 3.2.
     """
     _need_types(features, field, scale, shift, index_y, index_x, out)
-    checks.need_choice("activation", activation, tuple(checks.ACTIVATIONS))
+    checks.need_choice("activation", activation, _ACTIVATIONS)
     checks.need_choice("padding", padding, ("zeros", "border"))
     checks.need_choice("field_resize", field_resize, ("nearest", "bilinear"))
     if size is not None:
@@ -119,7 +121,7 @@ def resize_field(field: Tensor, height: int, width: int, mode: str) -> Tensor:
         if mode == "nearest":
             field = field.index_select(axis, position * present // wanted)
             continue
-        at = (position.to(torch.float64) + 0.5) * present / wanted - 0.5
+        at = (position.to(torch.float64) + 0.5) * (present / max(wanted, 1)) - 0.5
         low = at.floor().clamp(0, max(present - 2, 0)).long()
         high = (low + 1).clamp(max=present - 1)
         weight = (at - low).to(field.dtype) if present > 1 else torch.zeros_like(at, dtype=field.dtype)
@@ -226,34 +228,74 @@ def _strides(table: Tensor | None) -> tuple[int, ...]:
     return tuple(0 if size == 1 else stride for size, stride in zip(table.shape, table.stride(), strict=True))
 
 
+class _Plan:
+    """A checked call on the CPU: everything that its tensors' addresses do not change."""
+
+    def __init__(
+        self, features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
+        index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
+        out: Tensor,
+    ) -> None:  # fmt: skip
+        _check(features, field, scale, shift, index_y, index_x, activation, size, out)
+        present = (out, features, field, scale, shift)
+        self.extents = [0 if t is None or t.numel() == 0 else checks.extent(t) for t in present]
+        full_scale, full_shift = _tables(features.shape[3], scale, shift)
+        # Of a missing one only the address is read later: these are ours, and live as long as the plan.
+        self.missing_scale = full_scale if scale is None else None
+        self.missing_shift = full_shift if shift is None else None
+        self.fixed = {
+            "features_shape": tuple(features.shape), "features_stride": features.stride(),
+            "field_shape": tuple(field.shape), "field_stride": field.stride(),
+            "out_shape": tuple(out.shape), "out_stride": out.stride(),
+            "scale_stride": _strides(full_scale), "shift_stride": _strides(full_shift),
+            "table_shape": _NONE if full_scale is None else tuple(full_scale.shape),
+            "dtype": checks.DTYPES[features.dtype],
+            "table_dtype": 0 if full_scale is None else checks.DTYPES[full_scale.dtype],
+            "activation": checks.ACTIVATIONS[activation], "border": padding == "border",
+            "field_bilinear": field_resize == "bilinear",
+        }  # fmt: skip
+
+
+_plans: dict[Any, _Plan] = {}
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
 def _run_cpu(
     features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
-    index_x: Tensor | None, activation: str | None, padding: str, field_resize: str, out: Tensor,
+    index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
+    out: Tensor,
 ) -> None:  # fmt: skip
-    if out.numel() == 0:
+    tensors = (features, field, scale, shift, index_y, index_x, out)
+    words = (activation, None if size is None else tuple(size), padding, field_resize, torch.is_grad_enabled())
+    key = (*map(checks.signature, tensors), *words)
+    plan = _plans.get(key)
+    if plan is None:
+        plan = _Plan(*tensors[:6], activation, size, padding, field_resize, out)
+        checks.remember(_plans, key, plan)
+    if plan.extents[0] == 0:
         return
-    for name, tensor in (("features", features), ("field", field), ("scale", scale), ("shift", shift)):
-        if tensor is not None:
+    begin = out.data_ptr()
+    end = begin + plan.extents[0]
+    for tensor, name, extent in zip(tensors, ("features", "field", "scale", "shift"), plan.extents[1:], strict=False):
+        if tensor is not None and tensor.data_ptr() < end and begin < tensor.data_ptr() + extent:
             checks.need_apart("out", out, name, tensor)
-    scale, shift = _tables(features.shape[3], scale, shift)
     _C.warp(
-        features=features.data_ptr(), features_shape=tuple(features.shape), features_stride=features.stride(),
-        field=field.data_ptr(), field_shape=tuple(field.shape), field_stride=field.stride(),
-        out=out.data_ptr(), out_shape=tuple(out.shape), out_stride=out.stride(),
-        scale=0 if scale is None else scale.data_ptr(), scale_stride=_strides(scale),
-        shift=0 if shift is None else shift.data_ptr(), shift_stride=_strides(shift),
-        table_shape=_NONE if scale is None else tuple(scale.shape),
-        index_y=0 if index_y is None else index_y.data_ptr(), index_x=0 if index_x is None else index_x.data_ptr(),
-        dtype=checks.DTYPES[features.dtype], table_dtype=0 if scale is None else checks.DTYPES[scale.dtype],
-        activation=checks.ACTIVATIONS[activation], border=padding == "border",
-        field_bilinear=field_resize == "bilinear",
+        features=features.data_ptr(), field=field.data_ptr(), out=begin,
+        scale=_address(plan.missing_scale if scale is None else scale),
+        shift=_address(plan.missing_shift if shift is None else shift),
+        index_y=_address(index_y), index_x=_address(index_x), **plan.fixed,
     )  # fmt: skip
 
 
 def _run_cuda(
     features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
-    index_x: Tensor | None, activation: str | None, padding: str, field_resize: str, out: Tensor,
+    index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
+    out: Tensor,
 ) -> None:  # fmt: skip
+    _check(features, field, scale, shift, index_y, index_x, activation, size, out)
     if out.numel() == 0:
         return
     from fastreenact.kernels.warp import warp as launch
@@ -270,9 +312,8 @@ def _implementation_out(
     index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
     out: Tensor,
 ) -> None:  # fmt: skip
-    _check(features, field, scale, shift, index_y, index_x, activation, size, out)
     run = _run_cpu if features.device.type == "cpu" else _run_cuda
-    run(features, field, scale, shift, index_y, index_x, activation, padding, field_resize, out)
+    run(features, field, scale, shift, index_y, index_x, activation, size, padding, field_resize, out)
 
 
 def _implementation(
@@ -280,8 +321,7 @@ def _implementation(
     index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
 ) -> Tensor:  # fmt: skip
     out = features.new_empty(_check(features, field, scale, shift, index_y, index_x, activation, size, None))
-    run = _run_cpu if features.device.type == "cpu" else _run_cuda
-    run(features, field, scale, shift, index_y, index_x, activation, padding, field_resize, out)
+    _implementation_out(features, field, scale, shift, index_y, index_x, activation, size, padding, field_resize, out)
     return out
 
 
