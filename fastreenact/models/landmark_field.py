@@ -33,8 +33,9 @@ class Cut:
         self._origin = (upper[0] + upper[-1]) / 2
         axis = upper[-1] - upper[0]
         axis /= max(float(np.linalg.norm(axis)), 1e-6)
-        self._axes = np.array((axis, (-axis[1], axis[0]))).astype(np.float32)
-        local = ((upper + lower) / 2 - self._origin) @ self._axes.T
+        axes = np.array((axis, (-axis[1], axis[0]))).T
+        local = ((upper + lower) / 2 - self._origin) @ axes
+        self._origin, self._axes = self._origin.astype(np.float32), axes.astype(np.float32)
         x, y, width = np.maximum.accumulate(local[:, 0]), local[:, 1], np.array(blend) * unit
         beyond = _BLEND_BEYOND * unit
         xs = [x[0] - beyond, *x, x[-1] + beyond]
@@ -46,11 +47,13 @@ class Cut:
         self._x, self._y, self._width = np.array(xs), np.array(ys), np.array(widths)
 
     def above(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Share [M, 1] of the upper side at points [M, 2]."""
-        local = (points - self._origin.astype(np.float32)) @ self._axes.T
-        line = np.interp(local[:, 0], self._x, self._y)
-        width = np.interp(local[:, 0], self._x, self._width)
-        share: NDArray[np.float32] = ramp(0.5 + ((line - local[:, 1]) / (2 * width)).astype(np.float32))[:, None]
+        """Share [..., 1] of the upper side at points [..., 2]."""
+        local = (points - self._origin) @ self._axes
+        line = np.interp(local[..., 0], self._x, self._y)
+        width = np.interp(local[..., 0], self._x, self._width)
+        line -= local[..., 1]
+        line /= 2 * width
+        share: NDArray[np.float32] = ramp((line + 0.5).astype(np.float32))[..., None]
         return share
 
 
@@ -112,10 +115,10 @@ class Controls:
         return found
 
     def join(self, points: NDArray[np.float32], splines: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The displacement [M, 2] from the three splines [M, 6]: each on its side of the cuts."""
-        move = splines[:, 2:4].copy()
-        move += self._cuts[0].above(points) * (splines[:, 0:2] - splines[:, 2:4])
-        move += (1.0 - self._cuts[1].above(points)) * (splines[:, 4:6] - splines[:, 2:4])
+        """The displacement [..., 2] from the three splines [..., 6]: each on its side of the cuts."""
+        above, middle, below = splines[..., 0:2], splines[..., 2:4], splines[..., 4:6]
+        move = middle + self._cuts[0].above(points) * (above - middle)
+        move += (1.0 - self._cuts[1].above(points)) * (below - middle)
         return move
 
     def radius(self, points: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -34,7 +34,7 @@ EYES = (
 MOUTH = Part((55, 56, 63, 61, 60), (55, 67, 70, 64, 60), -0.002, 0.014, (0.12, 0.15, 0.45))
 _MOUTH_AT = np.array((0.0, 0.45, 0.48))  # in the head frame; its depth decides how the teeth move when the head turns
 
-_GUMS = 0.035  # what the upper lip bares of the teeth at most, beyond its rest, in units
+_GUMS = 0.035  # from here on, an upper lip that rises takes the layer along in part, in units
 _DENSE = 17  # points per curve
 
 
@@ -226,7 +226,7 @@ def cover(layer: Layer, head: Head, keypoints: Array, rigid: Rigid, size: tuple[
         # The gums end somewhere: an upper lip that rises further takes the layer along.
         up = -slit.axes[1]
         raised = float((keypoints[63] - moved) @ up) - float((head.keypoints[63] - layer.anchor[:2]) @ up)
-        moved = moved + max(raised - _GUMS * unit, 0.0) * up
+        moved = moved + 0.55 * max(raised - _GUMS * unit, 0.0) * up
     else:
         moved = slit.centre
     shift = layer.anchor[:2] - back @ moved - (layer.x0, layer.y0)

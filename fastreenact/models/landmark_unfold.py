@@ -37,8 +37,8 @@ def triangulate(points: Array) -> NDArray[np.intp]:
 
 
 def _areas(points: Array, triangles: NDArray[np.intp]) -> Array:
-    a, b, c = (points[triangles[:, k]] for k in range(3))
-    found: Array = 0.5 * ((b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0]))
+    x, y = points[:, 0][triangles.T], points[:, 1][triangles.T]
+    found: Array = 0.5 * ((x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0]))
     return found
 
 
@@ -54,7 +54,6 @@ class Mesh:
         self._least = np.where(nose & lip, _LEAST_LIP, _LEAST) * areas[solid][index]
         self._freedom = freedom[self._triangles]  # [T, 3]
         self._unit = unit
-        self._flat = self._triangles.T.ravel()
 
     def unfold(self, points: Array, growth: float) -> Array:
         """`points` moved as little as it takes to keep every triangle's area at its least.
@@ -62,25 +61,22 @@ class Mesh:
         Projection of one area constraint after the other, all at once and averaged; mobile points give way first.
         """
         least = self._least * growth * growth
+        limit = _LONGEST_STEP * self._unit * growth
         for _ in range(_ROUNDS):
-            corners = points[self._triangles]  # [T, 3, 2]
-            a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-            area = 0.5 * ((b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0]))
-            missing = np.maximum(least - area, 0.0)
-            if not missing.any():
+            missing = least - _areas(points, self._triangles)
+            bad = np.flatnonzero(missing > 0)
+            if not len(bad):
                 break
-            opposite = corners[:, (2, 0, 1)] - corners[:, (1, 2, 0)]  # [T, 3, 2]
-            slope = 0.5 * np.stack((-opposite[..., 1], opposite[..., 0]), axis=-1)
-            weight = self._freedom * (slope * slope).sum(axis=-1)
-            # Half a squared unit of the least area keeps needles from being thrown about.
-            push = (missing / (weight.sum(axis=1) + 0.05 * least))[:, None] * self._freedom
-            step = (push[..., None] * slope).transpose(1, 0, 2).reshape(-1, 2)
-            busy = np.tile(missing > 0, 3).astype(np.float64)
-            count = np.maximum(np.bincount(self._flat, busy, len(points)), 1.0)
-            sums = np.column_stack([np.bincount(self._flat, step[:, k], len(points)) for k in (0, 1)])
-            gain: Array = (1.5 / (0.5 + 0.5 * count))[:, None]
-            moved: Array = sums * gain
+            corners = points[self._triangles[bad]]  # [B, 3, 2]
+            opposite = corners[:, (2, 0, 1)] - corners[:, (1, 2, 0)]
+            slope = 0.5 * np.stack((-opposite[..., 1], opposite[..., 0]), axis=-1)  # of the area, by each corner
+            weight = (self._freedom[bad] * np.einsum("tkd,tkd->tk", slope, slope)).sum(axis=1)
+            # The share of the least area keeps needles, whose slopes are tiny, from being thrown about.
+            push = (missing[bad] / (weight + 0.05 * least[bad]))[:, None] * self._freedom[bad]
+            step, at = (push[..., None] * slope).reshape(-1, 2), self._triangles[bad].ravel()
+            count = np.bincount(at, minlength=len(points))
+            gain = 1.5 / (0.5 + 0.5 * np.maximum(count, 1))
+            moved: Array = np.stack([gain * np.bincount(at, step[:, k], len(points)) for k in (0, 1)], axis=-1)
             length = np.sqrt((moved * moved).sum(axis=1, keepdims=True))
-            limit = _LONGEST_STEP * self._unit * growth
             points = points + moved * (limit / (limit + length))
         return points
