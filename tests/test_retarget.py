@@ -230,6 +230,14 @@ def test_times_that_do_not_rise_count_as_a_frame():
         assert np.isfinite(keypoints).all()
 
 
+def test_a_return_within_no_time_ends():
+    retarget = make(reference=motion(), smooth=True)
+    retarget(motion((0, 0.4, 0, 0, 0, 0.4)), 0.0)
+    held, _ = retarget(Motion.missing(), 1.0)
+    keypoints, _ = retarget(motion((0, -0.4, 0, 0, 0, 0.4)), np.nextafter(1.0, 2))
+    assert np.abs(keypoints - held).max() < 1e-5
+
+
 def test_reset_forgets_the_driver():
     retarget = make(smooth=True)
     first = [retarget(m, m.time)[0] for m in talking(50)]

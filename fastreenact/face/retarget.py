@@ -31,6 +31,7 @@ _REFERENCE_BLEND = 10.0  # how long a live change of reference takes
 _LOST_MEMORY = 3.0  # after a longer loss the filter starts anew
 
 _RETURN_STEP = 0.05  # of the face size: the most a keypoint moves in one frame while a lost face comes back
+_TRIES = 8  # keypoints move almost in proportion to the state, so 2 are the rule
 _BETTER = 0.98  # a live reference gives way to one whose score is below this share of its own
 _EXPRESSION_LOW, _EXPRESSION_HIGH = -0.3, 1.3  # beyond them a linear face model stops looking like a face
 
@@ -238,11 +239,15 @@ class Retargeter:
             share, start, end = 1.0, self._out, state
             jump = _longest(points, self._points)
             self._returning = jump > limit
-            while jump > limit:
+            for _ in range(_TRIES):
+                if jump <= limit:
+                    break
                 share *= 0.98 * limit / jump
                 state = start + share * (end - start)
                 points = self._project(state)
                 jump = _longest(points, self._points)
+            else:  # no time has passed to speak of
+                state, points = start, self._points
         self._out, self._points = state, points
 
     def _lose(self, frames: float) -> None:
