@@ -67,7 +67,7 @@ class VideoReader:
             self.time_base = stream.time_base or Fraction(1, 90000)
             self.fps = Fraction(stream.average_rate or stream.guessed_rate or 25)
             self._pixel_aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
-            self.has_audio = bool(container.streams.audio)
+            self.has_audio = _sound_stream(container) is not None
             self._zero = _clip_zero(container, self.time_base)
             self.duration, self.n_frames = self._extent(container, stream)
         self._lo = None if start is None else self._zero + ceil(Fraction(start) / self.time_base - Fraction(1, 2))
@@ -230,8 +230,11 @@ class AudioTrack:
     def __init__(self, path: Path, origin: Fraction, trimmed: bool, end: Fraction | None) -> None:
         self._stack = contextlib.ExitStack()
         self._container = self._stack.enter_context(open_media(path))
-        stream = self._container.streams.best("audio")
-        self.stream: AudioStream = stream if stream is not None else self._container.streams.audio[0]  # type: ignore[assignment]
+        stream = _sound_stream(self._container)
+        if stream is None:
+            self.close()
+            raise MediaError(f"{shown(path)} has no sound that can be read")
+        self.stream = stream
         self.codec = self.stream.codec_context.name
         self.damage: str | None = None
         self._origin, self._trimmed, self._end = origin, trimmed, end
@@ -250,6 +253,7 @@ class AudioTrack:
             with contextlib.suppress(FFmpegError):
                 self._container.seek(max(0, round((self._origin - 1) / base)), stream=self.stream)
         held: list[Packet] = []  # candidates for the pre-roll
+        last: int | None = None
         source = self._container.demux(self.stream)
         while True:
             try:
@@ -261,6 +265,10 @@ class AudioTrack:
                 break
             if packet.dts is None or packet.pts is None:
                 continue  # the flush packet at the end
+            if packet.pts < packet.dts or (last is not None and packet.dts <= last) or packet.is_corrupt:
+                self.damage = self.damage or "packets out of order"
+                continue  # no container takes them
+            last = packet.dts
             if self._end is not None and packet.pts * base >= self._end:
                 break
             packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
@@ -328,6 +336,13 @@ def _video_stream(container: "InputContainer", path: Path) -> "VideoStream":
     if stream.codec_context is None:
         raise MediaError(f"{shown(path)} holds a video in a codec that cannot be decoded here: convert it to mp4 first")
     return stream
+
+
+def _sound_stream(container: "InputContainer") -> "AudioStream | None":
+    """The main sound stream of those that can be decoded."""
+    best = container.streams.best("audio")
+    streams = [s for s in container.streams.audio if s.codec_context is not None and s.codec_context.sample_rate]
+    return next((s for s in streams if best is not None and s.index == best.index), streams[0] if streams else None)
 
 
 def _clip_zero(container: "InputContainer", time_base: Fraction) -> int:

