@@ -37,7 +37,9 @@ class CMakeBuild(build_ext):
 
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        build = Path(self.build_temp).resolve()
+        # An editable install is repeated after every change: its objects stay. Others start clean.
+        editable = ROOT / "build" / f"editable-{sys.implementation.cache_tag}"
+        build = editable if self.editable_mode else Path(self.build_temp).resolve()
         build.mkdir(parents=True, exist_ok=True)
         cmake = find_program("cmake", "cmake")
         settings = {
