@@ -10,6 +10,7 @@ from torch import Tensor
 
 _ELEMENTS = 2048  # output values of one program: 16 for each thread of its four warps
 _MAX_BLOCK_C = 128
+_MAX_BLOCK_X = 256  # two pixels a thread: four of them spill on sm_75
 
 
 @triton.jit
@@ -216,7 +217,7 @@ def warp(
     widest = max(tensor.element_size() for tensor in (features, scale, shift) if tensor is not None)
     vectors = (*strides["features"], *strides["scale"], *strides["shift"], *strides["out"])
     block_c = min(triton.next_power_of_2(channels), _MAX_BLOCK_C)
-    block_x = min(max(_ELEMENTS // block_c, 16), triton.next_power_of_2(out_width))
+    block_x = min(max(_ELEMENTS // block_c, 16), _MAX_BLOCK_X, triton.next_power_of_2(out_width))
     grid = (n * out_height, triton.cdiv(out_width, block_x), triton.cdiv(channels, block_c))
     unread = features  # an address for what is not read
     with torch.cuda.device(out.device) if out.is_cuda else nullcontext():

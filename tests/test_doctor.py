@@ -1,5 +1,6 @@
 """`fastreenact doctor`: a line for each part, and never a traceback."""
 
+import os
 import subprocess
 import sys
 
@@ -52,9 +53,8 @@ def test_what_is_absent_is_named_with_what_to_do(monkeypatch, capsys, absent, li
 def test_an_impossible_instruction_set_is_explained():
     """In a process of its own, because the choice is made once."""
     code = "from fastreenact import doctor; print(doctor._instruction_set())"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={"FASTREENACT_ISA": "sse9"}, capture_output=True, text=True, check=True
-    )
+    environment = os.environ | {"FASTREENACT_ISA": "sse9"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "missing" in done.stdout
     assert "unset FASTREENACT_ISA" in done.stdout
 

@@ -210,7 +210,7 @@ for dtype, align in (("fp32", 4), ("fp16", 8), ("bf16", 8), ("u8", 1)):
     network = dtype != "u8"  # feature maps with tables, and pictures with a border
     constants = dict(HAS_SCALE=network, HAS_SHIFT=network, TABLE=network, ACTIVATION=2 if network else 0)
     constants |= dict(BORDER=not network, FIELD_BILINEAR=not network, ALIGN=align)
-    constants |= dict(BLOCK_X=32 if network else 512, BLOCK_C=64 if network else 4)
+    constants |= dict(BLOCK_X=32 if network else 256, BLOCK_C=64 if network else 4)
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if name.endswith("_ptr")}
     for architecture in map(int, sys.argv[2:]):
         built = triton.compile(ASTSource(kernel, types, constants, aligned), target=GPUTarget("cuda", architecture, 32))
