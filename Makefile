@@ -8,7 +8,7 @@ SHELL := bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-warn-conflicts
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet --no-warn-conflicts
 ifeq ($(origin CXX),default)
 CXX := $(firstword $(foreach c,c++ g++ clang++,$(if $(shell command -v $(c)),$(c))) c++)
 endif
@@ -71,7 +71,7 @@ $(BIN)/python:
 	@"$(PYTHON)" -m venv $(VENV)
 
 $(VENV)/.packages: $(BIN)/python requirements/run.txt requirements/demo.txt requirements/build.txt requirements/track.txt
-	@echo "installing packages"
+	@echo "installing packages (PyTorch is the large one)"
 	@$(PIP) -r requirements/run.txt -r requirements/demo.txt -r requirements/build.txt
 	@$(PIP) --no-deps -r requirements/track.txt
 	@touch $@
