@@ -194,11 +194,11 @@ class _Run:
                 driver_frames: Iterator[tuple[NDArray[np.uint8], int]] | None) -> None:
         from fastreenact.face.retarget import choose_reference
 
-        self.engine.use_reference(choose_reference(clip, lookahead=_LOOKAHEAD))
         frame = np.empty((*self.engine.output_size, 3), np.uint8)
         shown_driver: NDArray[np.uint8] | None = None
         try:
             with writer:
+                self.engine.use_reference(choose_reference(clip, lookahead=_LOOKAHEAD))
                 for i, ticks in enumerate(pts):
                     self.engine.step(clip[i], time=float(clip.time[i]), out=frame)
                     image = frame
