@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastreenact import ops
 from fastreenact.models.face2face_rho import Face2FaceRho, MotionNet, RenderingNet, motion_input_size
 from fastreenact.models.fused_layers import (
+    BAND_BYTES,
     Conv,
     FusedPoseEncoder,
     SpadeTable,
@@ -277,7 +278,7 @@ class _FusedDecoder:
     def __init__(self, net: RenderingNet, size: int, dtype: torch.dtype, device: torch.device):
         like = _like(dtype, device)
         self.dtype = dtype
-        self.sides = tuple(-(-size // scale) for scale in (1, 2, 4, 8))
+        self.sides = tuple(-(-size // scale) for scale in (2, 4, 8))
         sides = [-(-size // scale) for scale in (16, 16, 8, 4)]
         self.pose = FusedPoseEncoder(net.drv_headpose_encoder, device)
         spades = (net.de_SPADE_1, net.de_SPADE_2, net.de_SPADE_3, net.de_SPADE_4)
@@ -306,7 +307,7 @@ class _FusedDecoder:
 
     def __call__(self, tables: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Warped maps -> picture before tanh, [1, S, S, 3]."""
-        s1, s2, s4, s8 = self.sides
+        s2, s4, s8 = self.sides
         a1, a2, a3, a4 = self.maps
         x = apply_blocks(self.res, nchw(a1))
         self.spades[1].apply(nhwc(x), tables[1], a2)
@@ -316,7 +317,7 @@ class _FusedDecoder:
         self.spades[3].apply(nhwc(_double(x, s4)), tables[3], a4)
         x = apply_blocks(self.up3[0], nchw(a4))
         x = apply_blocks(self.up3[1], _double(x, s2))
-        return self.tail(_double(x, s1))
+        return self.tail(x)
 
 
 def _double(x: Tensor, side: int) -> Tensor:
@@ -326,13 +327,14 @@ def _double(x: Tensor, side: int) -> Tensor:
 
 
 class _FusedTail:
-    """Depthwise, 1x1 and the last 3x3: the 1x1 has no activation after it, so that it and the 3x3 are one 3x3.
+    """Nearest x2, depthwise, 1x1 and the last 3x3: the 1x1 has no activation after it, so that it and the 3x3 are one 3x3.
 
     Zero padding meets the 1x1's bias: at the border the taps outside lack it.
     """
 
     def __init__(self, net: RenderingNet, size: int, like: Tensor):
         block: Any = net.de_up_block3[2]
+        self.size = size
         depthwise, norm, _, pointwise, last_norm = block[0][0].conv
         self.depthwise = Conv(fold(depthwise, norm), like, padding=1, groups=depthwise.groups, relu=True)
         w1, b1 = fold(pointwise, last_norm)
@@ -346,8 +348,17 @@ class _FusedTail:
         self.left, self.right = missing[:, 1:-1, 0].clone(), missing[:, 1:-1, -1].clone()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[1, 8, S, S] channels-last -> [1, S, S, 3]."""
-        y = nhwc(self.last(self.depthwise(x)))
+        """[1, 8, S/2, S/2] channels-last, doubled first -> [1, S, S, 3]."""
+        y = x.new_empty(1, self.size, self.size, 3)
+        half, rows = x.shape[2], max(BAND_BYTES // (4 * x[:, :, :1].numel() * x.element_size()), 1)
+        for top in range(0, half, rows):
+            # Two 3x3 convolutions see two rows beyond the band, one row before doubling.
+            above = min(top, 1)
+            doubled = F.interpolate(x[:, :, top - above : top + rows + 1], scale_factor=2, mode="nearest")
+            doubled = doubled[:, :, : self.size - 2 * (top - above), : self.size]
+            band = nhwc(self.last(self.depthwise(doubled.contiguous(memory_format=torch.channels_last))))
+            bottom = min(2 * (top + rows), self.size)
+            y[:, 2 * top : bottom] = band[:, 2 * above : 2 * above + bottom - 2 * top]
         y[:, 0] += self.top
         y[:, -1] += self.bottom
         y[:, 1:-1, 0] += self.left

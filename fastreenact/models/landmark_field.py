@@ -13,6 +13,8 @@ from fastreenact.models.landmark_head import CIRCLE, NECK_FOLLOWS, NECK_JAW, SLA
 Array = NDArray[np.float64]
 
 _REST_RADIUS = 1.0  # width of the band around the head that takes up the motion, in head radii
+_NOT_SHARED = sorted({point for without in WITHOUT for point in without})
+_CHUNK = 256  # points at a time: in cache, and too few for BLAS to wake its threads, which would fight the tracker's
 _EDGE = np.deg2rad(np.arange(0, 360, 20))
 
 # Each cut: (upper, lower) keypoints along it from left to right, and the width in units over which the sides blend.
@@ -89,29 +91,41 @@ class Controls:
         self._origin = at.mean(axis=0)
         x = (at - self._origin) / self._unit
         n = len(x)
-        system = np.zeros((len(WITHOUT), n + 3, n + 3))
+        system, right = np.zeros((n + 3, n + 3)), np.zeros((n + 3, 2))
         square = ((x[:, None] - x[None]) ** 2).sum(axis=-1)
-        system[:, :n, :n] = square * np.log(square + 1e-12) + np.diag(slack)
-        system[:, :n, n], system[:, :n, n + 1 : n + 3] = 1.0, x
-        system[:, n:, :n] = system[0, :n, n:].T
-        for part, without in zip(system, WITHOUT, strict=True):
-            part[without, without] = 1e6  # so stiff a ridge that the point has no say
-        right = np.zeros((n + 3, 2))
+        system[:n, :n] = square * np.log(square + 1e-12)
+        system[np.arange(n), np.arange(n)] += slack
+        system[:n, n], system[:n, n + 1 :] = 1.0, x
+        system[n:, :n] = system[:n, n:].T
         right[:n] = displacement
-        weights = np.linalg.solve(system, np.broadcast_to(right, (len(WITHOUT), n + 3, 2)))
-        self._weights = np.ascontiguousarray(weights.transpose(1, 0, 2).reshape(n + 3, -1).astype(np.float32))
+        # What the three share is solved once, for the right side and for the columns of the points they do not share.
+        own = np.array(_NOT_SHARED)
+        shared = np.setdiff1d(np.arange(n + 3), own)
+        columns = system[np.ix_(shared, own)]
+        found = _solve_blocks(system[np.ix_(shared, shared)], np.concatenate((columns, right[shared]), axis=1))
+        by_own, by_right = found[:, : len(own)], found[:, len(own) :]
+        rest = system[np.ix_(own, own)] - columns.T @ by_own
+        left = right[own] - columns.T @ by_right
+        weights = np.zeros((n + 3, len(WITHOUT), 2))
+        for i, without in enumerate(WITHOUT):
+            member = np.flatnonzero(~np.isin(own, without))
+            its = np.linalg.solve(rest[np.ix_(member, member)], left[member])
+            weights[own[member], i] = its
+            weights[shared, i] = by_right - by_own[:, member] @ its
+        self._weights = weights.reshape(n + 3, -1).astype(np.float32)
         self._at = np.ascontiguousarray(x.astype(np.float32).T)
         self._at2 = (self._at**2).sum(axis=0)
 
     def splines(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Displacement [M, 6] of the three splines at output pixels [M, 2]; not yet at rest outside."""
-        x = (points - self._origin.astype(np.float32)) / np.float32(self._unit)
-        square = (x * x).sum(axis=1)[:, None] + self._at2 - 2.0 * (x @ self._at)
-        np.maximum(square, 1e-12, out=square)
-        square *= np.log(square)
+        found = np.empty((len(points), self._weights.shape[1]), np.float32)
         affine = self._weights[-3:]
-        found: NDArray[np.float32] = square @ self._weights[:-3]
-        found += x @ affine[1:] + affine[0]
+        for first in range(0, len(points), _CHUNK):
+            x = (points[first : first + _CHUNK] - self._origin.astype(np.float32)) / np.float32(self._unit)
+            square = (x * x).sum(axis=1)[:, None] + self._at2 - 2.0 * (x @ self._at)
+            np.maximum(square, 1e-12, out=square)
+            square *= np.log(square)
+            found[first : first + _CHUNK] = square @ self._weights[:-3] + (x @ affine[1:] + affine[0])
         return found
 
     def join(self, points: NDArray[np.float32], splines: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -136,6 +150,18 @@ class Controls:
         """Corners (px) of the rectangle outside which everything is at rest."""
         half = self.rest * np.sqrt((self._head.outline**2).sum(axis=1))
         return np.minimum(*self.centres) - half, np.maximum(*self.centres) + half
+
+
+def _solve_blocks(system: Array, right: Array) -> Array:
+    """`np.linalg.solve` by halves, small enough for LAPACK to stay on this thread (it takes more from about 80 on)."""
+    n = len(system)
+    if n <= 72:
+        return np.asarray(np.linalg.solve(system, right), np.float64)
+    k = n // 2
+    upper = _solve_blocks(system[:k, :k], np.concatenate((system[:k, k:], right[:k]), axis=1))
+    product = system[k:, :k] @ upper
+    lower = _solve_blocks(system[k:, k:] - product[:, : n - k], right[k:] - product[:, n - k :])
+    return np.concatenate((upper[:, n - k :] - upper[:, : n - k] @ lower, lower))
 
 
 def ramp(x: Any) -> Any:

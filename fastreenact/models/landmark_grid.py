@@ -85,14 +85,12 @@ class Grid:
             far = share[over]
             move[over] *= (_FREE + (1 - _FREE) * (1 - np.exp((_FREE - far) / (1 - _FREE)))) / far
         square = np.einsum("ijk,ijk->ij", move, move)
-        square /= square + np.float32((_STILL * self._unit) ** 2)
-        move *= square[..., None]
-        return move.reshape(*at.shape[:2], 6)
+        move *= (square / (square + (_STILL * self._unit) ** 2)).astype(np.float32)[..., None]
+        return np.reshape(move, (*at.shape[:2], 6))
 
     def _normalised(self, at: Floats, move: Floats) -> Floats:
         """Where to read, -1 and 1 at the picture's edges."""
-        where: Floats = (at + move) * (2 / self._size) - np.float32(1)
-        return where
+        return np.asarray((at + move) * (2 / self._size) - 1, np.float32)
 
     def _sharpen(
         self, fine: Floats, controls: Controls, keypoints: NDArray[np.float64], face: Rect, at: Floats, splines: Floats

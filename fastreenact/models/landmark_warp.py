@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from fastreenact import ops
 from fastreenact.models.landmark_field import Controls
 from fastreenact.models.landmark_grid import Grid
-from fastreenact.models.landmark_head import Head, Rigid, follow, make_head
-from fastreenact.models.landmark_slits import EYES, Layer, cover, eye_layer, mouth_layer
+from fastreenact.models.landmark_head import Head, follow, make_head
+from fastreenact.models.landmark_slits import EYES, Cover, Layer, cover, eye_layer, mouth_layer
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,14 @@ class LandmarkWarp:
         with stage("warp"):
             moved = self._sample(state.image, field, state.grid.step)
         with stage("deliver"):
-            out.copy_(state.image[0])
-            self._paste(out, moved, *state.grid.corner(rect))
+            # NumPy on the CPU: PyTorch would wake its threads for copies that take microseconds.
+            surface, still = (out.numpy(), state.image.numpy()) if self.device.type == "cpu" else (out, state.image)
+            surface[:] = still[0]
+            _paste(surface, moved, *state.grid.corner(rect))
             for layer, image in state.layers:
-                self._lay(out, layer, image, state.head, controls.keypoints, rigid)
+                found = cover(layer, state.head, controls.keypoints, rigid, shape[:2])
+                if found is not None:
+                    _blend(surface, self._sample(image, found.field, 1), found)
         return out
 
     def _sample(self, image: torch.Tensor, field: NDArray[np.float32], step: int) -> torch.Tensor:
@@ -91,23 +95,24 @@ class LandmarkWarp:
         size = (field.shape[0] * step, field.shape[1] * step)
         return ops.warp(image, at, size=size, padding="border", field_resize="bilinear")[0]
 
-    @staticmethod
-    def _paste(out: torch.Tensor, moved: torch.Tensor, x0: int, y0: int) -> None:
-        """Copy the moved rectangle as far as it lies in the picture."""
-        left, top = max(x0, 0), max(y0, 0)
-        right, low = min(x0 + moved.shape[1], out.shape[1]), min(y0 + moved.shape[0], out.shape[0])
-        if right > left and low > top:
-            out[top:low, left:right] = moved[top - y0 : low - y0, left - x0 : right - x0]
 
-    def _lay(
-        self, out: torch.Tensor, layer: Layer, image: torch.Tensor, head: Head, points: Any, rigid: Rigid
-    ) -> None:
-        """Blend one layer over the moved skin."""
-        found = cover(layer, head, points, rigid, (self.height, self.width))
-        if found is None:
-            return
-        h, w = found.opacity.shape[:2]
-        view = out[found.y0 : found.y0 + h, found.x0 : found.x0 + w]
+def _paste(surface: Any, moved: torch.Tensor, x0: int, y0: int) -> None:
+    """Copy the moved rectangle as far as it lies in the picture."""
+    left, top = max(x0, 0), max(y0, 0)
+    right, low = min(x0 + moved.shape[1], surface.shape[1]), min(y0 + moved.shape[0], surface.shape[0])
+    if right > left and low > top:
+        part = moved[top - y0 : low - y0, left - x0 : right - x0]
+        surface[top:low, left:right] = part.numpy() if isinstance(surface, np.ndarray) else part
+
+
+def _blend(surface: Any, inside: torch.Tensor, cover: Cover) -> None:
+    """Lay `inside` over the moved skin as far as it is opaque."""
+    h, w = cover.opacity.shape[:2]
+    view = surface[cover.y0 : cover.y0 + h, cover.x0 : cover.x0 + w]
+    if isinstance(surface, np.ndarray):
+        below = view.astype(np.float32)
+        view[:] = below + (inside.numpy() - below) * cover.opacity + np.float32(0.5)
+    else:
         below = view.to(torch.float32)
-        inside = self._sample(image, found.field, 1).to(torch.float32)
-        view.copy_(below.add_((inside - below) * torch.from_numpy(found.opacity)).add_(0.5))
+        opacity = torch.from_numpy(cover.opacity).to(surface.device)
+        view.copy_(below + (inside - below) * opacity + 0.5)
