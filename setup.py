@@ -51,8 +51,9 @@ class CMakeBuild(build_ext):
         }
         if architectures := os.environ.get("FASTREENACT_CUDA_ARCHITECTURES"):
             settings["FASTREENACT_CUDA_ARCHITECTURES"] = architectures
-        # A cache that another environment's cmake, ninja or Python left would be mixed with this one's.
-        configure = [cmake, "--fresh", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
+        configure = [cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
+        if not self.editable_mode:
+            configure.append("--fresh")  # what another environment's cmake or Python left here would mix with this one's
         subprocess.run([*configure, *(f"-D{key}={value}" for key, value in settings.items())], check=True)
         subprocess.run([cmake, "--build", str(build), "--target", "_C"], check=True)
         shutil.copyfile(next(build.glob(f"_C*{target.suffix}")), target)
