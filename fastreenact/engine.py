@@ -139,17 +139,17 @@ class Engine:
             renderer = self._renderer(picture, whole)
             side = renderer.height if self.model == "landmark-warp" else renderer.size
             canvas = picture if whole else crop(picture, face.box, side)
+            retarget = self._make_retarget(face.shape, face.expression, face.pose)
             offset = np.zeros_like(face.keypoints)
             if self.model == "landmark-warp":
                 # The warp cuts along lids and lips where they really are; what the fit is off by stays as it is.
-                offset = face.tracked - face.keypoints
+                offset = face.tracked - retarget.rest_keypoints
                 box = face.box if whole else Box(side / 2, side / 2, side)
                 state = renderer.encode(canvas, face.tracked, face.pose, box)
             else:
-                state = renderer.encode(canvas, face.keypoints, face.pose)
+                state = renderer.encode(canvas, retarget.rest_keypoints, face.pose)
             paster = Paster(picture, face.box, side) if self._paste and not whole else None
             height, width = picture.shape[:2] if paster else canvas.shape[:2]
-            retarget = self._make_retarget(face.shape, face.expression, face.pose)
             self._avatars.append(_Avatar(picture, face, renderer, state, retarget, offset, paster, (height, width)))
             return len(self._avatars) - 1
 

@@ -126,10 +126,10 @@ def test_choose_reference_takes_the_most_neutral_of_the_first():
 
 def test_a_live_reference_changes_without_a_jump():
     retarget = make()
-    motions = [motion(time=i / 30, jawOpen=0.25 * (i < 10)) for i in range(40)]
+    motions = [motion(time=i / 30, browInnerUp=0.25 * (i < 10)) for i in range(40)]
     outs = [retarget(m, m.time)[0] for m in motions]
     np.testing.assert_allclose(outs[9], REST, atol=1e-5)
-    np.testing.assert_allclose(outs[-1], REST, atol=1e-5)  # the mouth closed became the reference
+    np.testing.assert_allclose(outs[-1], REST, atol=1e-5)  # the brows at rest became the reference
     steps = np.linalg.norm(np.diff(outs[10:], axis=0), axis=2).max(axis=1)
     whole = np.linalg.norm(outs[10] - REST, axis=1).max()
     assert steps.max() < 0.11 * whole  # a tenth a frame
@@ -292,3 +292,20 @@ def test_a_frame_is_quick():
         retarget(m, m.time)
         times.append(clock.perf_counter() - start)
     assert np.percentile(times, 20) < 1e-3  # 0.12 ms measured; the machine may be busy
+
+
+def test_eyes_close_when_the_drivers_do():
+    rest, reference, closed = (np.zeros(51, np.float32) for _ in range(3))
+    rest[[0, 7]], reference[[0, 7]], closed[[0, 7]] = 0.2, 0.35, 1.0
+    retarget = Retargeter(MODEL, np.zeros(50), rest, REST_POSE, smooth=False, reference=Motion(REST_POSE, reference))
+    points = retarget(Motion(REST_POSE, closed))[0]
+    assert np.abs(points[[37, 38, 39]] - points[[43, 42, 41]]).max() < 0.002  # 0.25 px at 256
+    assert np.abs(points[[45, 46, 47]] - points[[51, 50, 49]]).max() < 0.002
+
+
+def test_closed_lips_do_not_cross():
+    reference = np.zeros(51, np.float32)
+    reference[EXPRESSION_NAMES.index("jawOpen")] = 0.3
+    retarget = Retargeter(MODEL, np.zeros(50), np.zeros(51), REST_POSE, smooth=False, reference=Motion(REST_POSE, reference))
+    points = retarget(Motion(REST_POSE, np.zeros(51)))[0]
+    assert (points[[70, 64, 67], 1] - points[[63, 61, 56], 1]).min() > -0.002

@@ -35,6 +35,9 @@ _TRIES = 8  # keypoints move almost in proportion to the state, so 2 are the rul
 _BETTER = 0.98  # a live reference gives way to one whose score is below this share of its own
 _EXPRESSION_LOW, _EXPRESSION_HIGH = -0.3, 1.3  # beyond them a linear face model stops looking like a face
 
+_BLINKS = np.array([EXPRESSION_NAMES.index(name) for name in ("eyeBlinkLeft", "eyeBlinkRight")])
+_LEAST_OPEN = 0.4  # share of the eye: a reference that is closed further is no measure of how far it can close
+
 State = NDArray[np.float64]  # [57] rotation vector, tx, ty, log scale, expression
 
 
@@ -64,7 +67,8 @@ def choose_reference(clip: MotionClip, lookahead: int = 30) -> Motion | None:
 class Retargeter:
     """Moves one portrait by a driver's motions, frame after frame.
 
-    relative: R = R_d R_ref^T R_s, t = t_s + (t_d - t_ref) s_s / s_ref, s = s_s s_d / s_ref, e = e_s + e_d - e_ref
+    relative: R = R_d R_ref^T R_s, t = t_s + (t_d - t_ref) s_s / s_ref, s = s_s s_d / s_ref, e = e_s + e_d - e_ref;
+    of the blinks the change counts by (1 - e_s) / (1 - e_ref), so that the portrait's eyes close when the driver's do
     absolute: R = R_d, t = t_d, s = s_d, e = e_d
 
     Source: Face2Face^rho, Sec. 3.1 (the driver's keypoints are made with the source's shape); relative motion is ours.
@@ -136,6 +140,11 @@ class Retargeter:
         if not self._given:
             self._reference: State | None = None
             self._best = math.inf
+
+    @property
+    def rest_keypoints(self) -> NDArray[np.float32]:
+        """[72, 2] where a driver at rest leaves the portrait's keypoints, normalised to its box."""
+        return self._rest_points.copy()
 
     def use_reference(self, reference: Motion | None) -> None:
         """Fix the driver's neutral frame for relative motion; None: find it live.
@@ -227,7 +236,10 @@ class Retargeter:
                 out[3:5] += strength * ratio * (driver[3:5] - reference[3:5])
                 out[5] += strength * (driver[5] - reference[5])
         origin = rest if self._absolute else reference
-        out[6:] += (strength * self._mask) * (driver[6:] - origin[6:])
+        change = driver[6:] - origin[6:]
+        if not self._absolute:
+            change[_BLINKS] *= _blink_gain(rest, reference)
+        out[6:] += (strength * self._mask) * change
         np.clip(out[6:], self._low, self._high, out=out[6:])
         return out
 
@@ -263,7 +275,8 @@ class Retargeter:
     def _project(self, state: State) -> NDArray[np.float32]:
         pose = state[:6].copy()
         pose[5] = math.exp(pose[5])
-        return self._model.project(self._shape, state[6:], pose)
+        # Lips that are closed in the portrait cannot close further, however far the driver's were open.
+        return self._model.project(self._shape, state[6:], pose, lips_meet=True)
 
 
 def _state(motion: Motion) -> State:
@@ -271,6 +284,12 @@ def _state(motion: Motion) -> State:
     state[:6], state[6:] = motion.pose, motion.expression
     state[5] = math.log(state[5])
     return state
+
+
+def _blink_gain(rest: State, reference: State) -> NDArray[np.float64]:
+    """Factor on the change of the blinks: the portrait's eyes close when the driver's do, however open both were."""
+    share: NDArray[np.float64] = (1.0 - rest[6:][_BLINKS]) / np.maximum(1.0 - reference[6:][_BLINKS], _LEAST_OPEN)
+    return np.maximum(share, 0.0)
 
 
 def _longest(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
