@@ -189,6 +189,8 @@ class Engine:
         """Animate a file: see `fastreenact.animate.animate`, which this calls with the engine as its first argument."""
         from fastreenact.animate import animate
 
+        if not self._close_tracker:  # the user's own tracks files too
+            options.setdefault("tracker", self._tracker)
         return animate(self, driver, out, **options)
 
     def use_reference(self, motion: Motion | None) -> None:

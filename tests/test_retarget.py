@@ -306,6 +306,7 @@ def test_eyes_close_when_the_drivers_do():
 def test_closed_lips_do_not_cross():
     reference = np.zeros(51, np.float32)
     reference[EXPRESSION_NAMES.index("jawOpen")] = 0.3
-    retarget = Retargeter(MODEL, np.zeros(50), np.zeros(51), REST_POSE, smooth=False, reference=Motion(REST_POSE, reference))
+    neutral = Motion(REST_POSE, reference)
+    retarget = Retargeter(MODEL, np.zeros(50), np.zeros(51), REST_POSE, smooth=False, reference=neutral)
     points = retarget(Motion(REST_POSE, np.zeros(51)))[0]
     assert (points[[70, 64, 67], 1] - points[[63, 61, 56], 1]).min() > -0.002
