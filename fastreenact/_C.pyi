@@ -1,8 +1,9 @@
-"""The compiled extension (csrc/bindings.cpp). Everything is keyword-only, an address is an int; the ops check before."""
+"""The compiled extension (csrc/bindings.cpp). All is keyword-only, an address is an int; the ops check before."""
 
 from typing import Any
 
 WITH_CUDA: bool
+CUDA_ARCHITECTURES: str
 
 def isa() -> str: ...
 def isas() -> dict[str, bool]: ...
