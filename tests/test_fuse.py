@@ -10,11 +10,12 @@ from conftest import NETWORK_TOLERANCE, assert_close, assert_frames_close
 from face2face_rho_case import face, fill, model, numbers, picture, plain_frame
 
 from fastreenact import ops
+from fastreenact.models import fuse_face2face_rho
 from fastreenact.models.face2face_rho import RenderingNet
 from fastreenact.models.fuse_face2face_rho import FusedFace2FaceRho, fuse
 from fastreenact.models.fused_layers import FusedInvertedResidual, FusedPoseEncoder, SpadeTable, compact_axis
 from fastreenact.models.head_pose import head_pose_input, official_head_pose
-from fastreenact.models.layers import InvertedResidual, PoseEncoder, Spade, resize_nearest
+from fastreenact.models.layers import InvertedResidual, PoseEncoder, Spade, resize_nearest, upsample_to
 
 # bfloat16 keeps 8 bits and the decoder is some 40 layers deep; measured 0.021 to 0.027 relative L2 on these weights.
 BFLOAT16_RELATIVE = 0.04
@@ -103,13 +104,26 @@ def test_inverted_residual_is_folded(block):
     torch.testing.assert_close(y, block(x), rtol=1e-5, atol=1e-5)
 
 
-def test_tail_knows_the_border():
+@pytest.mark.parametrize("size", [7, 8, 26, 39])
+@pytest.mark.parametrize("band_bytes", [1, 700, 4000, 8 << 20])
+def test_tail_knows_the_border_and_its_bands(size, band_bytes, monkeypatch):
+    monkeypatch.setattr(fuse_face2face_rho, "BAND_BYTES", band_bytes)
     net = fill(RenderingNet())
-    x = torch.from_numpy(numbers("x", (1, 8, 7, 7)))
-    expected = torch.atanh(net.de_conv_block(net.de_up_block3[2](x)).double())
-    tail = fuse(model(), 64)._decoder.tail.__class__(net, 7, torch.empty(0))
+    x = torch.from_numpy(numbers("x", (1, 8, -(-size // 2), -(-size // 2))))
+    expected = torch.atanh(net.de_conv_block(net.de_up_block3[2](upsample_to(x, size, size))).double())
+    tail = fuse_face2face_rho._FusedTail(net, size, torch.empty(0))
     y = tail(x.contiguous(memory_format=torch.channels_last)).permute(0, 3, 1, 2)
     torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 16, 17])
+@pytest.mark.parametrize("block", [InvertedResidual(8, 8), InvertedResidual(8, 12, stride=2)])
+@pytest.mark.parametrize("height", [17, 18])
+def test_bands_change_nothing(block, rows, height):
+    fill(block)
+    x = torch.from_numpy(numbers("x", (1, 8, height, 19))).contiguous(memory_format=torch.channels_last)
+    fused = FusedInvertedResidual(block, torch.empty(0))
+    torch.testing.assert_close(fused._in_bands(x, rows), fused(x), rtol=1e-6, atol=1e-6)
 
 
 def test_sources_do_not_disturb_each_other(net):

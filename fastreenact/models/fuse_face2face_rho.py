@@ -327,7 +327,7 @@ def _double(x: Tensor, side: int) -> Tensor:
 
 
 class _FusedTail:
-    """Nearest x2, depthwise, 1x1 and the last 3x3: the 1x1 has no activation after it, so that it and the 3x3 are one 3x3.
+    """Nearest x2, depthwise, 1x1 and the last 3x3: nothing lies between the last two, so that they are one 3x3.
 
     Zero padding meets the 1x1's bias: at the border the taps outside lack it.
     """
@@ -350,7 +350,8 @@ class _FusedTail:
     def __call__(self, x: Tensor) -> Tensor:
         """[1, 8, S/2, S/2] channels-last, doubled first -> [1, S, S, 3]."""
         y = x.new_empty(1, self.size, self.size, 3)
-        half, rows = x.shape[2], max(BAND_BYTES // (4 * x[:, :, :1].numel() * x.element_size()), 1)
+        half = x.shape[2]
+        rows = max(BAND_BYTES // (4 * x[:, :, :1].numel() * x.element_size()), 1)
         for top in range(0, half, rows):
             # Two 3x3 convolutions see two rows beyond the band, one row before doubling.
             above = min(top, 1)
