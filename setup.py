@@ -53,7 +53,7 @@ class CMakeBuild(build_ext):
             settings["FASTREENACT_CUDA_ARCHITECTURES"] = architectures
         configure = [cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
         if not self.editable_mode:
-            configure.append("--fresh")  # what another environment's cmake or Python left here would mix with this one's
+            configure.append("--fresh")  # another environment's cmake or Python may have left a cache here
         subprocess.run([*configure, *(f"-D{key}={value}" for key, value in settings.items())], check=True)
         subprocess.run([cmake, "--build", str(build), "--target", "_C"], check=True)
         shutil.copyfile(next(build.glob(f"_C*{target.suffix}")), target)
