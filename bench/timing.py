@@ -74,7 +74,9 @@ def measure(
     }
 
 
-def rotate(make: Callable[[], Any], bytes_each: int, *, beyond: int = 64 << 20, at_most: int = 16) -> Callable[[], Any]:
+def rotate(
+    make: Callable[[], Any], bytes_each: int, *, beyond: int = 64 << 20, at_most: int = 256
+) -> Callable[[], Any]:
     """A callable that gives one of several inputs in turn, together larger than the cache (`beyond` bytes)."""
     inputs = [make() for _ in range(max(2, min(at_most, beyond // max(bytes_each, 1) + 1)))]
     state = {"next": 0}
@@ -94,6 +96,48 @@ def copy_gb_per_s(bytes_moved: int = 128 << 20) -> float:
     target = torch.empty_like(source)
     timed = measure({"copy": lambda: target.copy_(source)}, repeats=7, max_seconds=2.0)
     return 2 * source.numel() * 4 / (timed["copy"]["median_ms"] * 1e-3) / 1e9
+
+
+def closeness(actual: Any, expected: Any) -> tuple[float, float]:
+    """Greatest error as a share of the greatest value, and relative L2 error."""
+    error = actual.double() - expected.double()
+    size = expected.double()
+    return float(error.abs().max() / size.abs().max()), float(error.norm() / size.norm())
+
+
+def need_close(name: str, actual: Any, expected: Any) -> None:
+    """SystemExit when an op's result is beyond the tolerances of tests/conftest.py: its time would mean nothing."""
+    greatest, relative = closeness(actual, expected)
+    limits = {"float32": (1e-5, 1e-6), "bfloat16": (1.6e-2, 8e-3), "uint8": (1 / 128, 1e-3)}
+    most, most_relative = limits[str(actual.dtype).removeprefix("torch.")]
+    print(f"{name}: greatest error {greatest:.2g}, relative L2 {relative:.2g}")
+    if greatest > most or relative > most_relative:
+        raise SystemExit(f"{name}: not close to its reference, no time is printed")
+
+
+def row(case: dict[str, Any], times: dict[str, dict[str, float]], moved: int, copy_rate: float) -> dict[str, Any]:
+    """One line of an op's table from the times of "ours" and "eager" and the bytes that have to move."""
+    ours, eager = times["ours"], times["eager"]
+    rate = moved / (ours["median_ms"] * 1e-3) / 1e9
+    return {
+        **case,
+        "ours ms": ours["median_ms"],
+        "p20 - p80": f"{ours['p20_ms']:.3g} - {ours['p80_ms']:.3g}",
+        "eager ms": eager["median_ms"],
+        "faster": f"{eager['median_ms'] / ours['median_ms']:.1f} x",
+        "MB": moved / 1e6,
+        "of a copy": f"{rate / copy_rate:.0%}",
+    }
+
+
+MEASURED = ["ours ms", "p20 - p80", "eager ms", "faster", "MB", "of a copy"]
+
+
+def report(name: str, title: str, first: list[str], rows: list[dict[str, Any]], notes: list[str]) -> None:
+    """Print an op's table and write its result file."""
+    columns = [*first, *MEASURED]
+    print(table(rows, columns))
+    print(f"wrote {write(name, {'title': title, 'columns': columns, 'rows': rows, 'notes': notes})}")
 
 
 def environment() -> dict[str, Any]:
