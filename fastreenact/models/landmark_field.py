@@ -15,6 +15,7 @@ Array = NDArray[np.float64]
 _REST_RADIUS = 1.0  # width of the band around the head that takes up the motion, in head radii
 _NOT_SHARED = sorted({point for without in WITHOUT for point in without})
 _CHUNK = 256  # points at a time: in cache, and too few for BLAS to wake its threads, which would fight the tracker's
+_REST_TRAVEL = 3.0  # and at least this much of how far the head moves
 _EDGE = np.deg2rad(np.arange(0, 360, 20))
 
 # Each cut: (upper, lower) keypoints along it from left to right, and the width in units over which the sides blend.
@@ -68,9 +69,12 @@ class Controls:
         centre = rigid(head.centre[None])[0]
         self.centres = (head.centre[:2], centre)
         self.growth = max(1.0, float(np.sqrt(np.linalg.det(rigid.flat))))
-        travel = float(np.abs(self.to_source @ (centre - head.centre[:2])).max())
-        self.rest = self.growth + max(_REST_RADIUS, 1.8 * travel)
-        turned = (CIRCLE @ head.outline.T) @ rigid.flat.T + centre
+        ring = CIRCLE @ head.outline.T
+        turned = ring @ rigid.flat.T + centre
+        # In head radii: how far any of the outline goes decides how wide a band has to take it up without folding.
+        travel = float(np.sqrt((((turned - ring - head.centre[:2]) @ self.to_source.T) ** 2).sum(axis=1)).max())
+        self.rest = self.growth + max(_REST_RADIUS, _REST_TRAVEL * travel)
+        self.hold = 1.1 * self.growth
         neck = head.neck[:, :2]
         neck_moved = NECK_FOLLOWS * (rigid(head.neck) - neck) + NECK_JAW * (keypoints[8] - rigid(head.face[8:9])[0])
         at = np.concatenate((keypoints, rigid(head.solid), turned, neck + neck_moved))
@@ -165,6 +169,6 @@ def _solve_blocks(system: Array, right: Array) -> Array:
 
 
 def ramp(x: Any) -> Any:
-    """0 up to 0, 1 from 1 on, with two continuous derivatives between."""
+    """0 up to 0, 1 from 1 on, smooth between: t^2 (3 - 2 t), nowhere steeper than 1.5."""
     t = np.clip(x, 0.0, 1.0)
-    return t * t * t * (t * (t * 6.0 - 15.0) + 10.0)
+    return t * t * (3.0 - 2.0 * t)

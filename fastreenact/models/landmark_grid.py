@@ -74,9 +74,8 @@ class Grid:
     def _splines(self, controls: Controls, at: Floats) -> Floats:
         """Displacements [h, w, 6] of the three splines: at rest outside, not beyond the picture, still where small."""
         points = at.reshape(-1, 2)
-        hold = controls.growth * 1.1
         move: Floats = controls.splines(points).reshape(-1, 3, 2)
-        move *= (1.0 - ramp((controls.radius(points) - hold) / (controls.rest - hold)))[:, None, None]
+        move *= (1.0 - ramp((controls.radius(points) - controls.hold) / (controls.rest - controls.hold)))[:, None, None]
         # What goes more than _FREE of the way to an edge of the picture never quite reaches it.
         here = points[:, None]
         share = np.abs(move) / np.maximum(np.where(move < 0, here, self._size - here), np.float32(1e-3))
