@@ -1,4 +1,4 @@
-"""Face2Face^rho's online step (motion, warp, decode): our inference form against the plain network in eager PyTorch.
+"""Face2Face^rho's online step (motion, warp, decode): ours, eager PyTorch, and other engines where installed.
 
     python bench/network.py [--quick] [--full]
 
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import timing
 import torch
+from network_engines import others
 
 from fastreenact import ops
 from fastreenact.models.face2face_rho import motion_inputs, random_face2face_rho
@@ -95,28 +96,36 @@ def bench(size: int, repeats: int) -> list[dict[str, Any]]:
     expected = case.eager()
     runs: dict[str, Any] = {"eager PyTorch, float32": case.eager}
     errors = {"eager PyTorch, float32": 0.0}
+
+    def admit(name: str, run: Any, picture: torch.Tensor, tolerance: float) -> None:
+        error = float((picture - expected).norm() / expected.norm())
+        if not error <= tolerance:
+            raise ValueError(f"{size}, {name}: relative L2 error {error:.2g} is over {tolerance:.0e}")
+        runs[name], errors[name] = run, error
+
     for dtype, name in NAMES.items():
         ours = Ours(case, dtype)
-        error = float((ours.picture() - expected).norm() / expected.norm())
-        if not error <= TOLERANCE[dtype]:
-            raise ValueError(f"{size}, {name}: relative L2 error {error:.2g} is over {TOLERANCE[dtype]:.0e}")
-        runs[f"ours, {name}"], errors[f"ours, {name}"] = ours, error
-    timed = timing.measure(runs, repeats, max_seconds=25.0, inner=1)
-    base = timed["eager PyTorch, float32"]["median_ms"]
-    rows = []
-    for name, run in runs.items():
-        split = {}
-        if isinstance(run, Ours):
-            run.ms.clear()
-            for _ in range(repeats):
-                run()
-            split = {stage: run.ms[stage] / repeats for stage in STAGES}
-        t = timed[name]
-        rows.append(
-            {"size": size, "network": name, "ms": t["median_ms"], "p20": t["p20_ms"], "p80": t["p80_ms"],
-             "times eager": base / t["median_ms"], "relative L2": errors[name], **split}
-        )  # fmt: skip
-    return rows
+        admit(f"ours, {name}", ours, ours.picture(), TOLERANCE[dtype])
+    inputs = (*case.inputs, *case.features[:4], case.driver_pose)
+    for name, run in others(case.model, size, inputs, torch.get_num_threads()).items():
+        admit(name, run, torch.from_numpy(run()), TOLERANCE[torch.bfloat16])
+    timed = timing.measure(runs, repeats, max_seconds=40.0, inner=1)
+    return [row(size, name, run, timed, errors[name], repeats) for name, run in runs.items()]
+
+
+def row(
+    size: int, name: str, run: Any, timed: dict[str, dict[str, float]], error: float, repeats: int
+) -> dict[str, Any]:
+    """One line of the table; for ours the stages too, from runs of their own."""
+    split = {}
+    if isinstance(run, Ours):
+        run.ms.clear()
+        for _ in range(repeats):
+            run()
+        split = {stage: run.ms[stage] / repeats for stage in STAGES}
+    t, base = timed[name], timed["eager PyTorch, float32"]["median_ms"]
+    times = {"ms": t["median_ms"], "p20": t["p20_ms"], "p80": t["p80_ms"], "times eager": base / t["median_ms"]}
+    return {"size": size, "network": name, **times, "relative L2": error, **split}
 
 
 def main() -> int:
