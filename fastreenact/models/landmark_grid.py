@@ -40,9 +40,14 @@ class Grid:
         """Left and upper edge (px) of the first fine node of `rect`."""
         return rect.x0 * self._cell, rect.y0 * self._cell
 
-    def field(self, controls: Controls) -> tuple[Floats, Rect]:
-        """[h, w, 2] at the fine nodes of a rectangle outside which all is at rest, -1 and 1 the picture's edges."""
+    def field(self, controls: Controls) -> tuple[Floats, Rect] | None:
+        """[h, w, 2] at the fine nodes of a rectangle outside which all is at rest, -1 and 1 the picture's edges.
+
+        None where that rectangle lies outside the picture.
+        """
         rect = self._around(*controls.bounds(), self._whole)
+        if rect.x1 <= rect.x0 or rect.y1 <= rect.y0:
+            return None
         at = self._nodes(rect, _COARSE)
         field = _upsample(self._normalised(at, controls.join(at, self._splines(controls, at))), _COARSE)
         keypoints, margin = controls.keypoints, _FACE_MARGIN * self._unit

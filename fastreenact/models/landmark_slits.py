@@ -34,7 +34,7 @@ EYES = (
 MOUTH = Part((55, 56, 63, 61, 60), (55, 67, 70, 64, 60), -0.002, 0.014, (0.12, 0.15, 0.45))
 _MOUTH_AT = np.array((0.0, 0.45, 0.48))  # in the head frame; its depth decides how the teeth move when the head turns
 
-_GUMS = 0.035  # from here on, an upper lip that rises takes the layer along in part, in units
+_GUMS = 0.06  # from here on, an upper lip that rises takes the layer along in part, in units
 _DENSE = 17  # points per curve
 
 

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from fastreenact import ops
+from fastreenact.face.crop import Box
+from fastreenact.face.keypoints import COUNT
 from fastreenact.models.landmark_field import Controls
 from fastreenact.models.landmark_grid import Grid
 from fastreenact.models.landmark_head import Head, follow, make_head
@@ -23,7 +25,7 @@ class State:
     """One resident portrait."""
 
     image: torch.Tensor  # uint8 [1, H, W, 3]
-    box: Any  # the square whose -1..1 the keypoints are in
+    box: Box  # the square whose -1..1 the keypoints are in
     head: Head
     grid: Grid
     layers: tuple[tuple[Layer, torch.Tensor], ...]  # eyeballs and mouth, with their images uint8 [1, h, w, 3]
@@ -38,25 +40,60 @@ def _finite(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64
     return array
 
 
+def _pixels(box: Box, keypoints: Any) -> NDArray[np.float64]:
+    return box.denormalise(_finite("keypoints", keypoints, (COUNT, 2))).astype(np.float64)
+
+
+def _pose(value: Any) -> NDArray[np.float64]:
+    pose = _finite("pose", value, (6,))
+    if pose[5] <= 0:
+        raise ValueError(f"pose: got scale {pose[5]:.3g}, need more than 0")
+    return pose
+
+
 class LandmarkWarp:
-    """Moves a portrait of height x width by its keypoints; the background stays at rest."""
+    """Moves portraits of height x width by their keypoints; what is away from the head stays at rest, bit for bit.
+
+    Beyond the field, whose cost does not depend on the size, a frame costs the sampling of the pixels that move.
+    """
 
     def __init__(
         self, height: int, width: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> None:
+        """
+        Args:
+            height, width: of the portraits, px; any size.
+            dtype: taken for the other models' sake; pictures are uint8 and coordinates float32 whatever it is.
+            device: where portraits lie and are sampled; the field is made on the CPU.
+
+        Raises:
+            ValueError: a size below 1.
+        """
         if height < 1 or width < 1:
             raise ValueError(f"height, width: got {height} x {width}, need at least 1 x 1")
         self.height, self.width, self.dtype, self.device = height, width, dtype, torch.device(device)
 
-    def encode(self, image: Any, keypoints: Any, pose: Any, box: Any) -> State:
-        """Make a portrait resident."""
+    def encode(self, image: Any, keypoints: Any, pose: Any, box: Box) -> State:
+        """Make a portrait resident: place the head, cut out eyeballs and mouth. Some tens of milliseconds, once.
+
+        Args:
+            image: uint8 [height, width, 3] RGB, NumPy or PyTorch on the CPU.
+            keypoints: [72, 2] where they are seen in the portrait, -1 and 1 on the edges of `box`; outside is allowed.
+            pose: [6] rx, ry, rz (rad), tx, ty, scale of the portrait's head; tx and ty are not used.
+            box: the square of the picture that the keypoints are in, px.
+
+        Returns:
+            The state that `drive` takes; many may be resident.
+
+        Raises:
+            ValueError: a shape, a dtype or a value that does not fit; keypoints that are not a face.
+        """
         picture = torch.as_tensor(np.array(image))
         if picture.dtype != torch.uint8 or picture.shape != (self.height, self.width, 3):
             raise ValueError(
                 f"image: got {picture.dtype} {tuple(picture.shape)}, need uint8 {(self.height, self.width, 3)}"
             )
-        points = box.denormalise(_finite("keypoints", keypoints, (72, 2))).astype(np.float64)
-        head = make_head(points, _finite("pose", pose, (6,)))
+        head = make_head(_pixels(box, keypoints), _pose(pose))
         pixels = picture.numpy()
         layers = [*(eye_layer(pixels, head, eye) for eye in EYES), mouth_layer(pixels, head)]
         resident = tuple((layer, torch.from_numpy(layer.image)[None].to(self.device)) for layer in layers if layer)
@@ -65,28 +102,48 @@ class LandmarkWarp:
     def drive(
         self, state: State, keypoints: Any, pose: Any, out: torch.Tensor | None = None, timer: Any = None
     ) -> torch.Tensor:
-        """The portrait moved so that its keypoints come to lie at `keypoints`."""
+        """The portrait, moved so that its keypoints come to lie at `keypoints`.
+
+        out[y, x] = bilinear(portrait, field(y, x)), its edge repeated outside; eyeballs and mouth laid into the slits
+
+        Args:
+            state: of `encode`.
+            keypoints: [72, 2] made with the portrait's face shape, in the normalised coordinates of its box.
+            pose: [6] of the moved head. A head turned further than the portrait can show is turned back, softly.
+            out: uint8 [height, width, 3] to write into.
+            timer: an object with `stage(name)`: motion, warp, deliver; None is no timing.
+
+        Returns:
+            uint8 [height, width, 3] RGB on the portrait's device; `out` if given.
+
+        Raises:
+            ValueError: a shape or dtype that does not fit, NaN or infinite coordinates.
+        """
         stage = timer.stage if timer is not None else lambda name: nullcontext()
-        points = state.box.denormalise(_finite("keypoints", keypoints, (72, 2))).astype(np.float64)
-        turn = _finite("pose", pose, (6,))
+        points, turn = _pixels(state.box, keypoints), _pose(pose)
         shape = (self.height, self.width, 3)
         if out is None:
             out = torch.empty(shape, dtype=torch.uint8, device=self.device)
+        elif out.dtype != torch.uint8 or out.shape != shape or out.device.type != self.device.type:
+            raise ValueError(
+                f"out: got {out.dtype} {tuple(out.shape)} on {out.device}, need torch.uint8 {shape} on {self.device}"
+            )
         with stage("motion"):
             rigid, points = follow(state.head, points, turn)
             controls = Controls(state.head, points, rigid)
-            field, rect = state.grid.field(controls)
+            found = state.grid.field(controls)
         with stage("warp"):
-            moved = self._sample(state.image, field, state.grid.step)
+            moved = None if found is None else self._sample(state.image, found[0], state.grid.step)
         with stage("deliver"):
             # NumPy on the CPU: PyTorch would wake its threads for copies that take microseconds.
             surface, still = (out.numpy(), state.image.numpy()) if self.device.type == "cpu" else (out, state.image)
             surface[:] = still[0]
-            _paste(surface, moved, *state.grid.corner(rect))
+            if found is not None and moved is not None:
+                _paste(surface, moved, *state.grid.corner(found[1]))
             for layer, image in state.layers:
-                found = cover(layer, state.head, controls.keypoints, rigid, shape[:2])
-                if found is not None:
-                    _blend(surface, self._sample(image, found.field, 1), found)
+                laid = cover(layer, state.head, controls.keypoints, rigid, shape[:2])
+                if laid is not None:
+                    _blend(surface, self._sample(image, laid.field, 1), laid)
         return out
 
     def _sample(self, image: torch.Tensor, field: NDArray[np.float32], step: int) -> torch.Tensor:
