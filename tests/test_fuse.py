@@ -13,7 +13,7 @@ from fastreenact import ops
 from fastreenact.models import fuse_face2face_rho
 from fastreenact.models.face2face_rho import RenderingNet
 from fastreenact.models.fuse_face2face_rho import FusedFace2FaceRho, fuse
-from fastreenact.models.fused_layers import FusedInvertedResidual, FusedPoseEncoder, SpadeTable, compact_axis
+from fastreenact.models.fused_layers import FusedInvertedResidual, FusedPoseEncoder, SpadeTable, compact_axis, relu_
 from fastreenact.models.head_pose import head_pose_input, official_head_pose
 from fastreenact.models.layers import InvertedResidual, PoseEncoder, Spade, resize_nearest, upsample_to
 
@@ -82,6 +82,15 @@ def test_compact_axis_is_short(length, positions):
     cell, index = compact_axis(length)
     assert len(cell) == positions
     assert torch.equal(cell[index.long()], torch.arange(length) * 16 // length)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_relu_in_place(dtype):
+    values = [-float("inf"), -3e38, -1.0, -1e-40, -0.0, 0.0, 1e-40, 1.0, 3e38, float("inf")]
+    x = torch.tensor(values * 7, dtype=dtype).view(1, 2, 5, 7).to(memory_format=torch.channels_last)
+    expected = x.relu()
+    assert relu_(x) is x
+    assert torch.equal(x, expected)
 
 
 def test_pose_encoder_is_two_products():

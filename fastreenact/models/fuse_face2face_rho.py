@@ -25,6 +25,7 @@ from fastreenact.models.fused_layers import (
     fuse_blocks,
     nchw,
     nhwc,
+    relu_,
 )
 from fastreenact.models.head_pose import head_pose_input
 from fastreenact.models.layers import DownBlock, ResidualBlock, UpBlock, resize_nearest
@@ -214,7 +215,7 @@ class _FusedMotion:
         for conv, trunk, head, drawing, part in zip(
             self.driver_convs, self.trunks, self.heads, drawings, source, strict=True
         ):
-            x = conv(nchw(drawing.to(self.dtype))).add_(part).relu_()
+            x = relu_(conv(nchw(drawing.to(self.dtype))).add_(part))
             hidden = trunk(x if hidden is None else x.add_(hidden))
             delta = head(hidden.float())
             field = delta if field is None else delta.add_(F.interpolate(field, scale_factor=2, mode="nearest"))
