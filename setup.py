@@ -49,8 +49,9 @@ class CMakeBuild(build_ext):
             "pybind11_DIR": pybind11.get_cmake_dir(),
             "FASTREENACT_CUDA": os.environ.get("FASTREENACT_CUDA", "auto"),
         }
-        if architectures := os.environ.get("FASTREENACT_CUDA_ARCHITECTURES"):
-            settings["FASTREENACT_CUDA_ARCHITECTURES"] = architectures
+        for name in ("FASTREENACT_CUDA_ARCHITECTURES", "FASTREENACT_SANITIZE"):
+            if name in os.environ:
+                settings[name] = os.environ[name]
         configure = [cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
         if not self.editable_mode:
             configure.append("--fresh")  # another environment's cmake or Python may have left a cache here

@@ -56,11 +56,11 @@ def main() -> None:
                 case, ours, eager, moved = spade_case(size, channels, divisor, dtype)
                 times = timing.measure({"ours": ours, "eager": eager}, 9 if quick else 25, max_seconds=1.0)
                 rows.append(timing.row(case, times, moved, copy_rate))
-    notes = [
+    notes = (
         "Statistics folded into the tables. Eager: index, multiply-add, ReLU, channels-last. MB: x, y and the tables "
         f"once; the copy moves {copy_rate:.0f} GB/s."
-    ]
-    timing.report("spade", "spade on the CPU", ["what", "dtype"], rows, notes)
+    )
+    timing.report("spade", "spade on the CPU", ["what", "dtype"], rows, [notes])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """warp: ours against F.grid_sample and the element-wise operations after it, in eager PyTorch.
 
-    python bench/warp.py [--quick]
+    python bench/warp.py [--quick] [--device cuda]
 """
 
 import argparse
@@ -85,9 +85,13 @@ def picture_case(size: int, dtype: torch.dtype, coarse: int) -> tuple[dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: a look, not a result")
-    quick = parser.parse_args().quick
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    options = parser.parse_args()
+    quick, device = options.quick, options.device
+    measure = timing.measure if device == "cpu" else timing.measure_gpu
+    torch.set_default_device(device)
     torch.manual_seed(0)
-    floats = (torch.float32, torch.bfloat16)
+    floats = (torch.float32, torch.bfloat16 if device == "cpu" else torch.float16)
     cases = [
         feature_case(size, divisor, dtype, epilogue)
         for size in ((256,) if quick else (256, 512, 1440))
@@ -96,17 +100,17 @@ def main() -> None:
         for epilogue in (False, True)
     ]
     cases += [picture_case(512 if quick else 1440, dtype, 90) for dtype in (torch.float32, torch.uint8)]
-    copy_rate = timing.copy_gb_per_s()
+    copy_rate = timing.copy_gb_per_s(device)
     rows = []
     for case, ours, eager, moved in cases:
-        times = timing.measure({"ours": ours, "eager": eager}, 9 if quick else 25, max_seconds=1.0)
+        times = measure({"ours": ours, "eager": eager}, 9 if quick else 25, max_seconds=1.0)
         rows.append(timing.row(case, times, moved, copy_rate))
-    notes = [
+    notes = (
         "Field values smooth and partly outside. Eager: F.grid_sample on contiguous NCHW, its fastest layout, then the "
         "table look-up, multiply-add and ReLU; ours does all in one pass. MB: read once, written once, field included; "
         f"the copy moves {copy_rate:.0f} GB/s."
-    ]
-    timing.report("warp", "warp on the CPU", ["what", "dtype"], rows, notes)
+    )
+    timing.report("warp", f"warp on the {device.upper()}", ["what", "dtype"], rows, [notes], device=device)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import assert_close
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from fastreenact.ops import warp, warp_reference
@@ -156,6 +159,42 @@ def test_warp_hostile_coordinates(padding, field_resize, generator):
         got = warp(features, field, padding=padding, field_resize=field_resize, size=size)
         assert got.isfinite().all()
         assert_close(got, in_float64(features, field, padding=padding, field_resize=field_resize, size=size))
+
+
+EDGES = [n / 16 - 1 for n in range(33)]  # pixel edges and centres of a picture 8 wide
+ANY_FLOAT = st.one_of(st.sampled_from(HOSTILE + EDGES), st.floats(width=32))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    values=st.lists(ANY_FLOAT, min_size=200, max_size=200),  # 100 coordinates an example, 10,000 in all
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 16, 21])),
+    dtype=st.sampled_from([*DTYPES, torch.uint8]),
+    padding=st.sampled_from(["zeros", "border"]),
+    field_resize=st.sampled_from(["nearest", "bilinear"]),
+    size=st.tuples(st.integers(1, 23), st.integers(1, 23)),
+)
+def test_warp_any_coordinates(values, shape, dtype, padding, field_resize, size):
+    field = torch.tensor(values).view(1, 10, 10, 2)
+    features = torch.ones(1, *shape).to(dtype)
+    got = warp(features, field, size=size, padding=padding, field_resize=field_resize)
+    assert got.float().isfinite().all()
+    assert got.min() >= 0
+    assert got.max() <= 1 + 1e-6
+    if padding == "border":
+        assert got.min() >= 1 - 1e-6
+
+
+def test_warp_addresses_beyond_32_bits():
+    # Memory that is never touched costs nothing: a picture of 2.4 GB of which three pixels are read.
+    image = torch.from_numpy(np.zeros((1, 20_000, 40_000, 3), np.uint8))
+    image[0, -1, -1], image[0, -1, 0], image[0, 0, -1] = 200, 100, 50
+    outer = 1 - 1 / torch.tensor([40_000.0, 20_000.0], dtype=torch.float64)
+    corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]], dtype=torch.float64) * outer
+    field = corners.float().view(1, 2, 2, 2)
+    got = warp(image, field, size=(2, 2), padding="border")
+    # a float32 coordinate is known to 0.001 of these pixels
+    assert (got[0, ..., 0].int() - torch.tensor([[0, 50], [100, 200]])).abs().max() <= 1
 
 
 def test_warp_nan_is_outside():
