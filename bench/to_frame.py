@@ -1,6 +1,6 @@
 """to_frame: ours against the same arithmetic in eager PyTorch.
 
-    python bench/to_frame.py [--quick]
+    python bench/to_frame.py [--quick] [--device cuda]
 """
 
 import argparse
@@ -41,18 +41,22 @@ def frame_case(size: int, layout: str, dtype: torch.dtype, tanh: bool) -> tuple[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: a look, not a result")
-    quick = parser.parse_args().quick
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    options = parser.parse_args()
+    quick, device = options.quick, options.device
+    measure = timing.measure if device == "cpu" else timing.measure_gpu
+    torch.set_default_device(device)
     torch.manual_seed(0)
-    copy_rate = timing.copy_gb_per_s()
+    copy_rate = timing.copy_gb_per_s(device)
     rows = []
     for size in (256,) if quick else (256, 512, 1440):
         for layout, tanh in (("nchw", False), ("nhwc", False), ("nhwc", True)):
-            for dtype in (torch.float32, torch.bfloat16):
+            for dtype in (torch.float32, torch.bfloat16 if device == "cpu" else torch.float16):
                 case, ours, eager, moved = frame_case(size, layout, dtype, tanh)
-                times = timing.measure({"ours": ours, "eager": eager}, 9 if quick else 25, max_seconds=1.0)
+                times = measure({"ours": ours, "eager": eager}, 9 if quick else 25, max_seconds=1.0)
                 rows.append(timing.row(case, times, moved, copy_rate))
     notes = [f"MB: the image read and the frame written; the copy moves {copy_rate:.0f} GB/s."]
-    timing.report("to_frame", "to_frame on the CPU", ["what", "dtype"], rows, notes)
+    timing.report("to_frame", f"to_frame on the {device.upper()}", ["what", "dtype"], rows, notes, device=device)
 
 
 if __name__ == "__main__":
