@@ -1,11 +1,11 @@
 """The networks, one file per paper: a plain form that trains and loads published weights, and the fast one."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 
+from fastreenact.face.crop import Box
 from fastreenact.models.face2face_rho import Face2FaceRho
 from fastreenact.models.fuse_face2face_rho import FusedFace2FaceRho, fuse
 from fastreenact.models.landmark_warp import LandmarkWarp, State
@@ -48,16 +48,6 @@ def _landmark_warp(size: Any, weights: Any, dtype: torch.dtype, device: torch.de
     return _SquareLandmarkWarp(_WARP_SIZE if size is None else size, dtype, device)
 
 
-class _WholePicture(NamedTuple):
-    """The box of a picture that was cropped to the face: keypoints -1 and 1 are its own edges."""
-
-    size: int
-
-    def denormalise(self, points: Any) -> np.ndarray:
-        """[..., 2] in [-1, 1] -> px."""
-        return (np.asarray(points) + 1) * (self.size / 2)
-
-
 class _SquareLandmarkWarp(LandmarkWarp):
     """The landmark warp of a cropped face."""
 
@@ -65,9 +55,10 @@ class _SquareLandmarkWarp(LandmarkWarp):
         super().__init__(size, size, dtype, device)
         self.size = size
 
-    def encode(self, image: Any, keypoints: Any, pose: Any, box: Any = None) -> State:
+    def encode(self, image: Any, keypoints: Any, pose: Any, box: Box | None = None) -> State:
         """Make a portrait resident; without `box` the keypoints are in the picture's own coordinates."""
-        return super().encode(image, keypoints, pose, _WholePicture(self.size) if box is None else box)
+        own = Box(self.size / 2, self.size / 2, self.size)
+        return super().encode(image, keypoints, pose, own if box is None else box)
 
 
 MODELS: dict[str, Callable[[Any, Any, torch.dtype, torch.device | str], Any]] = {

@@ -40,22 +40,27 @@ def relu_(x: Tensor) -> Tensor:
     return x.relu_()
 
 
+def exact(x: Tensor) -> Tensor:
+    """float64 on the CPU, where weights are folded."""
+    return x.detach().to("cpu", torch.float64)
+
+
 def fold(conv: nn.Module, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
     """Weight and bias, float64, of `conv` followed by `norm` with its running statistics."""
     if not isinstance(conv, nn.Conv2d) or not (norm is None or isinstance(norm, nn.BatchNorm2d)):
         raise TypeError(f"only a Conv2d followed by a BatchNorm2d folds, got {type(conv)} and {type(norm)}")
-    weight = conv.weight.detach().double()
-    bias = torch.zeros(len(weight), dtype=torch.float64) if conv.bias is None else conv.bias.detach().double()
+    weight = exact(conv.weight)
+    bias = torch.zeros(len(weight), dtype=torch.float64) if conv.bias is None else exact(conv.bias)
     if norm is None:
         return weight, bias
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError("a BatchNorm without running statistics cannot be folded")
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    scale = (exact(norm.running_var) + norm.eps).rsqrt()
     if norm.weight is not None:
-        scale = scale * norm.weight.detach().double()
-    shift = -norm.running_mean.double() * scale
+        scale = scale * exact(norm.weight)
+    shift = -exact(norm.running_mean) * scale
     if norm.bias is not None:
-        shift = shift + norm.bias.detach().double()
+        shift = shift + exact(norm.bias)
     return weight * scale[:, None, None, None], bias * scale + shift
 
 
@@ -154,13 +159,13 @@ class FusedPoseEncoder:
         first: Any = encoder.embedding_module1[0]
         norm: Any = encoder.embedding_module1[1]
         second: Any = encoder.embedding_module2[0]
-        scale = norm.weight.detach().double() * (norm.running_var.double() + norm.eps).rsqrt()
-        shift = norm.bias.detach().double() - norm.running_mean.double() * scale
+        scale = exact(norm.weight) * (exact(norm.running_var) + norm.eps).rsqrt()
+        shift = exact(norm.bias) - exact(norm.running_mean) * scale
         dims, hidden = first.weight.shape[:2]
-        w1 = first.weight.detach().double() * scale[None, :, None, None]  # [dims, hidden, 4, 4]
+        w1 = exact(first.weight) * scale[None, :, None, None]  # [dims, hidden, 4, 4]
         self.w1 = w1.permute(0, 2, 3, 1).reshape(dims, 16 * hidden).to(device, torch.float32)
         self.b1 = shift.repeat(16).to(device, torch.float32)
-        w2 = second.weight.detach().double()  # [hidden, channels, 4, 4]
+        w2 = exact(second.weight)  # [hidden, channels, 4, 4]
         self.hidden, self.channels = hidden, w2.shape[1]
         self.w2 = w2.permute(0, 2, 3, 1).reshape(hidden, 16 * self.channels).to(device, torch.float32)
 
@@ -203,8 +208,8 @@ class SpadeTable:
         norm = spade.param_free_norm
         if norm.running_mean is None or norm.running_var is None:
             raise ValueError("a SPADE layer without running statistics cannot be fused")
-        inverse = (norm.running_var.double() + norm.eps).rsqrt()
-        mean = norm.running_mean.double()
+        inverse = (exact(norm.running_var) + norm.eps).rsqrt()
+        mean = exact(norm.running_mean)
         gamma_w, gamma_b = fold(spade.mlp_gamma, None)
         beta_w, beta_b = fold(spade.mlp_beta, None)
         scale_w, scale_b = gamma_w * inverse[:, None, None, None], (gamma_b + 1) * inverse
