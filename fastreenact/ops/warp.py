@@ -192,9 +192,7 @@ def _check(
     checks.need_channels_last("features", features)
     n, height, width, channels = features.shape
     checks.need_shape("field", field, (n, None, None, 2), "[N, h, w, 2]")
-    checks.need_same_device(
-        features, field=field, scale=scale, shift=shift, index_y=index_y, index_x=index_x, out=out
-    )
+    checks.need_same_device(features, field=field, scale=scale, shift=shift, index_y=index_y, index_x=index_x, out=out)
     if size is not None:
         height, width = size
     shape = (n, height, width, channels)
