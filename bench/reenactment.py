@@ -10,7 +10,7 @@ The protocol was chosen so that the unmoved source gives what is known of it on 
 * AKD: tracked again on the output; mean absolute difference of both coordinates over the 68 keypoints that are also
   points of the 68-point layout, px; frames where the output shows no face are counted as lost;
 * PSNR face: inside the convex hull of the driver's 72 keypoints; background: outside it, the hull dilated by 16 px;
-* SSIM: scikit-image's structural_similarity over the whole colour picture (window 7); for the background its map's mean.
+* SSIM: scikit-image's structural_similarity over the whole picture in colour (window 7); background: its map's mean.
 The clips lie outside of the repository (../shared/data/videos); without them or MediaPipe nothing is measured.
 """
 

@@ -172,11 +172,11 @@ def _paint_mouth(image: NDArray[np.uint8], head: Head, along: Floats, across: Fl
     at = np.array([(head.keypoints[a] + head.keypoints[b]) / 2 for a, b in pairs])
     x, y = np.clip(at.astype(int), 0, (image.shape[1] - 1, image.shape[0] - 1)).T
     lip = image[y, x].astype(np.float32).mean(axis=0)
-    dark = lip * np.array((0.2, 0.16, 0.15), np.float32) + 3
-    tongue = lip * np.array((0.72, 0.52, 0.5), np.float32)
+    dark = lip * np.array((0.28, 0.22, 0.21), np.float32) + 3
+    tongue = lip * np.array((0.8, 0.6, 0.6), np.float32)
     # Teeth in the light of the face: a white that is as tinted as the lips are, but less.
     enamel = (0.55 * lip + 0.45 * lip.mean()) * np.array((1.12, 1.22, 1.12), np.float32)
-    at_tongue = np.exp(-((along / 0.17) ** 2) - ((across - 0.2) / 0.08) ** 2)[..., None] * 0.75
+    at_tongue = np.exp(-((along / 0.17) ** 2) - ((across - 0.17) / 0.09) ** 2)[..., None] * 0.9
     painted = dark + at_tongue * (tongue - dark)
     # Upper teeth: their edge hangs a little below the line of the closed lips, and rises towards the corners.
     edge = 0.014 - 0.9 * along**2
