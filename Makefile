@@ -66,7 +66,7 @@ $(BIN)/python:
 	  "(on Debian and Ubuntu: python3-venv and python3-dev). Install one, or name it: make PYTHON=/path/to/python3.12 build" >&2; exit 1; }
 	@"$(PYTHON)" -c '$(SUITABLE)' || { echo "$(PYTHON) does not run, is not version 3.11 or 3.12, or lacks its venv module or its headers" \
 	  "(on Debian and Ubuntu: python3-venv and python3-dev). Name another one: make PYTHON=... build" >&2; exit 1; }
-	@command -v "$(CXX)" >/dev/null || { echo "No C++ compiler found ($(CXX)): install g++ 9 or clang 10 or newer, or name one: make CXX=... build" >&2; exit 1; }
+	@command -v "$(CXX)" >/dev/null || { echo "No C++ compiler found ($(CXX)): install g++ 10, clang 10 or newer, or name one: make CXX=... build" >&2; exit 1; }
 	@echo "setting up $(VENV) with $(PYTHON)"
 	@"$(PYTHON)" -m venv $(VENV)
 
