@@ -95,10 +95,15 @@ void field_bilinear(const WarpParams& p, const float* field, int64_t y, int64_t 
         row_x[i] = between_rows(low[0] + i, 0);
         row_y[i] = between_rows(low[0] + i, 1);
     }
-    for (int i = 0; i < count; ++i) {
+    for (int i = 0; i < count;) {  // columns between the same two samples: one straight line
         const int32_t a = low[i] - low[0], b = a + static_cast<int32_t>(next);
-        taps.x[i] = row_x[a] + weight[i] * (row_x[b] - row_x[a]);
-        taps.y[i] = row_y[a] + weight[i] * (row_y[b] - row_y[a]);
+        const double x = row_x[a], slope_x = row_x[b] - x, y0 = row_y[a], slope_y = row_y[b] - y0;
+        int end = i + 1;
+        while (end < count && low[end] == low[i]) ++end;
+        for (; i < end; ++i) {
+            taps.x[i] = x + weight[i] * slope_x;
+            taps.y[i] = y0 + weight[i] * slope_y;
+        }
     }
 }
 
