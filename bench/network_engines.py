@@ -60,6 +60,8 @@ def _onnx_runtime(path: Path, inputs: tuple[Tensor, ...], threads: int) -> Calla
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Its threads would go on spinning into the next engine's run.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     feed = {node.name: value.numpy() for node, value in zip(session.get_inputs(), inputs, strict=True)}
     return lambda: session.run(None, feed)[0]
