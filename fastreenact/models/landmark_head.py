@@ -34,7 +34,7 @@ _FACE = np.array([_LEFT[k] if k in _LEFT else np.array((-1, 1, 1)) * _LEFT[MIRRO
 RIGID = np.array([0, 1, 2, 9, 10, 11, 27, 28, 29, 30, 31, 33, 35, 36, 40, 44, 48])
 
 # The head with its hair: an ellipsoid. The front fits forehead and hairline, the back is only guessed.
-_CENTRE = np.array((0.0, -0.05, -0.12))
+_CENTRE = np.array((0.0, -0.05, -0.2))
 _AXES = np.array((0.62, 0.88, 0.62))
 
 
@@ -49,7 +49,7 @@ def _hair() -> Array:
 
 _SOLID = _hair()
 _NECK = np.array([(x, y, -0.1) for y in (1.02, 1.3) for x in (-0.36, 0.0, 0.36)])
-NECK_FOLLOWS = np.repeat((0.5, 0.2), 3)[:, None]  # share of the head's motion
+NECK_FOLLOWS = np.repeat((0.6, 0.25), 3)[:, None]  # share of the head's motion
 NECK_JAW = np.outer((0.6, 0.2), (0.5, 1.0, 0.5)).reshape(-1, 1)  # and of what the chin does beyond it
 _RING = np.deg2rad(np.arange(-25, 206, 15.4))  # angles of the outline, over the top from ear to ear
 CIRCLE = 1.06 * np.column_stack((np.cos(_RING), -np.sin(_RING)))
