@@ -13,6 +13,9 @@ HAS_GPU = torch.cuda.is_available()
 if not HAS_GPU:
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton
 
+# For parametrisations that hold on a GPU too.
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
 # For one op: greatest error as a share of the greatest value, and relative L2 error, against the reference in float64
 # on the inputs as rounded.
 TOLERANCES = {torch.float32: (1e-5, 1e-6), torch.float16: (2e-3, 1e-3), torch.bfloat16: (1.6e-2, 8e-3)}

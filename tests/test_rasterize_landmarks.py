@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import DEVICES
 from torch import Tensor
 
 from fastreenact.ops import rasterize_landmarks, rasterize_landmarks_reference, rasterize_lines
@@ -50,11 +51,13 @@ def test_rasterize_lines_opencv(generator):
         assert np.array_equal(picture, ours), line
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("reach", [1.0, 1.5])
 @pytest.mark.parametrize(("layout", "size"), [(0, 16), (1, 32), (2, 64), (0, 90), (1, 184), (2, 97), (2, 3), (0, 1)])
-def test_rasterize_landmarks_opencv(layout, size, reach, generator):
+def test_rasterize_landmarks_opencv(layout, size, reach, device, generator):
     keypoints = faces(20, reach, generator)
-    assert torch.equal(rasterize_landmarks(keypoints, size, layout), with_opencv(keypoints, size, layout))
+    drawn = rasterize_landmarks(keypoints.to(device), size, layout).cpu()
+    assert torch.equal(drawn, with_opencv(keypoints, size, layout))
 
 
 @pytest.mark.parametrize(("layout", "size"), [(0, 16), (1, 33), (2, 64), (2, 1)])

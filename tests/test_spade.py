@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import assert_close
+from conftest import DEVICES, assert_close
 from torch import Tensor
 
 from fastreenact.ops import spade, spade_reference, warp
@@ -50,15 +50,17 @@ def in_float64(arguments: dict[str, Any], **options: Any) -> Tensor:
     return spade_reference(**wide, **options)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("activation", [None, "relu", "tanh"])
 @pytest.mark.parametrize("folded", [True, False])
 @pytest.mark.parametrize("dtypes", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_spade_reference(shape, dtypes, folded, activation, generator):
+def test_spade_reference(shape, dtypes, folded, activation, device, generator):
     arguments = make(shape, dtypes, generator)
     if not folded:
         arguments |= statistics(shape[3], generator)
-    assert_close(spade(**arguments, activation=activation), in_float64(arguments, activation=activation))
+    there = {name: tensor.to(device) for name, tensor in arguments.items()}
+    assert_close(spade(**there, activation=activation).cpu(), in_float64(arguments, activation=activation))
 
 
 def test_spade_one_table_for_a_batch(generator):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import assert_close
+from conftest import DEVICES, assert_close
 from torch import Tensor
 
 from fastreenact.ops import to_frame, to_frame_reference
@@ -23,14 +23,15 @@ def make(shape: tuple[int, ...], layout: str, memory: str, dtype: torch.dtype, g
     return image.permute(0, 2, 3, 1) if memory == "nchw" else image.permute(0, 3, 1, 2)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("tanh", [False, True])
 @pytest.mark.parametrize("memory", ["nchw", "nhwc"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_to_frame_reference(shape, dtype, layout, memory, tanh, generator):
+def test_to_frame_reference(shape, dtype, layout, memory, tanh, device, generator):
     image = make(shape, layout, memory, dtype, generator)
-    got = to_frame(image, layout=layout, tanh=tanh)
+    got = to_frame(image.to(device), layout=layout, tanh=tanh).cpu()
     assert got.is_contiguous()
     assert_close(got, to_frame_reference(image.double(), layout=layout, tanh=tanh))
 

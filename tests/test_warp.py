@@ -1,11 +1,12 @@
 """warp on the CPU against its reference in float64."""
 
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import assert_close
+from conftest import DEVICES, HAS_GPU, assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from fastreenact.ops import warp, warp_reference
 from fastreenact.ops.warp import resize_field
 
+warp_module = sys.modules["fastreenact.ops.warp"]  # the name in the package is the function
 DTYPES = [torch.float32, torch.bfloat16]
 # N, H, W, C, h, w: 1x1, primes, odd channel counts, the maps of Face2Face^rho at 256 (a field finer than the map, too)
 SHAPES = [
@@ -50,14 +52,16 @@ def affine(kind: str, shape: tuple[int, ...], dtype: torch.dtype, generator: tor
     return found
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("field_resize", ["nearest", "bilinear"])
 @pytest.mark.parametrize("padding", ["zeros", "border"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_warp_reference(shape, dtype, padding, field_resize, generator):
+def test_warp_reference(shape, dtype, padding, field_resize, device, generator):
     features, field = make(shape, dtype, generator)
     options = {"padding": padding, "field_resize": field_resize}
-    assert_close(warp(features, field, **options), in_float64(features, field, **options))
+    got = warp(features.to(device), field.to(device), **options).cpu()
+    assert_close(got, in_float64(features, field, **options))
 
 
 @pytest.mark.parametrize("activation", [None, "relu", "tanh"])
@@ -66,11 +70,35 @@ def test_warp_reference(shape, dtype, padding, field_resize, generator):
     ("dtype", "table_dtype"),
     [(torch.float32, torch.float32), (torch.bfloat16, torch.float32), (torch.bfloat16, torch.bfloat16)],
 )
-def test_warp_epilogue(dtype, table_dtype, kind, activation, generator):
+@pytest.mark.parametrize("device", DEVICES)
+def test_warp_epilogue(dtype, table_dtype, kind, activation, device, generator):
     features, field = make((3, 11, 13, 28, 7, 5), dtype, generator)
     options = affine(kind, tuple(features.shape), table_dtype, generator)
-    got = warp(features, field, activation=activation, **options)
+    there = {name: tensor.to(device) for name, tensor in options.items()}
+    got = warp(features.to(device), field.to(device), activation=activation, **there).cpu()
     assert_close(got, in_float64(features, field, activation=activation, **options))
+
+
+@pytest.mark.skipif(HAS_GPU, reason="the interpreter is for machines without a GPU")
+@pytest.mark.parametrize("kind", ["none", "channel", "shared", "table", "tables", "scale alone", "uint8"])
+@pytest.mark.parametrize("field_resize", ["nearest", "bilinear"])
+def test_warp_gpu_path_interpreted(kind, field_resize, generator):
+    # what the dispatch makes of its arguments before the kernel runs, on the CPU
+    pytest.importorskip("triton")
+    dtype = torch.uint8 if kind == "uint8" else torch.float32
+    features, _ = make((2, 5, 6, 4, 1, 1), torch.float32, generator)
+    features = (features.abs() * 60).to(dtype)
+    field = (torch.rand(2, 2, 3, 4, generator=generator) * 2.4 - 1.2).permute(0, 2, 3, 1)  # x and y apart in memory
+    epilogue = {"none": "none", "uint8": "none", "scale alone": "channel"}.get(kind, kind)
+    options = affine(epilogue, (2, 5, 6, 4), torch.float32, generator)
+    if kind == "scale alone":
+        del options["shift"]
+    activation = None if kind == "uint8" else "relu"
+    out = torch.empty_like(features)
+    tensors = [options.get(name) for name in ("scale", "shift", "index_y", "index_x")]
+    warp_module._run_cuda(features, field, *tensors, activation, None, "zeros", field_resize, out)
+    expected = warp_reference(features, field, activation=activation, field_resize=field_resize, **options)
+    assert_close(out, expected, (2e-6, 2e-6))
 
 
 @pytest.mark.parametrize("one", ["scale", "shift"])
