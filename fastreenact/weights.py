@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fastreenact.errors import WeightsError
 from fastreenact.models.face2face_rho import MODEL_NAME, Face2FaceRho, MotionNet, RenderingNet, motion_input_size
-from fastreenact.models.head_pose import CONVENTIONS
+from fastreenact.models.head_pose import check_convention
 
 FORMAT = "fastreenact-weights-1"
 _PICKLES = {".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".tar"}
@@ -135,8 +135,10 @@ def _check_metadata(path: Path, metadata: Mapping[str, str]) -> None:
         )
     if metadata.get("model") != MODEL_NAME:
         raise WeightsError(f"{path} is for the model {metadata.get('model')!r}, need {MODEL_NAME!r}")
-    if metadata.get("head_pose") not in CONVENTIONS:
-        raise WeightsError(f"{path}: head_pose is {metadata.get('head_pose')!r}, need one of {', '.join(CONVENTIONS)}")
+    try:
+        check_convention(metadata)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from error
     try:
         size, motion_size = int(metadata.get("size", "")), metadata.get("motion_size")
         motion_input_size(size, int(motion_size) if motion_size else None)

@@ -102,5 +102,5 @@ def test_paths_are_checked_before_anything_is_read(pair, tmp_path):
 
 
 def test_metadata_is_checked(pair, tmp_path):
-    with pytest.raises(WeightsError, match="head_pose is 'mine'"):
+    with pytest.raises(WeightsError, match="head_pose must be one of official, standardised, got 'mine'"):
         convert(pair[0], pair[1], tmp_path / "o.safetensors", head_pose="mine")

@@ -242,7 +242,7 @@ def test_standardised_head_pose():
     ):
         with pytest.raises(ValueError, match=message):
             head_pose_input(np.ones(6), points, words | change)
-    with pytest.raises(ValueError, match="no head_pose_mean"):
+    with pytest.raises(ValueError, match="has no head_pose_mean"):
         head_pose_input(np.ones(6), points, {"head_pose": "standardised"})
     with pytest.raises(ValueError, match=r"pose must be \[6\] and keypoints \[72, 2\]"):
         head_pose_input(np.ones(5), points, words)

@@ -95,7 +95,8 @@ def test_missing_and_foreign_files(tmp_path):
     [
         ({"format": "other"}, "format is 'other'"),
         ({"model": "thin-plate"}, "for the model 'thin-plate'"),
-        ({"head_pose": "degrees"}, "head_pose is 'degrees'"),
+        ({"head_pose": "degrees"}, "head_pose must be one of official, standardised, got 'degrees'"),
+        ({"head_pose": "standardised"}, "metadata has no head_pose_mean"),
         ({"size": "big"}, "size or motion_size"),
         ({"size": "32"}, "64 to 2048"),
         ({"motion_size": "100"}, "multiple of 64"),
@@ -175,7 +176,7 @@ def test_saving_is_whole_or_not_at_all(tmp_path):
     with pytest.raises(WeightsError, match="not finite"):
         save_face2face_rho(net, path, torch.float16)
     net.metadata["head_pose"] = "none"
-    with pytest.raises(WeightsError, match="head_pose is 'none'"):
+    with pytest.raises(WeightsError, match="head_pose must be one of official, standardised, got 'none'"):
         save_face2face_rho(net, path)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="float32 or float16"):

@@ -41,17 +41,30 @@ def head_pose_input(pose: ArrayLike, keypoints: ArrayLike, metadata: Mapping[str
         raise ValueError(f"pose must be [6] and keypoints [72, 2], got {list(p.shape)} and {list(k.shape)}")
     if not np.isfinite(p).all() or p[5] <= 0:
         raise ValueError(f"pose must be finite with a scale above 0, got {p.tolist()}")
-    convention = metadata.get("head_pose", "official")
-    if convention == "official":
+    statistics = check_convention(metadata)
+    if statistics is None:
         metres = p[5] / _METRES_PER_UNIT
         # Translation plus the nose's shift by rotation is the projected nose minus scale times the nose at rest.
         return official_head_pose(p[:3], k[_NOSE_TIP, 0], k[_NOSE_TIP, 1] + metres * _NOSE_HEIGHT_M, metres)
-    if convention == "standardised":
-        mean, deviation = (_six_numbers(metadata, f"head_pose_{word}") for word in ("mean", "deviation"))
-        if (deviation <= 0).any():
-            raise ValueError(f"head_pose_deviation must be above 0, got {deviation.tolist()}")
-        return ((np.concatenate([p[:5], [np.log(p[5])]]) - mean) / deviation).astype(np.float32)
-    raise ValueError(f"head_pose must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    mean, deviation = statistics
+    return ((np.concatenate([p[:5], [np.log(p[5])]]) - mean) / deviation).astype(np.float32)
+
+
+def check_convention(metadata: Mapping[str, str]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Mean and deviation, [6] each, of the "standardised" convention; None for "official".
+
+    Raises:
+        ValueError: another convention, or numbers missing or unusable.
+    """
+    convention = metadata.get("head_pose")
+    if convention not in CONVENTIONS:
+        raise ValueError(f"head_pose must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    if convention == "official":
+        return None
+    mean, deviation = (_six_numbers(metadata, f"head_pose_{word}") for word in ("mean", "deviation"))
+    if (deviation <= 0).any():
+        raise ValueError(f"head_pose_deviation must be above 0, got {deviation.tolist()}")
+    return mean, deviation
 
 
 def official_head_pose(rotation: ArrayLike, x: float, y: float, scale: float) -> NDArray[np.float32]:
@@ -72,7 +85,7 @@ def _six_numbers(metadata: Mapping[str, str], key: str) -> NDArray[np.float64]:
     """Six comma-separated numbers of the metadata."""
     text = metadata.get(key)
     if text is None:
-        raise ValueError(f"the weights' metadata has head_pose standardised but no {key}")
+        raise ValueError(f"head_pose is standardised, but the weights' metadata has no {key}")
     try:
         numbers = np.array([float(part) for part in text.split(",")])
     except ValueError as error:
