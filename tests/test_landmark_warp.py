@@ -147,7 +147,7 @@ def _seen_jacobians(state, size, keypoints, pose):
     controls = Controls(state.head, points, rigid)
     grid = Grid(size, size, state.head.unit)
     at = grid._nodes(Rect(0, 0, size // 8, size // 8), 4)
-    splines = grid._splines(controls, at)
+    splines = grid._splines(controls, at, np.ones(at.shape[:2], bool))
     above, below = controls._cuts[0].above(at)[..., 0], controls._cuts[1].above(at)[..., 0]
     seen = np.all((at > 8) & (at < size - 8), axis=-1)
     for part in (*EYES, MOUTH):

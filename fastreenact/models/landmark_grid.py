@@ -48,13 +48,17 @@ class Grid:
         rect = self._around(*controls.bounds(), self._whole)
         if rect.x1 <= rect.x0 or rect.y1 <= rect.y0:
             return None
-        at = self._nodes(rect, _COARSE)
-        field = _upsample(self._normalised(at, controls.join(at, self._splines(controls, at))), _COARSE)
         keypoints, margin = controls.keypoints, _FACE_MARGIN * self._unit
         face = self._around(keypoints.min(axis=0) - margin, keypoints.max(axis=0) + margin, rect)
-        if face.x1 > face.x0 and face.y1 > face.y0:
+        seen = face.x1 > face.x0 and face.y1 > face.y0
+        at = self._nodes(rect, _COARSE)
+        wanted = np.ones(at.shape[:2], bool)
+        if seen:  # the finer grid covers what is strictly inside
+            wanted[face.y0 - rect.y0 + 1 : face.y1 - rect.y0, face.x0 - rect.x0 + 1 : face.x1 - rect.x0] = False
+        field = _upsample(self._normalised(at, controls.join(at, self._splines(controls, at, wanted))), _COARSE)
+        if seen:
             at = self._nodes(face, _MIDDLE)
-            splines = self._splines(controls, at)
+            splines = self._splines(controls, at, np.ones(at.shape[:2], bool))
             fine = _upsample(self._normalised(at, controls.join(at, splines)), _MIDDLE)
             for slit in _SLITS:
                 self._sharpen(fine, controls, keypoints[slit], face, at, splines)
@@ -76,13 +80,15 @@ class Grid:
         at[..., 0], at[..., 1] = x, y[:, None]
         return at
 
-    def _splines(self, controls: Controls, at: Floats) -> Floats:
+    def _splines(self, controls: Controls, at: Floats, wanted: NDArray[np.bool_]) -> Floats:
         """Displacements [h, w, 6] of the three splines: at rest outside, not beyond the picture, still where small."""
-        points = at.reshape(-1, 2)
-        move: Floats = controls.splines(points).reshape(-1, 3, 2)
-        move *= (1.0 - ramp((controls.radius(points) - controls.hold) / (controls.rest - controls.hold)))[:, None, None]
+        radius = controls.radius(at.reshape(-1, 2)).reshape(at.shape[:2])
+        near = wanted & (radius < controls.rest)
+        here, rest = at[near], (radius[near] - controls.hold) / (controls.rest - controls.hold)
+        move = controls.splines(here).reshape(-1, 3, 2)
+        move *= (1.0 - ramp(rest))[:, None, None]
         # What goes more than _FREE of the way to an edge of the picture never quite reaches it.
-        here = points[:, None]
+        here = here[:, None]
         share = np.abs(move) / np.maximum(np.where(move < 0, here, self._size - here), np.float32(1e-3))
         over = share > _FREE
         if over.any():
@@ -90,7 +96,9 @@ class Grid:
             move[over] *= (_FREE + (1 - _FREE) * (1 - np.exp((_FREE - far) / (1 - _FREE)))) / far
         square = np.einsum("ijk,ijk->ij", move, move)
         move *= (square / (square + (_STILL * self._unit) ** 2)).astype(np.float32)[..., None]
-        return np.reshape(move, (*at.shape[:2], 6))
+        found = np.zeros((*at.shape[:2], 6), np.float32)
+        found[near] = move.reshape(-1, 6)
+        return found
 
     def _normalised(self, at: Floats, move: Floats) -> Floats:
         """Where to read, -1 and 1 at the picture's edges."""
