@@ -142,7 +142,7 @@ def follow(head: Head, keypoints: Array, pose: Array) -> tuple[Rigid, Array]:
     A head turned too far for what the portrait shows is turned back, with the expression kept.
     """
     turn, scale = rotation(pose[:3]), float(pose[5]) / head.scale
-    rigid = _rigid(scale * (turn @ head.turn.T), keypoints[RIGID] , head.face[RIGID])
+    rigid = _rigid(scale * (turn @ head.turn.T), keypoints[RIGID], head.face[RIGID])
     yaw, allowed = _yaw(turn), _allowed_yaw(head, _yaw(turn))
     if abs(yaw - allowed) < 1e-6:
         return rigid, keypoints
