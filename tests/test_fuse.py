@@ -6,14 +6,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import NETWORK_TOLERANCE, assert_close, assert_frames_close
+from conftest import NETWORK_TOLERANCE, TOLERANCES, assert_close, assert_frames_close
 from face2face_rho_case import face, fill, model, numbers, picture, plain_frame
 
 from fastreenact import ops
 from fastreenact.models import fuse_face2face_rho
 from fastreenact.models.face2face_rho import RenderingNet
 from fastreenact.models.fuse_face2face_rho import FusedFace2FaceRho, fuse
-from fastreenact.models.fused_layers import FusedInvertedResidual, FusedPoseEncoder, SpadeTable, compact_axis, relu_
+from fastreenact.models.fused_layers import (
+    Conv,
+    FusedInvertedResidual,
+    FusedPoseEncoder,
+    SpadeTable,
+    compact_axis,
+    relu_,
+)
 from fastreenact.models.head_pose import head_pose_input, official_head_pose
 from fastreenact.models.layers import InvertedResidual, PoseEncoder, Spade, resize_nearest, upsample_to
 
@@ -82,6 +89,22 @@ def test_compact_axis_is_short(length, positions):
     cell, index = compact_axis(length)
     assert len(cell) == positions
     assert torch.equal(cell[index.long()], torch.arange(length) * 16 // length)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(
+    ("channels", "side", "kernel", "stride"), [(256, 4, 3, 1), (128, 7, 4, 2), (64, 1, 1, 1), (5, 9, 3, 1)]
+)
+def test_conv_takes_any_way(dtype, channels, side, kernel, stride):
+    x = torch.from_numpy(numbers("x", (1, channels, side, side))).to(dtype)
+    weight = torch.from_numpy(numbers("weight", (24, channels, kernel, kernel))) * (channels * kernel**2) ** -0.5
+    bias = torch.from_numpy(numbers("bias", (24,)))
+    conv = Conv((weight, bias), torch.empty(0, dtype=dtype), stride=stride, padding=kernel // 2)
+    y = conv(x.contiguous(memory_format=torch.channels_last))
+    expected = F.conv2d(x.double(), weight.to(dtype).double(), bias.to(dtype).double(), stride, kernel // 2)
+    assert y.dtype == dtype
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert_close(y, expected, TOLERANCES.get(dtype, (1e-12, 1e-12)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
