@@ -16,6 +16,8 @@ _REST_RADIUS = 1.0  # width of the band around the head that takes up the motion
 _NOT_SHARED = sorted({point for without in WITHOUT for point in without})
 _CHUNK = 256  # points at a time: in cache, and too few for BLAS to wake its threads, which would fight the tracker's
 _REST_TRAVEL = 3.0  # and at least this much of how far the head moves
+_NEAR = 0.3  # head radii that a head travels on its neck alone
+_FAR_SHARE = 0.9  # of the rest of the motion that the neck takes on from twice that
 _EDGE = np.deg2rad(np.arange(0, 360, 20))
 
 # Each cut: (upper, lower) keypoints along it from left to right, and the width in units over which the sides blend.
@@ -76,7 +78,9 @@ class Controls:
         self.rest = self.growth + max(_REST_RADIUS, _REST_TRAVEL * travel)
         self.hold = 1.1 * self.growth
         neck = head.neck[:, :2]
-        neck_moved = NECK_FOLLOWS * (rigid(head.neck) - neck) + NECK_JAW * (keypoints[8] - rigid(head.face[8:9])[0])
+        # Nobody's neck grows: a head that goes far takes the shoulders along.
+        share = NECK_FOLLOWS + (1.0 - NECK_FOLLOWS) * _FAR_SHARE * float(ramp((travel - _NEAR) / _NEAR))
+        neck_moved = share * (rigid(head.neck) - neck) + NECK_JAW * (keypoints[8] - rigid(head.face[8:9])[0])
         at = np.concatenate((keypoints, rigid(head.solid), turned, neck + neck_moved))
         at = head.mesh.unfold(at, float(np.sqrt(np.linalg.det(rigid.flat))))
         self.keypoints = at[:72]
