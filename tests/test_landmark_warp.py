@@ -329,3 +329,23 @@ def test_landmark_warp_reenacts_a_real_clip(shared):
     assert moved["akd_px"] < 1.0 < still["akd_px"]
     assert moved["psnr_face_db"] > still["psnr_face_db"] + 1.5
     assert moved["ssim"] > still["ssim"]
+
+
+@pytest.mark.parametrize("side", [24, 60, 130, 256])
+def test_landmark_warp_small_faces_move_as_large_ones(side):
+    """The same face at another size in the picture moves alike: the field's nodes keep up with it."""
+    expression, pose = _random_motion(np.random.default_rng(8))
+    read = []
+    for size in (side, 512):
+        box = Box(300, 300, size)
+        _, state = resident(600, 600, box)
+        rigid, points = follow(state.head, box.denormalise(project(expression, pose)).astype(np.float64), pose)
+        found = state.grid.field(Controls(state.head, points, rigid))
+        assert found is not None
+        field, rect = found
+        corner = np.array(state.grid.corner(rect))
+        at = (box.denormalise(project(expression, pose)[[19, 24, 30, 3, 12, 8]]) - corner) / state.grid.step - 0.5
+        x, y = np.round(at).astype(int).T
+        moved = field[y, x] * 300 + 300 - (np.stack((x, y), axis=-1) + 0.5) * state.grid.step - corner
+        read.append(moved / size)
+    assert np.abs(read[0] - read[1]).max() < 0.03

@@ -10,7 +10,7 @@ from fastreenact.models.landmark_field import Controls, ramp
 Floats = NDArray[np.float32]
 
 FINE_PER_UNIT = 110  # fine nodes per temple distance: 1 px in a 256 crop
-_COARSE, _MIDDLE = 8, 4  # fine nodes per node around the head and on the face
+_COARSEST = 8  # fine nodes per node around the head at most; on the face half of that
 _STILL = 0.004  # displacements below this share of the temple distance are shrunk towards rest
 _FREE = 0.6  # share of the way to the picture's edge that a displacement may go untouched
 _FACE_MARGIN, _SLIT_MARGIN = 0.12, 0.05  # units
@@ -18,7 +18,7 @@ _SLITS = (slice(36, 44), slice(44, 52), slice(52, 72))  # keypoints of the eyes 
 
 
 class Rect(NamedTuple):
-    """A rectangle of coarse nodes, both ends included; node i lies at (i * 8 + 0.5) fine steps."""
+    """A rectangle of coarse nodes, both ends included."""
 
     x0: int
     y0: int
@@ -31,7 +31,10 @@ class Grid:
 
     def __init__(self, height: int, width: int, unit: float) -> None:
         self.step = max(1, round(unit / FINE_PER_UNIT))
-        self._cell = _COARSE * self.step
+        # A face of fewer pixels than that has fewer fine nodes; the coarse ones stay as close together as they are.
+        self._coarse = next((n for n in (_COARSEST, 4) if unit * _COARSEST >= 0.6 * FINE_PER_UNIT * n), 2)
+        self._middle = self._coarse // 2
+        self._cell = self._coarse * self.step
         self._size = np.array((width, height), np.float32)
         self._whole = Rect(-1, -1, width // self._cell + 1, height // self._cell + 1)
         self._unit = unit
@@ -51,18 +54,18 @@ class Grid:
         keypoints, margin = controls.keypoints, _FACE_MARGIN * self._unit
         face = self._around(keypoints.min(axis=0) - margin, keypoints.max(axis=0) + margin, rect)
         seen = face.x1 > face.x0 and face.y1 > face.y0
-        at = self._nodes(rect, _COARSE)
+        at = self._nodes(rect, self._coarse)
         wanted = np.ones(at.shape[:2], bool)
         if seen:  # the finer grid covers what is strictly inside
             wanted[face.y0 - rect.y0 + 1 : face.y1 - rect.y0, face.x0 - rect.x0 + 1 : face.x1 - rect.x0] = False
-        field = _upsample(self._normalised(at, controls.join(at, self._splines(controls, at, wanted))), _COARSE)
+        field = _upsample(self._normalised(at, controls.join(at, self._splines(controls, at, wanted))), self._coarse)
         if seen:
-            at = self._nodes(face, _MIDDLE)
+            at = self._nodes(face, self._middle)
             splines = self._splines(controls, at, np.ones(at.shape[:2], bool))
-            fine = _upsample(self._normalised(at, controls.join(at, splines)), _MIDDLE)
+            fine = _upsample(self._normalised(at, controls.join(at, splines)), self._middle)
             for slit in _SLITS:
                 self._sharpen(fine, controls, keypoints[slit], face, at, splines)
-            y, x = (face.y0 - rect.y0) * _COARSE, (face.x0 - rect.x0) * _COARSE
+            y, x = (face.y0 - rect.y0) * self._coarse, (face.x0 - rect.x0) * self._coarse
             field[y : y + fine.shape[0], x : x + fine.shape[1]] = fine
         return field, rect
 
@@ -74,8 +77,8 @@ class Grid:
 
     def _nodes(self, rect: Rect, every: int) -> Floats:
         """Output pixels [h, w, 2] of every n-th fine node of `rect`."""
-        x = (np.arange(rect.x0 * _COARSE, rect.x1 * _COARSE + 1, every) + 0.5) * self.step
-        y = (np.arange(rect.y0 * _COARSE, rect.y1 * _COARSE + 1, every) + 0.5) * self.step
+        x = (np.arange(rect.x0 * self._coarse, rect.x1 * self._coarse + 1, every) + 0.5) * self.step
+        y = (np.arange(rect.y0 * self._coarse, rect.y1 * self._coarse + 1, every) + 0.5) * self.step
         at = np.empty((len(y), len(x), 2), np.float32)
         at[..., 0], at[..., 1] = x, y[:, None]
         return at
@@ -108,7 +111,7 @@ class Grid:
         self, fine: Floats, controls: Controls, keypoints: NDArray[np.float64], face: Rect, at: Floats, splines: Floats
     ) -> None:
         """Join the splines anew at every fine node around one slit, in place."""
-        spacing, margin = _MIDDLE * self.step, _SLIT_MARGIN * self._unit
+        spacing, margin = self._middle * self.step, _SLIT_MARGIN * self._unit
         low = np.floor((keypoints.min(axis=0) - margin - at[0, 0]) / spacing).astype(int)
         high = np.ceil((keypoints.max(axis=0) + margin - at[0, 0]) / spacing).astype(int)
         x0, y0 = np.maximum(low, 0)
@@ -116,9 +119,9 @@ class Grid:
         if x1 <= x0 or y1 <= y0:
             return
         window = slice(y0, y1 + 1), slice(x0, x1 + 1)
-        near = _upsample(at[window], _MIDDLE)
-        sharp = self._normalised(near, controls.join(near, _upsample(splines[window], _MIDDLE)))
-        y, x = y0 * _MIDDLE, x0 * _MIDDLE
+        near = _upsample(at[window], self._middle)
+        sharp = self._normalised(near, controls.join(near, _upsample(splines[window], self._middle)))
+        y, x = y0 * self._middle, x0 * self._middle
         fine[y : y + sharp.shape[0], x : x + sharp.shape[1]] = sharp
 
 

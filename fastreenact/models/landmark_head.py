@@ -34,7 +34,7 @@ _FACE = np.array([_LEFT[k] if k in _LEFT else np.array((-1, 1, 1)) * _LEFT[MIRRO
 RIGID = np.array([0, 1, 2, 9, 10, 11, 27, 28, 29, 30, 31, 33, 35, 36, 40, 44, 48])
 
 # The head with its hair: an ellipsoid. The front fits forehead and hairline, the back is only guessed.
-_CENTRE = np.array((0.0, -0.05, -0.2))
+_CENTRE = np.array((0.0, -0.05, -0.25))
 _AXES = np.array((0.62, 0.88, 0.62))
 
 
