@@ -142,11 +142,11 @@ def _random_motion(rng):
 
 
 def _seen_jacobians(state, size, keypoints, pose):
-    """Determinants of the field at nodes 4 px apart, each spline on its side; not under a layer nor at the rim."""
+    """Determinants of the field at nodes 5 px apart, each spline on its side; not under a layer nor at the rim."""
     rigid, points = follow(state.head, size / 2 + size / 2 * keypoints.astype(np.float64), pose)
     controls = Controls(state.head, points, rigid)
     grid = Grid(size, size, state.head.unit)
-    at = grid._nodes(Rect(0, 0, size // 8, size // 8), 4)
+    at = grid._nodes(Rect(0, 0, size // 10, size // 10), 5)
     splines = grid._splines(controls, at, np.ones(at.shape[:2], bool))
     above, below = controls._cuts[0].above(at)[..., 0], controls._cuts[1].above(at)[..., 0]
     seen = np.all((at > 8) & (at < size - 8), axis=-1)
@@ -155,7 +155,7 @@ def _seen_jacobians(state, size, keypoints, pose):
     found = []
     for i, side in enumerate((above > 0.5, (above < 0.5) & (below > 0.5), below < 0.5)):
         read = at + splines[..., 2 * i : 2 * i + 2]
-        ex, ey = np.diff(read, axis=1)[:-1] / 4, np.diff(read, axis=0)[:, :-1] / 4
+        ex, ey = np.diff(read, axis=1)[:-1] / 5, np.diff(read, axis=0)[:, :-1] / 5
         mine = side & seen
         whole = mine[:-1, :-1] & mine[1:, :-1] & mine[:-1, 1:] & mine[1:, 1:]
         found.append((ex[..., 0] * ey[..., 1] - ex[..., 1] * ey[..., 0])[whole])

@@ -3,6 +3,7 @@
 Thin-plate splines through the keypoints and the control points of the rigid head, at rest outside of it.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from fastreenact.models.landmark_head import CIRCLE, NECK_FOLLOWS, NECK_JAW, SLA
 Array = NDArray[np.float64]
 
 _REST_RADIUS = 1.0  # width of the band around the head that takes up the motion, in head radii
-_NOT_SHARED = sorted({point for without in WITHOUT for point in without})
 _CHUNK = 256  # points at a time: in cache, and too few for BLAS to wake its threads, which would fight the tracker's
 _REST_TRAVEL = 3.0  # and at least this much of how far the head moves
 _NEAR = 0.3  # head radii that a head travels on its neck alone
@@ -107,17 +107,15 @@ class Controls:
         system[n:, :n] = system[:n, n:].T
         right[:n] = displacement
         # What the three share is solved once, for the right side and for the columns of the points they do not share.
-        own = np.array(_NOT_SHARED)
-        shared = np.setdiff1d(np.arange(n + 3), own)
-        columns = system[np.ix_(shared, own)]
-        found = _solve_blocks(system[np.ix_(shared, shared)], np.concatenate((columns, right[shared]), axis=1))
+        shared, own, members = _parts(n + 3)
+        columns = system[shared[:, None], own]
+        found = _solve_blocks(system[shared[:, None], shared], np.concatenate((columns, right[shared]), axis=1))
         by_own, by_right = found[:, : len(own)], found[:, len(own) :]
-        rest = system[np.ix_(own, own)] - columns.T @ by_own
+        rest = system[own[:, None], own] - columns.T @ by_own
         left = right[own] - columns.T @ by_right
-        weights = np.zeros((n + 3, len(WITHOUT), 2))
-        for i, without in enumerate(WITHOUT):
-            member = np.flatnonzero(~np.isin(own, without))
-            its = np.linalg.solve(rest[np.ix_(member, member)], left[member])
+        weights = np.zeros((n + 3, len(members), 2))
+        for i, member in enumerate(members):
+            its = np.linalg.solve(rest[member[:, None], member], left[member])
             weights[own[member], i] = its
             weights[shared, i] = by_right - by_own[:, member] @ its
         self._weights = weights.reshape(n + 3, -1).astype(np.float32)
@@ -158,6 +156,14 @@ class Controls:
         """Corners (px) of the rectangle outside which everything is at rest."""
         half = self.rest * np.sqrt((self._head.outline**2).sum(axis=1))
         return np.minimum(*self.centres) - half, np.maximum(*self.centres) + half
+
+
+@functools.cache
+def _parts(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp], list[NDArray[np.intp]]]:
+    """Of n unknowns: those that all splines share, those that not all have, and which of the latter each has."""
+    own = np.array(sorted({point for without in WITHOUT for point in without}))
+    shared = np.setdiff1d(np.arange(n), own)
+    return shared, own, [np.flatnonzero(~np.isin(own, without)) for without in WITHOUT]
 
 
 def _solve_blocks(system: Array, right: Array) -> Array:

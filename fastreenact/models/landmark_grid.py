@@ -10,7 +10,7 @@ from fastreenact.models.landmark_field import Controls, ramp
 Floats = NDArray[np.float32]
 
 FINE_PER_UNIT = 110  # fine nodes per temple distance: 1 px in a 256 crop
-_COARSEST = 8  # fine nodes per node around the head at most; on the face half of that
+_MIDDLE = 5  # fine nodes per node on the face; around the head twice as many
 _STILL = 0.004  # displacements below this share of the temple distance are shrunk towards rest
 _FREE = 0.6  # share of the way to the picture's edge that a displacement may go untouched
 _FACE_MARGIN, _SLIT_MARGIN = 0.12, 0.05  # units
@@ -31,9 +31,9 @@ class Grid:
 
     def __init__(self, height: int, width: int, unit: float) -> None:
         self.step = max(1, round(unit / FINE_PER_UNIT))
-        # A face of fewer pixels than that has fewer fine nodes; the coarse ones stay as close together as they are.
-        self._coarse = next((n for n in (_COARSEST, 4) if unit * _COARSEST >= 0.6 * FINE_PER_UNIT * n), 2)
-        self._middle = self._coarse // 2
+        # A face of fewer pixels has fewer fine nodes; the others stay as close together as they are.
+        self._middle = min(max(round(_MIDDLE * unit / FINE_PER_UNIT), 1), _MIDDLE)
+        self._coarse = 2 * self._middle
         self._cell = self._coarse * self.step
         self._size = np.array((width, height), np.float32)
         self._whole = Rect(-1, -1, width // self._cell + 1, height // self._cell + 1)

@@ -9,7 +9,7 @@ _LEAST = 0.25  # share of its area in the portrait that a triangle keeps
 _LEAST_LIP = 0.5  # and one between nose and upper lip
 _NOSE, _UPPER_LIP = (31, 32, 33, 34, 35), (53, 54, 58, 59, 62)
 _FLAT = 2e-4  # triangles below this area (squared units) carry no constraint: closed lids and lips
-_ROUNDS = 12
+_ROUNDS = 9
 _LONGEST_STEP = 0.02  # units a point moves per round
 
 
