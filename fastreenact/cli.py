@@ -43,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
         Exit code: 0; 1 error; 2 wrong usage; 3 the driver is damaged, what came before is written; 130 Ctrl-C; 141 the
         reader of the output has gone.
     """
+    # PyTorch's threads wait asleep: awake, they keep each other from the processor whenever another program wants it
+    # too (Face2Face^rho at 256, 2 cores, a load of 6: 37 ms a step instead of 78 to 2,500). Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = sys.argv[1:] if argv is None else argv
     debug = bool(os.environ.get("FASTREENACT_DEBUG"))
     try:
@@ -130,8 +133,6 @@ def _add_small(commands: "argparse._SubParsersAction[_Parser]", common: _Parser)
     p.add_argument("motion", type=Path, metavar="MOTION", help="the motion module's .pth")
     p.add_argument("-o", "--out", type=Path, default=Path("face2face_rho.safetensors"), metavar="OUT",
                    help="default: face2face_rho.safetensors in this folder")
-    p.add_argument("--head-pose", choices=("official", "standardised"), default="official",
-                   help="convention of the head pose that the network was trained with (default official)")
     p.add_argument("--size", type=_size, default=512, metavar="S",
                    help="the size that the weights were trained for (default 512)")
     p.add_argument("--force", action="store_true", help="overwrite an existing file")
@@ -239,7 +240,7 @@ def _doctor(args: argparse.Namespace) -> int:
 def _convert(args: argparse.Namespace) -> int:
     from fastreenact.convert import convert
 
-    convert(args.rendering, args.motion, args.out, head_pose=args.head_pose, size=args.size, force=args.force)
+    convert(args.rendering, args.motion, args.out, size=args.size, force=args.force)
     _say(f"{args.out}: converted")
     return 0
 

@@ -21,7 +21,6 @@ def convert(
     motion: str | Path,
     out: str | Path,
     *,
-    head_pose: str = "official",
     size: int = _DEFAULT_SIZE,
     force: bool = False,
 ) -> Path:
@@ -30,7 +29,6 @@ def convert(
     Args:
         rendering, motion: the two checkpoints: bare state dicts.
         out: the file to write, ending in .safetensors.
-        head_pose: convention of the head pose that the weights were trained with.
         size: side that they were trained for, px.
         force: replace `out` where it exists.
     Returns:
@@ -55,7 +53,7 @@ def convert(
         raise WeightsError(f"OUT: the folder {target.absolute().parent} does not exist")
     # Absolute paths: one that starts with a dash is no option.
     arguments = [str(p.absolute()) for p in (*paths.values(), target)]
-    child = [sys.executable, "-m", "fastreenact.convert", *arguments, head_pose, str(size)]
+    child = [sys.executable, "-m", "fastreenact.convert", *arguments, str(size)]
     try:
         done = subprocess.run(child, capture_output=True, text=True, timeout=_TIME_LIMIT_S, check=False)
     except subprocess.TimeoutExpired as error:
@@ -66,14 +64,16 @@ def convert(
     return target
 
 
-def _convert_here(rendering: Path, motion: Path, out: Path, head_pose: str, size: str) -> None:
+def _convert_here(rendering: Path, motion: Path, out: Path, size: str) -> None:
     """Load, check, write: runs in the child."""
     import torch
 
     from fastreenact.models.face2face_rho import MODEL_NAME, Face2FaceRho, MotionNet, RenderingNet
     from fastreenact.weights import load_face2face_rho, save_face2face_rho
 
-    metadata = {"model": MODEL_NAME, "size": size, "head_pose": head_pose, "source": f"{rendering.name}, {motion.name}"}
+    # The pair says nothing of itself: its convention of the head pose is the official one.
+    source = f"{rendering.name}, {motion.name}"
+    metadata = {"model": MODEL_NAME, "size": size, "head_pose": "official", "source": source}
     model = Face2FaceRho(MotionNet(), RenderingNet(), metadata)
     for path, net in ((rendering, model.renderer), (motion, model.motion)):
         try:
@@ -110,9 +110,9 @@ def _load(path: Path, net: Any, state: Any) -> None:
 
 def _child(arguments: list[str]) -> int:
     """Exit code; the error goes to stderr in one line."""
-    rendering, motion, out, head_pose, size = arguments
+    rendering, motion, out, size = arguments
     try:
-        _convert_here(Path(rendering), Path(motion), Path(out), head_pose, size)
+        _convert_here(Path(rendering), Path(motion), Path(out), size)
     except (WeightsError, ValueError, OSError) as error:
         sys.stderr.write(" ".join(str(error).split()) + "\n")
         return 1

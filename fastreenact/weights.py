@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fastreenact.errors import WeightsError
@@ -96,7 +96,7 @@ def save_face2face_rho(model: Face2FaceRho, path: str | os.PathLike[str], dtype:
     _check_finite(path, tensors)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, part, metadata)
+        part.write_bytes(save(tensors, metadata))  # save_file makes files that nobody else may read
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

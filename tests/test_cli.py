@@ -252,7 +252,7 @@ def test_convert_passes_its_arguments(monkeypatch, capsys):
     monkeypatch.setattr(convert_module, "convert", lambda *a, **k: calls.append((a, k)))
     assert main(["convert", "r.pth", "m.pth", "-o", "w.safetensors", "--size", "256", "--force"]) == 0
     assert calls == [((Path("r.pth"), Path("m.pth"), Path("w.safetensors")),
-                      {"head_pose": "official", "size": 256, "force": True})]
+                      {"size": 256, "force": True})]
     assert capsys.readouterr().out == "w.safetensors: converted\n"
 
 
