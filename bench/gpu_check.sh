@@ -115,7 +115,7 @@ if ! step "build" 200 build.txt bash -c build; then
 fi
 step "doctor" 60 environment.txt bash -c '"$PYTHON" -m fastreenact doctor || true' # PyAV and MediaPipe may be missing
 
-PYTEST=("$PYTHON" -m pytest -p no:cacheprovider -q)
+PYTEST=("$PYTHON" -m pytest -p no:cacheprovider -q --continue-on-collection-errors)
 GPU=$("$PYTHON" -c 'import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else "")')
 if [ -n "$GPU" ]; then
     step "tests on the GPU ($GPU)" 240 tests-gpu.txt "${PYTEST[@]}" -m gpu

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+pytest.importorskip("scipy", reason="SciPy is not installed")
 from scipy.spatial import ConvexHull
 
 from fastreenact.face.crop import Box

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import DEVICES, HAS_GPU, assert_close
+from torch import Tensor
+
+pytest.importorskip("hypothesis", reason="hypothesis is not installed")
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from fastreenact.ops import warp, warp_reference
 from fastreenact.ops.warp import resize_field
