@@ -7,9 +7,10 @@ not installed, the demo's motions themselves drive a made-up portrait, and track
 Face2Face^rho runs with random weights of the released configuration; its cost does not depend on them.
 """
 
-import os
+# ruff: noqa: E402
+from fastreenact.cli import calm_threads
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+calm_threads()  # as the command line does, before PyTorch is loaded
 
 import argparse
 import importlib.util
