@@ -82,7 +82,7 @@ def measure(engine: Engine, frames: list[np.ndarray], count: int) -> dict[str, d
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--quick", action="store_true", help="60 frames instead of 300")
+    arguments.add_argument("--quick", action="store_true", help="60 frames instead of 300; writes nothing")
     arguments.add_argument("--size", type=int, default=256)
     arguments.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options = arguments.parse_args()
@@ -103,6 +103,8 @@ def main() -> None:
         print(f"{name} at {options.size}: {fps:.1f} frames/s")
     for row in stage_rows(results):
         print("  ".join(f"{cell:>24}" for cell in row))
+    if options.quick:
+        return
     notes = (
         "Medians in ms, host to host, driver frames of 512 x 512. Face2Face^rho has random weights of the released "
         "configuration. Last column: the paper's Table 4 (Kryo 680, 4 threads), its 3DMM fit set beside track + fit."

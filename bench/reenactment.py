@@ -4,6 +4,7 @@
 
 Self-reenactment on real clips, absolute motion: the source is the first frame, the driver every n-th frame after it.
 The protocol was chosen so that the unmoved source gives what is known of it on these clips:
+
 * crop: a square around the first frame's 478 points, side twice the taller side of their bounding box, at 256 px, for
   the whole clip; the picture's edge is repeated where the square leaves it;
 * keypoints: MediaPipe's face mesh on each 256 px frame by itself (static mode), mapped to the 72 keypoints;
@@ -11,6 +12,7 @@ The protocol was chosen so that the unmoved source gives what is known of it on 
   points of the 68-point layout, px; frames where the output shows no face are counted as lost;
 * PSNR face: inside the convex hull of the driver's 72 keypoints; background: outside it, the hull dilated by 16 px;
 * SSIM: scikit-image's structural_similarity over the whole picture in colour (window 7); background: its map's mean.
+
 The clips lie outside of the repository (../shared/data/videos); without them or MediaPipe nothing is measured.
 """
 
@@ -282,7 +284,7 @@ def main() -> int:
         if options.sheets:
             sheet(clip, methods, options.sheets / f"{name}.png")
         frames = times(clip)
-    notes = [" ".join((__doc__ or "").split("\n\n", 2)[2].split()), f"Every {every}th frame.", frames]
+    notes = [(__doc__ or "").split("\n\n", 2)[2].strip(), f"Every {every}th frame.", frames]
     print(timing.table(rows, COLUMNS), frames, sep="\n\n")
     complete = list(options.methods) == list(METHODS) and list(options.clips) == list(CLIPS) and not options.quick
     if complete:

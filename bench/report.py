@@ -1,4 +1,4 @@
-"""Run the benchmarks and write bench/RESULTS.md from the JSON files that they leave; nobody types a number.
+"""Run the benchmarks; write bench/RESULTS.md and the README's numbers from the JSON files that they leave.
 
     python bench/report.py [--quick] [--only NAME ...] [--write-only]
 
@@ -52,7 +52,7 @@ def section(name: str, result: dict[str, Any]) -> str:
     return "\n\n".join([f"## {result['title']}", where, *notes, table(result["columns"], result["rows"])])
 
 
-def page() -> str:
+def page(results: dict[str, dict[str, Any]]) -> str:
     """RESULTS.md."""
     parts = [
         "# Results",
@@ -61,11 +61,34 @@ def page() -> str:
             "numbers of one table, which come from one run, not numbers of two. No GPU is in these tables."
         ),
     ]
-    for name in SCRIPTS:
-        path = BENCH / "results" / "cpu" / f"{name}.json"
-        if path.exists():
-            parts.append(section(name, json.loads(path.read_text(encoding="utf-8"))))
+    parts += [section(name, result) for name, result in results.items()]
     return "\n\n".join(parts) + "\n"
+
+
+def summary(results: dict[str, dict[str, Any]]) -> str:
+    """The few numbers that the README shows, as a table."""
+    rows = []
+    if "engine" in results:
+        for name, stages in results["engine"]["results"].items():
+            whole, size = stages["whole frame"]["p50_ms"], results["engine"]["size"]
+            what = f"whole frame, track to deliver, {name}, {size}"
+            rows.append([what, f"{1e3 / whole:.0f} frames/s ({whole:.1f} ms)"])
+    for row in results.get("network", {}).get("rows", []):
+        if row["network"].startswith("ours"):
+            what = f"network step, {row['network'].removeprefix('ours, ')}, {row['size']}"
+            rows.append([what, f"{row['ms']:.1f} ms, {row['times eager']:.1f} times eager PyTorch in float32"])
+    if "soak" in results:
+        soak = results["soak"]
+        rows.append([f"resident memory over {soak['steps']} steps", f"{soak['growth_after_100']['rss_mb']:+.1f} MB"])
+    return table(["on two CPU cores", "measured"], rows)
+
+
+def write_readme(results: dict[str, dict[str, Any]]) -> None:
+    """Replace what stands between the README's markers."""
+    path = BENCH.parent / "README.md"
+    before, marker, rest = path.read_text(encoding="utf-8").partition("<!-- numbers -->\n")
+    _, end, after = rest.partition("<!-- /numbers -->\n")
+    path.write_text(f"{before}{marker}\n{summary(results)}\n\n{end}{after}", encoding="utf-8")
 
 
 def main() -> int:
@@ -75,8 +98,11 @@ def main() -> int:
     arguments.add_argument("--write-only", action="store_true", help="write the page from the results at hand")
     options = arguments.parse_args()
     passed = [run(name, options.quick) for name in options.only] if not options.write_only else []
-    (BENCH / "RESULTS.md").write_text(page(), encoding="utf-8")
-    print(f"wrote {BENCH / 'RESULTS.md'}")
+    files = {name: BENCH / "results" / "cpu" / f"{name}.json" for name in SCRIPTS}
+    results = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in files.items() if path.exists()}
+    (BENCH / "RESULTS.md").write_text(page(results), encoding="utf-8")
+    write_readme(results)
+    print(f"wrote {BENCH / 'RESULTS.md'} and the numbers of the README")
     return 0 if all(passed) else 1
 
 

@@ -18,17 +18,13 @@ from fastreenact.face.morphable import default_model
 from fastreenact.face.motion import Motion
 from fastreenact.face.retarget import Retargeter
 from fastreenact.face.tracker import Tracker
-from fastreenact.models.face2face_rho import Face2FaceRho
-from fastreenact.models.fuse_face2face_rho import fuse
-from fastreenact.models.landmark_warp import LandmarkWarp
+from fastreenact.models import MODELS, make_renderer
 from fastreenact.timings import STAGES, StageTimer
-from fastreenact.weights import find_default_weights, load_face2face_rho
+from fastreenact.weights import find_default_weights
 
 log = logging.getLogger("fastreenact")
 
-MODELS = ("face2face-rho", "landmark-warp")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_TRAINED_SIZE = 512  # of the released Face2Face^rho weights, for files that do not say
 _DEFAULT_FRAME_S = 1 / 30  # the spacing assumed where the caller gives no time
 _FORK = {"used": False, "unsafe": False}
 
@@ -136,20 +132,21 @@ class Engine:
             face = fit_source(picture, model=self._faces, tracker=self._tracker)
             # The landmark warp can take the portrait whole; everything else sees the square around the face.
             whole = self.model == "landmark-warp" and self._size is None
-            renderer = self._renderer(picture, whole)
-            side = renderer.height if self.model == "landmark-warp" else renderer.size
-            canvas = picture if whole else crop(picture, face.box, side)
             retarget = self._make_retarget(face.shape, face.expression, face.pose)
-            offset = np.zeros_like(face.keypoints)
-            if self.model == "landmark-warp":
-                # The warp cuts along lids and lips where they really are; what the fit is off by stays as it is.
-                offset = face.tracked - retarget.rest_keypoints
-                box = face.box if whole else Box(side / 2, side / 2, side)
-                state = renderer.encode(canvas, face.tracked, face.pose, box)
+            rest = retarget.rest_keypoints
+            # The warp cuts along lids and lips where they really are; what the fit is off by stays as it is.
+            offset = face.tracked - rest if self.model == "landmark-warp" else np.zeros_like(rest)
+            renderer = self._renderer(picture.shape[:2] if whole else self._size)
+            paster = None
+            if whole:
+                height, width = picture.shape[:2]
+                state = renderer.encode(picture, rest + offset, face.pose, face.box)
             else:
-                state = renderer.encode(canvas, retarget.rest_keypoints, face.pose)
-            paster = Paster(picture, face.box, side) if self._paste and not whole else None
-            height, width = picture.shape[:2] if paster else canvas.shape[:2]
+                height = width = renderer.size
+                state = renderer.encode(crop(picture, face.box, renderer.size), rest + offset, face.pose)
+                if self._paste:
+                    height, width = picture.shape[:2]
+                    paster = Paster(picture, face.box, renderer.size)
             self._avatars.append(_Avatar(picture, face, renderer, state, retarget, offset, paster, (height, width)))
             return len(self._avatars) - 1
 
@@ -246,16 +243,11 @@ class Engine:
             raise ValueError(f"avatar is {avatar!r}; portraits 0 to {last} are resident, add() makes another")
         return self._avatars[avatar]
 
-    def _renderer(self, picture: np.ndarray, whole: bool) -> Any:
-        """The inference form for this portrait: one for all of them, but for the landmark warp of whole pictures."""
-        if whole:
-            return LandmarkWarp(picture.shape[0], picture.shape[1], self.dtype, self.device)
-        if self._avatars:
+    def _renderer(self, size: Any) -> Any:
+        """The inference form: one for all portraits, but for the landmark warp of whole pictures of their own size."""
+        if self._avatars and not isinstance(size, tuple):
             return self._avatars[0].renderer
-        if self.model == "landmark-warp" and self._size is not None:
-            return LandmarkWarp(self._size, self._size, self.dtype, self.device)
-        model = self._weights if isinstance(self._weights, Face2FaceRho) else load_face2face_rho(self._weights)
-        return fuse(model, self._size or int(model.metadata.get("size", _TRAINED_SIZE)), self.dtype, self.device)
+        return make_renderer(self.model, size, self._weights, self.dtype, self.device)
 
     def _observe(self, driver: Any, time: float | None) -> tuple[Motion, Any]:
         """Track and fit the driver; advance the clock."""
@@ -269,13 +261,18 @@ class Engine:
         return self._driver.observe(picture, self._time, timer=self._timer), restore
 
     def _render(self, resident: _Avatar, keypoints: np.ndarray, pose: np.ndarray, frame: np.ndarray) -> None:
-        timer = self._timer
-        if resident.paster is None:
-            resident.renderer.drive(resident.state, keypoints, pose, out=torch.from_numpy(frame), timer=timer)
+        timer, target = self._timer, torch.from_numpy(frame)
+        in_place = resident.paster is None and self.device.type == "cpu"
+        face = resident.renderer.drive(
+            resident.state, keypoints, pose, out=target if in_place else None, timer=timer
+        )
+        if in_place:
             return
-        face = resident.renderer.drive(resident.state, keypoints, pose, timer=timer)
         with timer.stage("deliver"):
-            resident.paster.paste(face.cpu().numpy(), out=frame)
+            if resident.paster is None:
+                target.copy_(face)
+            else:
+                resident.paster.paste(face.cpu().numpy(), out=frame)
 
 
 def _host(frame: np.ndarray) -> np.ndarray:
