@@ -1,5 +1,6 @@
 """The tracker: what it finds, which face it follows, that it is quiet, and what it says when it cannot."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -266,6 +267,40 @@ def test_task_file_that_cannot_be_loaded(fake_tasks, tmp_path):
     path.write_bytes(b"x")
     with pytest.raises(FastreenactError, match=r"broken.task: MediaPipe cannot load this as a face landmarker: Unable"):
         Tracker(path)(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_a_forgotten_tracker_gives_its_nets_back(monkeypatch):
+    closed = []
+
+    class FaceMesh:
+        def __init__(self, **options):
+            self.keeps_itself = self  # as MediaPipe's do: only close() gives their memory and threads back
+            kept.append(self)
+
+        def process(self, picture):
+            return types.SimpleNamespace(multi_face_landmarks=None)
+
+        def close(self):
+            closed.append(self)
+
+    kept = []
+    mesh = types.SimpleNamespace(FaceMesh=FaceMesh)
+    monkeypatch.setattr(
+        backends, "_mediapipe", lambda part: types.SimpleNamespace(solutions=types.SimpleNamespace(face_mesh=mesh))
+    )
+    tracker = Tracker()
+    assert tracker(np.zeros((64, 64, 3), np.uint8)) is None
+    assert (len(kept), len(closed)) == (2, 0)
+    del tracker
+    gc.collect()
+    assert len(closed) == 2
+    with Tracker() as tracker:
+        tracker(np.zeros((64, 64, 3), np.uint8))
+    assert len(closed) == len(kept) == 4  # each once
+    tracker(np.zeros((64, 64, 3), np.uint8))
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # a forked child has none of the nets' threads to wait for
+    tracker.close()
+    assert len(closed) == 4
 
 
 def test_a_mediapipe_without_the_mesh_is_named(fake_tasks):

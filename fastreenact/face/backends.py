@@ -6,7 +6,8 @@ import re
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -31,7 +32,7 @@ class Backend(Protocol):
     """A face landmark net: called with a picture, gives every face's points."""
 
     def __call__(self, picture: Picture) -> list[Points]: ...
-    def close(self) -> None: ...
+    close: Callable[[], object]
 
 
 class Mesh:
@@ -44,13 +45,11 @@ class Mesh:
             refine_landmarks=True,
             min_detection_confidence=_SURE_VIDEO if video else _SURE_STILL,
         )
+        self.close = _closer(self, self._mesh)
 
     def __call__(self, picture: Picture) -> list[Points]:
         found = self._mesh.process(picture).multi_face_landmarks or ()
         return [_pixels(face.landmark, picture) for face in found]
-
-    def close(self) -> None:
-        self._mesh.close()
 
 
 class TaskFile:
@@ -67,6 +66,7 @@ class TaskFile:
             self._landmarker = vision.FaceLandmarker.create_from_options(options)
         except (RuntimeError, ValueError) as error:
             raise FastreenactError(f"{path}: MediaPipe cannot load this as a face landmarker: {error}") from error
+        self.close = _closer(self, self._landmarker)
         self._time_ms: int | None = 0 if video else None
 
     def __call__(self, picture: Picture) -> list[Points]:
@@ -78,8 +78,17 @@ class TaskFile:
             result = self._landmarker.detect_for_video(image, self._time_ms)
         return [_pixels(face, picture) for face in result.face_landmarks]
 
-    def close(self) -> None:
-        self._landmarker.close()
+
+def _closer(backend: Backend, net: Any) -> Callable[[], object]:
+    """Closes `net` once: when called, or when `backend` is forgotten, for MediaPipe itself keeps a net for ever."""
+    close = weakref.finalize(backend, _close_here, net, os.getpid())
+    close.atexit = False  # the process's end takes all
+    return close
+
+
+def _close_here(net: Any, process: int) -> None:
+    if os.getpid() == process:  # a forked child would wait for threads that it does not have
+        net.close()
 
 
 def _pixels(landmarks: Any, picture: Picture) -> Points:
