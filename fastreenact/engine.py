@@ -1,6 +1,7 @@
 """`Engine`: a portrait is made resident once, then every driving frame gives one animated frame."""
 
 import logging
+import math
 import os
 import threading
 from functools import partial
@@ -100,6 +101,8 @@ class Engine:
         self.dtype = _resolve_dtype(dtype, self.device)
         self.model, self._weights = _resolve_model(model, weights)
         self._size = _check_size(size)
+        # The landmark warp can take the portrait whole; everything else sees the square around the face.
+        self._whole = self.model == "landmark-warp" and self._size is None
         self._paste = paste
         self._faces = default_model()
         self._make_retarget = partial(
@@ -112,6 +115,7 @@ class Engine:
         self._time = 0.0
         self._lock = threading.RLock()
         self._avatars: list[_Avatar] = []
+        self._closed = False
         self.timings: dict[str, float] = {}
         """Stage -> milliseconds of the last step."""
         self.add(source)
@@ -129,16 +133,15 @@ class Engine:
         _refuse_after_fork()
         picture = _read_source(source)
         with self._lock:
+            self._refuse_closed()
             face = fit_source(picture, model=self._faces, tracker=self._tracker)
-            # The landmark warp can take the portrait whole; everything else sees the square around the face.
-            whole = self.model == "landmark-warp" and self._size is None
             retarget = self._make_retarget(face.shape, face.expression, face.pose)
             rest = retarget.rest_keypoints
             # The warp cuts along lids and lips where they really are; what the fit is off by stays as it is.
             offset = face.tracked - rest if self.model == "landmark-warp" else np.zeros_like(rest)
-            renderer = self._renderer(picture.shape[:2] if whole else self._size)
+            renderer = self._renderer(picture.shape[:2] if self._whole else self._size)
             paster = None
-            if whole:
+            if self._whole:
                 height, width = picture.shape[:2]
                 state = renderer.encode(picture, rest + offset, face.pose, face.box)
             else:
@@ -183,12 +186,18 @@ class Engine:
             return restore(frame) if out is None else out
 
     def animate(self, driver: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, **options: Any) -> Any:
-        """Animate a file: see `fastreenact.animate.animate`, which this calls with the engine as its first argument."""
+        """Animate a file: see `fastreenact.animate.animate`, which this calls with the engine as its first argument.
+
+        Other threads' calls wait until the file is done.
+        """
         from fastreenact.animate import animate
 
+        _refuse_after_fork()
         if not self._close_tracker:  # the user's own tracks files too
             options.setdefault("tracker", self._tracker)
-        return animate(self, driver, out, **options)
+        with self._lock:
+            self._refuse_closed()
+            return animate(self, driver, out, **options)
 
     def use_reference(self, motion: Motion | None) -> None:
         """Fix the driver's neutral frame for relative motion (an offline run looks ahead for it); None: live."""
@@ -213,7 +222,7 @@ class Engine:
     def source_picture(self) -> np.ndarray:
         """uint8 [H, W, 3] of `output_size`: portrait 0 as its frames show it at rest."""
         first = self._resident(0)
-        if first.output_size == first.picture.shape[:2]:
+        if first.paster is not None or self._whole:
             return first.picture
         return crop(first.picture, first.face.box, first.output_size[0])
 
@@ -228,6 +237,7 @@ class Engine:
             if self._close_tracker:
                 self._driver.close()
             self._avatars.clear()
+            self._closed = True
 
     def __enter__(self) -> "Engine":
         return self
@@ -236,12 +246,15 @@ class Engine:
         self.close()
 
     def _resident(self, avatar: int) -> _Avatar:
-        if not self._avatars:
-            raise ValueError("this engine is closed; make a new Engine")
+        self._refuse_closed()
         if not isinstance(avatar, int) or not 0 <= avatar < len(self._avatars):
             last = len(self._avatars) - 1
             raise ValueError(f"avatar is {avatar!r}; portraits 0 to {last} are resident, add() makes another")
         return self._avatars[avatar]
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise ValueError("this engine is closed; make a new Engine")
 
     def _renderer(self, size: Any) -> Any:
         """The inference form: one for all portraits, but for the landmark warp of whole pictures of their own size."""
@@ -251,6 +264,8 @@ class Engine:
 
     def _observe(self, driver: Any, time: float | None) -> tuple[Motion, Any]:
         """Track and fit the driver; advance the clock."""
+        if time is not None and not math.isfinite(time):
+            raise ValueError(f"time is {time}; give seconds, or None")
         if isinstance(driver, Motion):
             self._time = driver.time if time is None else time
             return driver, _host
@@ -292,7 +307,7 @@ def _read_source(source: Any) -> np.ndarray:
         from fastreenact.media import read_image
 
         return read_image(source)
-    return as_picture(source, "source")[0]
+    return np.array(as_picture(source, "source")[0], order="C")  # the caller may write into his own again
 
 
 def _resolve_device(device: str | torch.device | None) -> torch.device:

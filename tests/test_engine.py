@@ -12,6 +12,7 @@ import torch
 
 from fastreenact.engine import Engine
 from fastreenact.errors import NoFaceError
+from fastreenact.face.crop import crop
 from fastreenact.face.morphable import default_model
 from fastreenact.face.motion import Motion, MotionClip
 from fastreenact.face.tracker import Landmarks
@@ -87,6 +88,35 @@ def test_engine_moves_the_portrait():
         moved = engine.step(motion(12)).astype(int)
         assert (np.abs(moved - source()) > 8).mean() > 0.01
         assert np.array_equal(moved[-4:], source()[-4:])  # far from the head nothing moves
+
+
+def test_engine_keeps_its_own_portrait(weights):
+    given = source()[:, ::-1]  # a view with negative strides, too
+    with make(source=given, weights=weights, model="face2face-rho", size=64, paste=True) as engine:
+        before = engine.source_picture.copy()
+        first = engine.step(frame(3))
+        given[:] = 0
+        engine.reset()
+        assert np.array_equal(engine.step(frame(3)), first)
+        assert np.array_equal(engine.source_picture, before)
+
+
+def test_engine_shows_the_cropped_face_of_a_portrait_of_the_same_size():
+    portrait = np.ascontiguousarray(source()[:WIDTH])
+    with make(source=portrait, size=WIDTH) as engine:
+        assert engine.output_size == portrait.shape[:2]
+        assert np.array_equal(engine.source_picture, crop(portrait, engine.face_box, WIDTH))
+    with make(source=portrait, size=WIDTH, paste=True) as engine:
+        assert np.array_equal(engine.source_picture, portrait)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
+def test_engine_refuses_a_time_that_is_none(seconds):
+    with make(smooth=False) as engine, make(smooth=False) as untouched:
+        for driver in (frame(3), motion(3)):
+            with pytest.raises(ValueError, match=f"time is {seconds}; give seconds"):
+                engine.step(driver, time=seconds)
+        assert np.array_equal(engine.step(frame(5)), untouched.step(frame(5)))
 
 
 @pytest.mark.parametrize("kind", ["numpy", "torch", "dlpack"])
@@ -262,6 +292,29 @@ def test_engine_used_by_two_threads_serialises():
         assert all(np.array_equal(a, b) for a, b in zip(frames, expected[first::2], strict=True))
 
 
+def test_engine_animating_two_files_at_once_serialises(monkeypatch):
+    from fastreenact import animate as module
+
+    inside = threading.Semaphore(1)
+
+    def animate(*_: object) -> bool:
+        alone = inside.acquire(blocking=False)
+        time.sleep(0.05)
+        if alone:
+            inside.release()
+        return alone
+
+    monkeypatch.setattr(module, "animate", lambda *_, **__: animate())
+    results = []
+    with make() as engine:
+        threads = [threading.Thread(target=lambda: results.append(engine.animate("a.mp4"))) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert results == [True, True]
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_engine_in_a_forked_child_says_so():
     with make() as engine:
@@ -287,8 +340,9 @@ def test_engine_in_a_forked_child_says_so():
 def test_engine_once_closed_says_so():
     engine = make()
     engine.close()
-    with pytest.raises(ValueError, match="closed"):
-        engine.step(motion(0))
+    for use in (lambda: engine.step(motion(0)), lambda: engine.add(source()), lambda: engine.animate("a.mp4")):
+        with pytest.raises(ValueError, match="closed"):
+            use()
 
 
 @pytest.mark.parametrize("model", ["landmark-warp", "face2face-rho"])
