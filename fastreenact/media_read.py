@@ -5,7 +5,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -52,12 +52,13 @@ class VideoReader:
 
     Raises:
         MediaError: the file is missing, damaged from the start, has no video stream, or nothing is left after the trim.
-        ValueError: `start` or `end` is negative, or `end` is not after `start`.
+        ValueError: `start` or `end` is negative, `start` is infinite, or `end` is not after `start`.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, start: float | None = None, end: float | None = None) -> None:
-        if (start is not None and not start >= 0) or (end is not None and not end > (start or 0)):
+        if (start is not None and not 0 <= start < inf) or (end is not None and not end > (start or 0)):
             raise ValueError(f"trim is {start}:{end}; needs 0 <= start < end, in seconds")
+        end = None if end == inf else end
         self.path = Path(path)
         self.start, self.end = start, end
         self.damage: str | None = None
@@ -167,7 +168,8 @@ class VideoReader:
             stream = _video_stream(container, self.path)
             stream.thread_type = "AUTO"
             if from_pts is not None:
-                with contextlib.suppress(FFmpegError):  # not seekable: read from the beginning
+                # not seekable, or a time beyond 64 bits: read from the beginning
+                with contextlib.suppress(FFmpegError, OverflowError):
                     container.seek(from_pts, stream=stream)
             packets = container.demux(stream)
             while True:

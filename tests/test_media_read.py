@@ -4,6 +4,7 @@ import os
 import time
 from fractions import Fraction
 from itertools import pairwise
+from math import inf
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_broadcast_times_begin_at_zero(tmp_path):
     assert len(sound_packets(tmp_path / "o.mp4")) >= 50
 
 
-@pytest.mark.parametrize(("start", "end"), [(0.5, 1.1), (None, 0.7), (0.9, None), (0.0, 5.0), (0.404, 0.76)])
+@pytest.mark.parametrize(("start", "end"), [(0.5, 1.1), (None, 0.7), (0.9, None), (0, 5), (0.404, 0.76), (0.5, inf)])
 def test_trim(tmp_path, start, end):
     pts = [512 * i for i in range(40)]
     clip = make_clip(tmp_path / "t.mp4", time_base=Fraction(1, 12800), pts=pts, options={"g": "12"})
@@ -135,9 +136,10 @@ def test_reader_errors(tmp_path):
             VideoReader(tmp_path / name)
         assert "\n" not in str(caught.value)
     clip = make_clip(tmp_path / "v.mp4")
-    with pytest.raises(MediaError, match="no frame between 9 s and its end"):
-        VideoReader(clip, start=9)
-    for start, end in ((-1, None), (2, 1), (float("nan"), None), (0, 0)):
+    for start, words in ((9, "9 s"), (1e300, r"1e\+300 s")):
+        with pytest.raises(MediaError, match=f"no frame between {words} and its end"):
+            VideoReader(clip, start=start)
+    for start, end in ((-1, None), (2, 1), (float("nan"), None), (0, 0), (float("inf"), None)):
         with pytest.raises(ValueError, match="0 <= start < end"):
             VideoReader(clip, start=start, end=end)
 
