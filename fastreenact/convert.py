@@ -78,10 +78,12 @@ def _convert_here(rendering: Path, motion: Path, out: Path, size: str) -> None:
     for path, net in ((rendering, model.renderer), (motion, model.motion)):
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
         except Exception as error:  # torch.load documents no closed set of errors for a hostile file
-            reason = (str(error).splitlines() or [""])[0][:200]
+            # Never its own words: they advise to switch `weights_only` off.
             raise WeightsError(
-                f"{path} is not a checkpoint of plain tensors ({type(error).__name__}: {reason})"
+                f"{path} is not a checkpoint of plain tensors ({type(error).__name__}): download it anew"
             ) from error
         _load(path, net, state)
     save_face2face_rho(model, out)
