@@ -65,7 +65,7 @@ def is_picture(path: str | os.PathLike[str]) -> bool:
     """True for a file that Pillow knows as a still picture (by its content, not its name)."""
     try:
         with _opened(path, None) as picture:
-            return not getattr(picture, "is_animated", False) or picture.format == "MPO"
+            return not getattr(picture, "is_animated", False) or picture.format in ("MPO", "TIFF")  # views, pages
     except (OSError, ValueError, SyntaxError, MediaError):
         return False
 

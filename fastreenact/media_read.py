@@ -360,7 +360,11 @@ def _orientation(frame: "VideoFrame") -> tuple[bool, bool, bool]:
     """(transpose first, then mirror left-right, flip top-bottom) asked for by the display matrix: its 8 cases."""
     from av.sidedata.sidedata import Type
 
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
+    try:
+        matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
+    except ValueError:  # side data newer than PyAV, such as the EXIF of a camera's JPEGs; it still tells the rotation
+        turns = frame.rotation // 90 % 4
+        return turns % 2 == 1, turns >= 2, turns in (1, 2)
     if matrix is None:
         return False, False, False
     # rows of 16.16 fixed point: x' = a x + c y, y' = b x + d y (FFmpeg, libavutil/display.h)

@@ -47,7 +47,7 @@ def crf_of(quality: str | int) -> int:
         return QUALITIES[quality.lower()]
     try:
         crf = int(quality)
-    except ValueError:
+    except (TypeError, ValueError):
         crf = -1
     if not 0 <= crf <= 51:
         raise ValueError(f"quality is {quality!r}; needs {', '.join(QUALITIES)} or a number from 0 (best) to 51")
@@ -124,7 +124,7 @@ class VideoWriter:
             frame.pts, frame.time_base, frame.duration = pts, self._time_base, duration
             self._mux_sound(float(pts * self._time_base))
             self._mux(self._video.encode(frame))
-        except (FFmpegError, OSError) as error:
+        except (FFmpegError, OSError, OverflowError) as error:  # the last: a time beyond 64 bits
             raise self._failure(error) from error
         self.frames += 1
 

@@ -147,8 +147,9 @@ def test_is_picture(tmp_path):
     frames = [picture_of(ramp(8, 8, 40 * i)) for i in range(3)]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:], duration=40)
     make_clip(tmp_path / "v.mp4")
-    assert [is_picture(tmp_path / name) for name in ("p.png", "p.mp4", "moving.gif", "v.mp4", "none")] == [
-        True, True, False, False, False]
+    frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
+    assert [is_picture(tmp_path / name) for name in ("p.png", "p.mp4", "pages.tif", "moving.gif", "v.mp4", "none")] == [
+        True, True, True, False, False, False]
 
 
 def test_write_image_whole_or_not(tmp_path, monkeypatch):

@@ -147,6 +147,10 @@ def test_writer_errors(tmp_path):
                         ("d.mp4", "is a folder"), ("pipe.mp4", "not a file")):
         with pytest.raises(MediaError, match=words):
             VideoWriter(tmp_path / name, time_base=Fraction(1, 25), force=True)
+    writer = VideoWriter(tmp_path / "late.mp4", time_base=Fraction(1, 25))
+    with pytest.raises(MediaError, match=r"late\.mp4 cannot be written"):
+        writer.write(ramp(32, 32), 1 << 64)
+    assert not writer.part.exists()
     writer = VideoWriter(tmp_path / "o.mp4", time_base=Fraction(1, 25))
     writer.write(ramp(32, 32), 0)
     with pytest.raises(ValueError, match="the first frame was"):
@@ -159,7 +163,7 @@ def test_quality(quality, crf):
     assert crf_of(quality) == crf
 
 
-@pytest.mark.parametrize("quality", ["best", "52", -1, "", "1.5"])
+@pytest.mark.parametrize("quality", ["best", "52", -1, "", "1.5", None])
 def test_quality_unknown(quality):
     with pytest.raises(ValueError, match="low, medium, high"):
         crf_of(quality)
