@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact.errors import MediaError, NoFaceError
-from fastreenact.media import in_a_row, is_picture, read_image, write_image
+from fastreenact.media import in_a_row, is_picture, picture_format, read_image, write_image
 from fastreenact.media_files import check_out, fit_name, shown
 from fastreenact.media_read import VideoReader
 from fastreenact.media_write import VideoWriter
@@ -95,7 +95,7 @@ def animate(
     try:
         kind = driver_kind(driver)
         if kind == "picture":
-            frames = run.picture()
+            frames = run.picture(trim)
         elif kind == "template":
             frames = run.template(trim)
         else:
@@ -119,6 +119,7 @@ def track(
     notes: list[str] = []
     if is_picture(driver):
         clip, damaged = track_picture(read_image(driver), driver, tracker), False
+        notes += _untrimmed(driver, trim)
     else:
         reader = _reader(driver, trim)
         clip, _ = track_video(reader, tracker=tracker, progress=progress)
@@ -138,11 +139,13 @@ class _Run:
         self.notes: list[str] = []
         self.damaged = False
 
-    def picture(self) -> int:
+    def picture(self, trim: Trim | None) -> int:
         image = read_image(self.driver)
         if self.out.suffix.lower() in (".mp4", ".m4v", ".mov", ".mkv"):
             raise MediaError(f"{shown(self.driver)} is a picture, so {shown(self.out)} would hold one frame: "
                              "name a .png, or drive with a video")
+        picture_format(self.out)  # a name that will not do is refused before the template is written
+        self.notes += _untrimmed(self.driver, trim)
         clip = track_picture(image, self.driver, self.tracker)
         self._save_template(clip)
         motion = clip[0]
@@ -304,6 +307,10 @@ def _note_reading(reader: VideoReader, clip: "MotionClip", notes: list[str]) -> 
     if reader.damage is not None:
         notes.append(f"{shown(reader.path)} is damaged ({reader.damage}): {len(clip)} frames could be read")
     return reader.damage is not None
+
+
+def _untrimmed(picture: Path, trim: Trim | None) -> list[str]:
+    return [] if trim is None else [f"{shown(picture)} is a picture, which has no times: nothing is trimmed"]
 
 
 def _no_face(path: Path, frames: int) -> NoFaceError:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
-    "MAX_PIXELS", "AudioTrack", "VideoReader", "VideoWriter", "in_a_row", "is_picture", "read_image", "write_image",
+    "MAX_PIXELS", "AudioTrack", "VideoReader", "VideoWriter", "in_a_row", "is_picture", "picture_format", "read_image",
+    "write_image",
 ]
 
 MAX_PIXELS = 200_000_000  # a decompression bomb is refused before it is unpacked (RELIABILITY.md, F4)
@@ -152,15 +153,21 @@ def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8], *, force
     from PIL import Image
 
     check_frame(image)
-    kind = _SUFFIXES.get(Path(path).suffix.lower())
-    if kind is None:
-        raise MediaError(f"{shown(path)}: pictures are written as {', '.join(_SUFFIXES)}; choose one of these endings")
+    kind = picture_format(path)
     options = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
     try:
         with whole_file(path, force=force) as part:
             Image.fromarray(image).save(part, format=kind, **options)
     except OSError as error:
         raise MediaError(f"{shown(path)} cannot be written ({error.strerror or error})") from error
+
+
+def picture_format(path: str | os.PathLike[str]) -> str:
+    """Pillow's name of the format that `path` ends in; MediaError where `write_image` would refuse it."""
+    kind = _SUFFIXES.get(Path(path).suffix.lower())
+    if kind is None:
+        raise MediaError(f"{shown(path)}: pictures are written as {', '.join(_SUFFIXES)}; choose one of these endings")
+    return kind
 
 
 def in_a_row(panels: Sequence[NDArray[np.uint8]], height: int) -> NDArray[np.uint8]:

@@ -122,6 +122,12 @@ def test_picture_driver_writes_a_picture(tmp_path):
     assert read_image(tmp_path / "row.png").shape == (32, 48 + 32 + 48, 3)
     with pytest.raises(MediaError, match="is a picture"):
         animate(FakeEngine(), tmp_path / "d.png", tmp_path / "o.mp4")
+    with pytest.raises(MediaError, match="pictures are written as"):
+        animate(FakeEngine(), tmp_path / "d.png", tmp_path / "o.txt", template_out=tmp_path / "u.safetensors")
+    assert not (tmp_path / "u.safetensors").exists()
+    trimmed = animate(FakeEngine(), tmp_path / "d.png", tmp_path / "trimmed.png", trim=(1, 2))
+    assert trimmed.notes == ["d.png is a picture, which has no times: nothing is trimmed"]
+    assert track(tmp_path / "d.png", tmp_path / "v.safetensors", trim=(1, None)).notes == trimmed.notes
 
 
 @pytest.mark.parametrize("times", [[i / 25 for i in range(20)], [i * 1001 / 30000 for i in range(20)],
