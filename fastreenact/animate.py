@@ -201,7 +201,11 @@ class _Run:
         shown_driver: NDArray[np.uint8] | None = None
         try:
             with writer:
-                self.engine.use_reference(choose_reference(clip, lookahead=_LOOKAHEAD))
+                # A single frame would be its own reference and move nothing.
+                alone = len(clip) == 1 and clip[0].found
+                self.engine.use_reference(
+                    _neutral_like(clip[0]) if alone else choose_reference(clip, lookahead=_LOOKAHEAD)
+                )
                 for i, ticks in enumerate(pts):
                     self.engine.step(clip[i], time=float(clip.time[i]), out=frame)
                     image = frame

@@ -113,6 +113,7 @@ class Engine:
         self._driver = Driver(self._faces, self._tracker, live=True)
         self._timer = StageTimer(self.device, profile)
         self._time = 0.0
+        self._reference: Motion | None = None
         self._lock = threading.RLock()
         self._avatars: list[_Avatar] = []
         self._closed = False
@@ -135,7 +136,7 @@ class Engine:
         with self._lock:
             self._refuse_closed()
             face = fit_source(picture, model=self._faces, tracker=self._tracker)
-            retarget = self._make_retarget(face.shape, face.expression, face.pose)
+            retarget = self._make_retarget(face.shape, face.expression, face.pose, reference=self._reference)
             rest = retarget.rest_keypoints
             # The warp cuts along lids and lips where they really are; what the fit is off by stays as it is.
             offset = face.tracked - rest if self.model == "landmark-warp" else np.zeros_like(rest)
@@ -202,6 +203,7 @@ class Engine:
     def use_reference(self, motion: Motion | None) -> None:
         """Fix the driver's neutral frame for relative motion (an offline run looks ahead for it); None: live."""
         with self._lock:
+            self._reference = motion
             for avatar in self._avatars:
                 avatar.retarget.use_reference(motion)
 

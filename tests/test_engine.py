@@ -259,6 +259,13 @@ def test_engine_switches_between_resident_portraits():
         assert np.array_equal(alone.step(motion(3)), second)
 
 
+def test_engine_gives_its_reference_to_portraits_added_later():
+    with make() as engine:
+        engine.use_reference(motion(9))
+        engine.add(source(1))
+        assert np.abs(engine.step(motion(9), avatar=1).astype(int) - source(1)).max() <= 1
+
+
 def test_engine_reset_forgets_the_driver():
     with make() as engine:
         first = [engine.step(frame(i)) for i in (5, 9, 14)]
@@ -369,3 +376,14 @@ def test_engine_follows_a_clip(tmp_path):
         result = engine.animate(tmp_path / "clip.safetensors", tmp_path / "out.mp4")
     assert result.frames == 5
     assert (tmp_path / "out.mp4").stat().st_size > 0
+
+
+def test_engine_moves_by_a_clip_of_one_frame(tmp_path):
+    pytest.importorskip("av", reason="PyAV writes the video")
+    MotionClip.from_motions([motion(12)]).save(tmp_path / "one.safetensors")
+    with make() as engine:
+        taken = []
+        step = engine.step
+        engine.step = lambda *args, **options: taken.append(np.array(step(*args, **options))) or taken[-1]
+        assert engine.animate(tmp_path / "one.safetensors", tmp_path / "out.mp4").frames == 1
+    assert (np.abs(taken[0].astype(int) - source()) > 8).mean() > 0.01

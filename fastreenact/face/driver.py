@@ -242,7 +242,7 @@ def locate_face(picture: NDArray[np.uint8], tracker: Any = None) -> Keypoints:
     if found is None:
         raise NoFaceError(
             "no face found in the source picture; take one where the face looks towards the camera, is lit, not "
-            "covered and not smaller than about a tenth of the picture (crop it if need be), or give its landmarks"
+            "covered and not smaller than about a tenth of the picture (crop it if need be)"
         )
     return from_any(found.points)
 
