@@ -89,6 +89,7 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_animate(commands, common)
     _add_track(commands, common)
+    _add_evaluate(commands, common)
     _add_small(commands, common)
     return parser
 
@@ -129,6 +130,20 @@ def _add_track(commands: "argparse._SubParsersAction[_Parser]", common: _Parser)
     p.set_defaults(run=_track)
 
 
+def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
+    p = commands.add_parser(
+        "evaluate", parents=[common], help="measure a model on clips, beside the landmark warp",
+        description="Reenact clips from their own first frame and compare with what they show: tables and sheets.")
+    p.add_argument("clips", type=Path, nargs="+", metavar="CLIP", help="videos with one face each")
+    p.add_argument("-o", "--out", type=Path, default=Path("evaluation"), metavar="FOLDER", help="default: evaluation")
+    p.add_argument("--cross", type=Path, nargs="+", default=[], metavar="PORTRAIT",
+                   help="also give every clip's motion to these portraits")
+    p.add_argument("--every", type=_frames, default=6, metavar="N", help="take every Nth frame (default 6)")
+    _add_engine(p, "side of the pictures compared, 64 to 2048 (default 256)")
+    p.add_argument("--force", action="store_true", help="overwrite an earlier evaluation")
+    p.set_defaults(run=_evaluate, size=256)
+
+
 def _add_small(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
     p = commands.add_parser("demo", parents=[common], help="animate a photograph that comes with scikit-image")
     p.add_argument("-o", "--out", type=Path, default=Path("."), metavar="FOLDER", help="default: this folder")
@@ -154,9 +169,11 @@ def _add_small(commands: "argparse._SubParsersAction[_Parser]", common: _Parser)
     p.set_defaults(run=_bench)
 
 
-def _add_engine(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--size", type=_size, metavar="S",
-                   help="side of the frames, 64 to 2048; default: that of the weights, or of the portrait")
+def _add_engine(
+    p: argparse.ArgumentParser,
+    size_help: str = "side of the frames, 64 to 2048; default: that of the weights, or of the portrait",
+) -> None:
+    p.add_argument("--size", type=_size, metavar="S", help=size_help)
     p.add_argument("--model", choices=_MODELS,
                    help="default: face2face-rho where weights are at hand, else landmark-warp")
     p.add_argument("--weights", type=Path, metavar="FILE", help="safetensors file; default: those of the package")
@@ -232,6 +249,22 @@ def _track(args: argparse.Namespace) -> int:
         progress.close()
     _report(result, "")
     return _DAMAGED if result.damaged else 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from fastreenact.evaluation.run import evaluate
+
+    progress = _progress()
+    try:
+        result = evaluate(
+            args.clips, args.out, cross=args.cross, model=args.model, weights=args.weights, size=args.size,
+            every=args.every, device=args.device, dtype=args.dtype, force=args.force, progress=progress)
+    finally:
+        progress.close()
+    _say(result.text)
+    for line in result.skipped:
+        _complain(line, kind="note: ")
+    return 0
 
 
 def _demo(args: argparse.Namespace) -> int:
