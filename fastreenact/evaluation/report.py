@@ -105,7 +105,7 @@ def write(result: Evaluation, *, force: bool) -> None:
 
 def markdown(result: Evaluation) -> str:
     """The report as Markdown."""
-    text = [f"# Evaluation of {result.model} at {result.size} px", f"Every {result.every}. frame. {_PROTOCOL}"]
+    text = [f"# Evaluation of {result.model} at {result.size} px", f"One frame in {result.every}. {_PROTOCOL}"]
     for title, own in (("Self-reenactment", True), ("Cross-reenactment", False)):
         for part, words in (("all", "all frames"), ("largest motion", "the quarter of frames with the largest motion")):
             rows = [row for row in result.rows if (row.portrait is None) == own and row.part == part]
