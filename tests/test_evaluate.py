@@ -144,6 +144,7 @@ def test_cross_reenactment(clip, tmp_path):
     assert set(still.metrics) == {"ard_deg", "geodesic_deg", "expression_percent"}
     assert still.metrics["geodesic_deg"] == pytest.approx(18, abs=1)
     assert moved.metrics["geodesic_deg"] < 2.5
+    assert find(result, portrait="other", part="all", method="true image, tracked again").metrics["ard_deg"] < 0.3
     assert len(result.skipped) == 1
     assert result.skipped[0].startswith("empty.png: no face found")
     assert (tmp_path / "out" / "turns--other.png").is_file()

@@ -71,7 +71,8 @@ class Clip:
     again: list[Keypoints | None] = field(default_factory=list)  # tracked on cuts one pixel aside, px of `frames`
     times: list[float] = field(default_factory=list)  # s
     motions: list[Motion] = field(default_factory=list)  # of the drivers, fitted with the portrait's shape, in its box
-    foreign: list[Motion] = field(default_factory=list)  # the same, fitted with the shape of the whole clip
+    own_shape: NDArray[np.float32] = field(default_factory=lambda: np.zeros(50, np.float32))  # from the whole clip
+    own_motions: list[Motion] = field(default_factory=list)  # as `motions`, but fitted with `own_shape`
     faceless: int = 0  # frames left out because the tracker finds no face in them
     notes: list[str] = field(default_factory=list)
 
@@ -130,7 +131,8 @@ def read_clip(
     clip.faceless = faceless
     clip.notes += [f"{shown(path)}: {reader.damage}"] if reader.damage else []
     clip.motions = _motions(clip, clip.shape, faces)
-    clip.foreign = _motions(clip, faces.shape([clip.rest, *clip.keypoints]), faces)
+    clip.own_shape = faces.shape([clip.rest, *clip.keypoints])
+    clip.own_motions = _motions(clip, clip.own_shape, faces)
     return clip
 
 

@@ -176,15 +176,16 @@ class _Task(NamedTuple):
         """Another portrait with the clip's motion: there is no true image, so only what can be tracked is measured."""
 
         def measure(i: int, got: Picture) -> list[float]:
-            return self._tracked(self.faces(got), face.shape, clip.foreign[i])
+            return self._tracked(self.faces(got), face.shape, clip.own_motions[i])
 
         still = crop(picture, face.box, self.faces.size)
         with self.renderers.of(picture) as methods:
             measured = {
-                name: self._render(engine, still, clip.foreign, measure, f"{clip.name} {portrait} {name}")
+                name: self._render(engine, still, clip.own_motions, measure, f"{clip.name} {portrait} {name}")
                 for name, engine in methods.items()
             }
-        values = {name: done.values for name, done in measured.items()}
+        noise = [self._tracked(p, clip.own_shape, clip.own_motions[i]) for i, p in enumerate(clip.again)]
+        values = {name: done.values for name, done in measured.items()} | {TRUE_IMAGE: np.array(noise)}
         self._report(clip, portrait, values, ACROSS, measured)
 
     def _render(
