@@ -2,7 +2,10 @@
 
 import os
 import threading
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -19,6 +22,7 @@ from fastreenact.models.face2face_rho import motion_input_size
 
 _DRAWN_AT = (16, 8, 4)  # layout 0, 1, 2 is drawn at motion_size / this
 _PER_PERSON = 60  # pairs of each person in what counts as one pass. Source: released code, num_repeats
+_LOADERS = 2  # threads that make batches, and batches that wait ready
 _DRAWS = 100  # broken pairs in a row before a folder counts as unusable
 
 
@@ -64,6 +68,32 @@ def collate(pairs: list[Pair]) -> Pair:
         torch.stack([p.driver_pose for p in pairs]),
         torch.stack([p.mask for p in pairs]),
     )
+
+
+def batch_of(dataset: PairDataset, seed: int, step: int | None, batch: int) -> Pair:
+    """The batch of a step, the same whenever it is asked for; step None: one that no step trains on the same way.
+
+    Args:
+        seed: of the run.
+    """
+    key = (seed, 1, 0) if step is None else (seed, 0, step)
+    return collate([dataset.pair(np.random.default_rng((*key, place))) for place in range(batch)])
+
+
+def batches(dataset: PairDataset, seed: int, steps: range, batch: int) -> Iterator[Pair]:
+    """The batches of `steps` in turn; the next ones are made by threads meanwhile."""
+    ahead: deque[Future[Pair]] = deque()
+    executor = ThreadPoolExecutor(_LOADERS)
+    try:
+        coming = iter(steps)
+        while True:
+            for step in islice(coming, _LOADERS - len(ahead)):
+                ahead.append(executor.submit(batch_of, dataset, seed, step, batch))
+            if not ahead:
+                return
+            yield ahead.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def draw_landmarks(keypoints: NDArray[np.float32], motion_size: int) -> tuple[Tensor, Tensor, Tensor]:

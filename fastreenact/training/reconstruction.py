@@ -36,9 +36,10 @@ def reduce(x: Tensor, factor: int) -> Tensor:
     offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
     kernel = torch.exp(-offsets.square() / (2 * deviation**2))
     kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1)
-    # Separable, and only the pixels that stay are computed.
-    x = F.conv2d(x, kernel, stride=(1, factor), padding=(0, radius), groups=x.shape[1])
-    return F.conv2d(x, kernel.transpose(2, 3), stride=(factor, 1), padding=(radius, 0), groups=x.shape[1])
+    # Separable, and only the pixels that stay are computed; never in half precision.
+    with torch.autocast(x.device.type, enabled=False):
+        x = F.conv2d(x, kernel, stride=(1, factor), padding=(0, radius), groups=x.shape[1])
+        return F.conv2d(x, kernel.transpose(2, 3), stride=(factor, 1), padding=(radius, 0), groups=x.shape[1])
 
 
 class PyramidLoss(nn.Module):
