@@ -274,8 +274,9 @@ def test_render_mesh_writes_only_its_outputs(channels, generator):
     image, alpha, ids, weights = (part.data_ptr() + margin * part.element_size() for part in buffers)
     shared = {
         "vertices": vertices.data_ptr(), "triangles": triangles.data_ptr(), "attributes": attributes.data_ptr(),
-        "background": 0, "n": n, "vertex_count": vertices.shape[1], "triangle_count": len(triangles), "channels": channels,
-        "height": height, "width": width, "attribute_stride_n": 0, "background_stride_n": 0, "cull": False,
+        "background": 0, "n": n, "vertex_count": vertices.shape[1], "triangle_count": len(triangles),
+        "channels": channels, "height": height, "width": width, "attribute_stride_n": 0, "background_stride_n": 0,
+        "cull": False,
     }  # fmt: skip
     _C.render_mesh(**shared, image=image, alpha=alpha, ids=0, barycentrics=0, supersample=2)
     _C.render_mesh(**shared, image=0, alpha=0, ids=ids, barycentrics=weights, supersample=1)
