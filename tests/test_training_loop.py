@@ -80,12 +80,12 @@ def test_learns_one_pair(out):
         def pair(self, rng: np.random.Generator) -> Pair:
             return super().pair(np.random.default_rng(5))
 
-    trainer = Trainer(One(), out, replace(SMALL, steps=100, discriminator_from=100, learning_rate=2e-3))
+    trainer = Trainer(One(), out, replace(SMALL, steps=1000, discriminator_from=1000, learning_rate=2e-3))
     trainer.save = lambda: None  # nobody wants it
-    trainer.run(stop=lambda: trainer.step == 24)
+    trainer.run(stop=lambda: trainer.step == 30)
     losses = lines(out)
-    assert losses[-1]["reconstruction"] < 0.6 * losses[0]["reconstruction"]
-    assert losses[-1]["warp"] < 0.9 * losses[0]["warp"]
+    assert losses[-1]["reconstruction"] < 0.4 * losses[0]["reconstruction"]
+    assert losses[-1]["warp"] < 0.5 * losses[0]["warp"]
 
 
 def test_what_a_run_leaves_behind(out):
