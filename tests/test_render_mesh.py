@@ -79,6 +79,17 @@ def test_render_mesh_ids_reference(size, cull, generator):
     assert_close(weights, expected_weights)
 
 
+@pytest.mark.parametrize("supersample", [1, 2, 3])
+def test_render_mesh_reference_corners_on_samples(supersample, generator):
+    """Edges through samples: which side owns them is part of the meaning."""
+    vertices, triangles, attributes = soup(2, (14, 15), 4, generator)
+    vertices[..., :2] = ((vertices[..., :2] * supersample).floor() + 0.5) / supersample
+    got = render_mesh(vertices, triangles, attributes, (14, 15), supersample=supersample)
+    expected = render_mesh_reference(vertices, triangles, attributes, (14, 15), supersample=supersample)
+    assert_close(got[1], expected[1])
+    assert_close(got[0], expected[0])
+
+
 def test_render_mesh_ids_where_triangles_cross(generator):
     """Whichever of two nearly equal ones it is, none is nearer by more than rounding."""
     size = (40, 41)
@@ -141,6 +152,16 @@ def test_render_mesh_alpha_is_the_covered_share():
     right = torch.tensor([1, 1, 1, 1, 1, 1, 0.75, 0])
     down = torch.tensor([1, 1, 1, 1, 1, 0.25, 0])
     assert torch.equal(alpha[0], down.view(-1, 1) * right)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_render_mesh_owns_top_and_left_edges(flip):
+    vertices = torch.tensor([[(1.5, 2.5, 0.0), (5.5, 2.5, 0.0), (1.5, 6.5, 0.0), (5.5, 6.5, 0.0)]])
+    triangles = torch.tensor([[0, 1, 2], [1, 3, 2]], dtype=torch.int32)
+    expected = torch.zeros(1, 8, 8)
+    expected[:, 2:6, 1:5] = 1
+    alpha = cover(vertices, triangles.flip(1) if flip else triangles, (8, 8), supersample=1)
+    assert torch.equal(alpha, expected)
 
 
 def test_render_mesh_affine_attributes_stay_affine(generator):
