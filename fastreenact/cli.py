@@ -90,6 +90,7 @@ def _parser() -> _Parser:
     _add_animate(commands, common)
     _add_track(commands, common)
     _add_evaluate(commands, common)
+    _add_train(commands, common)
     _add_small(commands, common)
     return parser
 
@@ -142,6 +143,30 @@ def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]", common: _Pars
     _add_engine(p, "side of the pictures compared, 64 to 2048 (default 256)")
     p.add_argument("--force", action="store_true", help="overwrite an earlier evaluation")
     p.set_defaults(run=_evaluate, size=256)
+
+
+def _add_train(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
+    p = commands.add_parser(
+        "train", parents=[common], help="train Face2Face^rho on a folder of videos taken apart",
+        description="Train the networks of Face2Face^rho. Ctrl-C saves the state; --resume goes on from it.")
+    p.add_argument("--data", type=Path, required=True, metavar="FOLDER",
+                   help="the official VoxCeleb layout: list.txt and a folder for each video")
+    p.add_argument("--out", type=Path, required=True, metavar="FOLDER",
+                   help="of the run: state, weights, losses and sample sheets")
+    p.add_argument("--resume", action="store_true",
+                   help="go on with the run in --out, with its settings where none are given")
+    p.add_argument("--size", type=_size, metavar="S", help="side of the pictures, 64 to 2048 (default 256)")
+    p.add_argument("--steps", type=_steps, metavar="N", help="length of the whole run (default 380000)")
+    p.add_argument("--batch", type=_frames, metavar="N", help="pairs in a step (default 6)")
+    p.add_argument("--learning-rate", type=float, metavar="X", help="default 2e-4")
+    p.add_argument("--discriminator-from", type=_steps, metavar="N",
+                   help="step at which the discriminator joins (default 0)")
+    p.add_argument("--vgg", type=Path, metavar="FILE",
+                   help="VGG-19 weights (.safetensors) for the reconstruction loss; default: one that needs none")
+    p.add_argument("--bf16", action="store_true", default=None, help="renderer and discriminator in bfloat16")
+    p.add_argument("--save-every", type=_frames, metavar="N", help="steps between two states on disk (default 1000)")
+    p.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ...; default: the GPU where there is one")
+    p.set_defaults(run=_train)
 
 
 def _add_small(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
@@ -214,6 +239,12 @@ def _frames(text: str) -> int:
     return int(text)
 
 
+def _steps(text: str) -> int:
+    if not text.isdecimal() or int(text) > 1_000_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 1000000000")
+    return int(text)
+
+
 def _animate(args: argparse.Namespace) -> int:
     from fastreenact import animate
     from fastreenact.media import read_image
@@ -264,6 +295,23 @@ def _evaluate(args: argparse.Namespace) -> int:
     _say(result.text)
     for line in result.skipped:
         _complain(line, kind="note: ")
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from fastreenact.training.command import SKIPPED, train
+
+    result = train(
+        args.data, args.out, resume=args.resume, stream=sys.stderr, vgg=args.vgg, device=args.device, size=args.size,
+        steps=args.steps, batch=args.batch, learning_rate=args.learning_rate, bf16=args.bf16,
+        discriminator_from=args.discriminator_from, save_every=args.save_every, sheet_every=args.save_every)
+    _say(f"{_printable(str(result.weights))}: {result.step} of {result.steps} steps")
+    if result.skipped:
+        _complain(f"{result.skipped} files or folders of the data were skipped: {SKIPPED} beside the weights says why",
+                  kind="note: ")
+    if result.step < result.steps:
+        _complain("stopped; --resume goes on from here", kind="")
+        return 130
     return 0
 
 
