@@ -155,6 +155,8 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]", common: _Parser)
                    help="of the run: state, weights, losses and sample sheets")
     p.add_argument("--resume", action="store_true",
                    help="go on with the run in --out, with its settings where none are given")
+    p.add_argument("--from", dest="initial", type=Path, metavar="FILE",
+                   help="weights (.safetensors) to begin with; default: begin from nothing")
     p.add_argument("--size", type=_size, metavar="S", help="side of the pictures, 64 to 2048 (default 256)")
     p.add_argument("--steps", type=_steps, metavar="N", help="length of the whole run (default 380000)")
     p.add_argument("--batch", type=_frames, metavar="N", help="pairs in a step (default 6)")
@@ -302,9 +304,10 @@ def _train(args: argparse.Namespace) -> int:
     from fastreenact.training.command import SKIPPED, train
 
     result = train(
-        args.data, args.out, resume=args.resume, stream=sys.stderr, vgg=args.vgg, device=args.device, size=args.size,
-        steps=args.steps, batch=args.batch, learning_rate=args.learning_rate, bf16=args.bf16,
-        discriminator_from=args.discriminator_from, save_every=args.save_every, sheet_every=args.save_every)
+        args.data, args.out, resume=args.resume, stream=sys.stderr, vgg=args.vgg, initial=args.initial,
+        device=args.device, size=args.size, steps=args.steps, batch=args.batch, learning_rate=args.learning_rate,
+        bf16=args.bf16, discriminator_from=args.discriminator_from, save_every=args.save_every,
+        sheet_every=args.save_every)
     _say(f"{_printable(str(result.weights))}: {result.step} of {result.steps} steps")
     if result.skipped:
         _complain(f"{result.skipped} files or folders of the data were skipped: {SKIPPED} beside the weights says why",

@@ -13,6 +13,7 @@ from PIL import Image
 from training_case import Discs, disc, keypoints
 
 from fastreenact.errors import FastreenactError, WeightsError
+from fastreenact.models.face2face_rho import random_face2face_rho
 from fastreenact.models.fuse_face2face_rho import fuse
 from fastreenact.training.data import Pair, batch_of, batches
 from fastreenact.training.loop import LOSSES, SHEETS, STATE, WEIGHTS, Progress, Trainer, saved_config
@@ -119,6 +120,23 @@ def test_what_a_run_leaves_behind(out):
     fast = fuse(model, 64)
     frame = fast.drive(fast.encode(picture, keypoints(0.1), pose), keypoints(0.2), pose)
     assert frame.shape == (64, 64, 3)
+
+
+def test_begins_with_given_weights(out):
+    initial = random_face2face_rho(4)
+    initial.metadata = dict(Discs().metadata)
+    trainer = Trainer(Discs(), out, SMALL, initial=initial)
+    for net in (trainer.motion, trainer.motion_ema):
+        for name, value in net.state_dict().items():
+            assert torch.equal(value, initial.motion.state_dict()[name]), name
+    assert torch.equal(trainer.renderer.de_conv_block[0].weight, initial.renderer.de_conv_block[0].weight)
+    assert all(p.requires_grad for p in trainer.motion.parameters())
+    assert trainer.motion.training
+    initial.metadata["head_pose"] = "official"
+    with pytest.raises(ValueError, match="initial weights have head_pose 'official', the data has 'standardised'"):
+        Trainer(Discs(), out, SMALL, initial=initial)
+    with pytest.raises(ValueError, match="has weights already"):
+        Trainer(Discs(), out, SMALL, initial=initial, resume=True)
 
 
 def test_bfloat16_is_close_and_keeps_fields_exact(out):

@@ -17,6 +17,7 @@ from fastreenact.training.data import VoxCelebFolder
 from fastreenact.training.loop import WEIGHTS, Progress, Trainer, saved_config
 from fastreenact.training.reconstruction import VggLoss, load_vgg19
 from fastreenact.training.schedule import TrainConfig
+from fastreenact.weights import load_face2face_rho
 
 SKIPPED = "skipped.txt"
 _ON_TERMINAL_S, _ELSEWHERE_S = 0.2, 30.0  # between two progress lines
@@ -34,8 +35,8 @@ class Result(NamedTuple):
 
 
 def train(
-    data: Path, out: Path, *, resume: bool, stream: TextIO, vgg: Path | None = None, device: str | None = None,
-    **changes: Any,
+    data: Path, out: Path, *, resume: bool, stream: TextIO, vgg: Path | None = None, initial: Path | None = None,
+    device: str | None = None, **changes: Any,
 ) -> Result:
     """Train on a folder of the VoxCeleb layout until the last step, SIGINT or SIGTERM; the state is saved.
 
@@ -45,6 +46,7 @@ def train(
         resume: go on with the run in `out`, with its settings where `changes` has no others.
         stream: where progress lines go.
         vgg: VGG-19 weights (.safetensors) for the reconstruction loss.
+        initial: weights of Face2Face^rho (.safetensors) to begin with.
         device: None takes the GPU where there is one.
         changes: settings of `TrainConfig`; those that are None are left as they are.
     Returns:
@@ -59,7 +61,10 @@ def train(
     dataset = VoxCelebFolder(data, config.size, config.motion_size)
     reconstruction = None if vgg is None else VggLoss(load_vgg19(vgg))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = Trainer(dataset, out, config, device=device, reconstruction=reconstruction, resume=resume)
+    start = None if initial is None else load_face2face_rho(initial)
+    trainer = Trainer(
+        dataset, out, config, device=device, reconstruction=reconstruction, initial=start, resume=resume
+    )
     _log.info("%d pairs a pass, %s, %s", len(dataset), device, dataset.broken_summary())
     line = _Line(stream)
     try:

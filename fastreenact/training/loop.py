@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -73,6 +73,7 @@ class Trainer:
         *,
         device: torch.device | str = "cpu",
         reconstruction: VggLoss | PyramidLoss | None = None,
+        initial: Face2FaceRho | None = None,
         resume: bool = False,
     ):
         """Start a run, or go on with one.
@@ -83,10 +84,12 @@ class Trainer:
             config: settings; `saved_config(out)` has those of the run that is to be resumed.
             device: where it runs.
             reconstruction: `VggLoss`, or None for `PyramidLoss`, which needs no weights.
+            initial: weights to begin with, of another size or run for example; None begins from nothing. The
+                discriminator and the optimisers always begin from nothing.
             resume: go on from the last state in `out`.
         Raises:
-            ValueError: the dataset has other sizes or an unusable head pose convention; resumed with another
-                reconstruction loss or convention than the run began with.
+            ValueError: the dataset has other sizes or an unusable head pose convention, or another than `initial`;
+                resumed with `initial`, or with another reconstruction loss or convention than the run began with.
             FastreenactError: the folder holds a run already, and `resume` is False.
             WeightsError: no state to resume, or a damaged one.
         """
@@ -102,6 +105,10 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.motion, self.renderer, self.discriminator = MotionNet(), RenderingNet(), Discriminator()
+        if initial is not None:
+            if resume:
+                raise ValueError("a run that is resumed has weights already: leave out the initial ones")
+            _copy_initial(initial, self.motion, self.renderer, dataset.metadata)
         for net in (self.motion, self.renderer, self.discriminator):
             net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.motion_ema = copy.deepcopy(self.motion).eval().requires_grad_(False)
@@ -315,6 +322,18 @@ class Trainer:
                 raise ValueError(f"the run in {self.out} has {name} {numbers.get(name)!r}, not {value!r}")
         load_state(self.out / STATE, self._nets, self._optimizers)
         self.step, self._norm_means = int(numbers["step"]), dict(numbers["norm_means"])
+
+
+def _copy_initial(
+    initial: Face2FaceRho, motion: MotionNet, renderer: RenderingNet, metadata: Mapping[str, str]
+) -> None:
+    """Weights and statistics of `initial` into both networks, if its head poses mean what the data's mean."""
+    for key in ("head_pose", "head_pose_mean", "head_pose_deviation"):
+        if initial.metadata.get(key) != metadata.get(key):
+            found, wanted = initial.metadata.get(key), metadata.get(key)
+            raise ValueError(f"the initial weights have {key} {found!r}, the data has {wanted!r}")
+    motion.load_state_dict(initial.motion.state_dict())
+    renderer.load_state_dict(initial.renderer.state_dict())
 
 
 def _cut_losses(path: Path, step: int) -> None:
