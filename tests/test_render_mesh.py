@@ -307,6 +307,18 @@ def test_render_mesh_writes_only_its_outputs(channels, generator):
         assert (buffer[-margin:] == 77).all()
 
 
+def test_render_mesh_out(generator):
+    vertices, triangles, attributes = soup(3, (9, 10), 4, generator)
+    expected = render_mesh(vertices, triangles, attributes, (9, 10))
+    wide, flat = torch.full((5, 9, 10, 4), 77.0), torch.full((5, 9, 10), 77.0)
+    image, alpha = render_mesh(vertices, triangles, attributes, (9, 10), out=(wide[1:4], flat[1:4]))
+    assert torch.equal(image, expected[0])
+    assert torch.equal(alpha, expected[1])
+    assert image.data_ptr() == wide[1].data_ptr()
+    for buffer in (wide, flat):
+        assert (buffer[::4] == 77).all()
+
+
 @pytest.mark.parametrize("batched", [False, True])
 def test_render_mesh_opcheck(batched, generator):
     vertices, triangles, attributes = soup(2, (5, 7), 3, generator)
@@ -314,6 +326,8 @@ def test_render_mesh_opcheck(batched, generator):
     attributes = attributes.repeat(2, 1, 1) if batched else attributes
     arguments = (vertices, triangles, attributes, background, 5, 7, 2, False)
     torch.library.opcheck(torch.ops.fastreenact.render_mesh.default, arguments)
+    out = torch.zeros(2, 5, 7, 3), torch.zeros(2, 5, 7)
+    torch.library.opcheck(torch.ops.fastreenact.render_mesh_out.default, (*arguments, *out))
     torch.library.opcheck(torch.ops.fastreenact.render_mesh_ids.default, (vertices, triangles, 5, 7, True))
 
 
@@ -348,6 +362,7 @@ BAD_MESH = [
     ({"size": (0, 8)}, ValueError, "size: got 0, needs a whole number from 1 to 16384"),
     ({"size": (8, 8.0)}, ValueError, "size: got 8.0, needs a whole number"),
 ]
+IMAGE, ALPHA = torch.zeros(2, 8, 9, 6), torch.zeros(2, 8, 9)
 BAD_DRAWING = [
     ({"attributes": 5}, TypeError, "attributes: got int"),
     ({"attributes": torch.zeros(4, 6).half()}, TypeError, "attributes: got float16, needs float32"),
@@ -363,6 +378,17 @@ BAD_DRAWING = [
     ({"background": torch.zeros(9, 8, 6).transpose(0, 1)}, ValueError, "background: got strides"),
     ({"supersample": 0}, ValueError, "supersample: got 0, needs a whole number from 1 to 8"),
     ({"supersample": True}, ValueError, "supersample: got True"),
+    ({"out": 5}, ValueError, r"out: got int, needs \(image, alpha\)"),
+    ({"out": (5, ALPHA)}, TypeError, "image: got int, needs a torch.Tensor"),
+    ({"out": (IMAGE, ALPHA.double())}, TypeError, "alpha: got float64, needs float32"),
+    ({"out": (IMAGE.half(), ALPHA)}, TypeError, "image: got float16, needs float32"),
+    ({"out": (IMAGE[:1], ALPHA)}, ValueError, r"image: got shape .* needs \[N, H, W, A\] = \[2, 8, 9, 6\]"),
+    ({"out": (IMAGE, ALPHA[0])}, ValueError, r"alpha: got shape .* needs \[N, H, W\] = \[2, 8, 9\]"),
+    ({"out": (IMAGE, torch.zeros(1, 8, 9).expand(2, -1, -1))}, ValueError, "alpha: got strides"),
+    ({"out": (IMAGE, IMAGE.flatten()[:144].view(2, 8, 9))}, ValueError, "alpha: shares memory with image"),
+    ({"out": (IMAGE, ALPHA), "background": IMAGE}, ValueError, "image: shares memory with background"),
+    ({"out": (IMAGE.clone().requires_grad_(), ALPHA)}, ValueError, "image: requires grad"),
+    ({"out": (torch.zeros(2, 8, 9, 6, device="meta"), ALPHA)}, ValueError, "image: got device meta, needs cpu"),
 ]
 
 

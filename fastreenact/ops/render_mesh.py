@@ -27,6 +27,7 @@ def render_mesh(
     background: Tensor | None = None,
     supersample: int = 2,
     cull: bool = False,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw meshes with a depth buffer, anti-aliased: the mean of supersample^2 samples a pixel.
 
@@ -47,9 +48,11 @@ def render_mesh(
         background: [H, W, A] or [N, H, W, A] float32, contiguous; None: zeros, `image` is then premultiplied.
         supersample: samples along a pixel's side, 1 to 8.
         cull: leave out triangles whose corners do not run counter-clockwise as seen on the screen.
+        out: image and alpha to write into, contiguous. New memory for each call takes as long as the drawing.
 
     Returns:
-        image [N, H, W, A] float32, and alpha [N, H, W] float32, the share of a pixel's samples that are covered.
+        image [N, H, W, A] float32, and alpha [N, H, W] float32, the share of a pixel's samples that are covered: `out`
+        if given.
 
     Raises:
         TypeError: an argument is no tensor or has another dtype.
@@ -58,7 +61,15 @@ def render_mesh(
     _need_tensors(vertices=vertices, triangles=triangles, attributes=attributes, background=background)
     height, width = _need_size(size)
     _need_whole("supersample", supersample, MAX_SUPERSAMPLE)
-    return _render(vertices, triangles, attributes, background, height, width, supersample, bool(cull))
+    arguments = vertices, triangles, attributes, background, height, width, supersample, bool(cull)
+    if out is None:
+        return _render(*arguments)
+    if not isinstance(out, (tuple, list)) or len(out) != 2:
+        raise ValueError(f"out: got {type(out).__name__}, needs (image, alpha)")
+    image, alpha = out
+    _need_tensors(image=image, alpha=alpha)
+    _render_out(*arguments, image, alpha)
+    return image, alpha
 
 
 def render_mesh_ids(
@@ -242,18 +253,42 @@ def _drawing(
     supersample: int, cull: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     image, alpha = _fake_drawing(vertices, triangles, attributes, background, height, width, supersample, cull)
+    _draw(vertices, triangles, attributes, background, supersample, cull, image, alpha)
+    return image, alpha
+
+
+def _drawing_out(
+    vertices: Tensor, triangles: Tensor, attributes: Tensor, background: Tensor | None, height: int, width: int,
+    supersample: int, cull: bool, image: Tensor, alpha: Tensor,
+) -> None:  # fmt: skip
+    _fake_drawing_out(
+        vertices, triangles, attributes, background, height, width, supersample, cull, image, alpha
+    )  # fmt: skip
+    inputs = {"vertices": vertices, "triangles": triangles, "attributes": attributes, "background": background}
+    for name, tensor in inputs.items():
+        if tensor is not None:
+            checks.need_apart("image", image, name, tensor)
+            checks.need_apart("alpha", alpha, name, tensor)
+    checks.need_apart("alpha", alpha, "image", image)
+    _draw(vertices, triangles, attributes, background, supersample, cull, image, alpha)
+
+
+def _draw(
+    vertices: Tensor, triangles: Tensor, attributes: Tensor, background: Tensor | None, supersample: int, cull: bool,
+    image: Tensor, alpha: Tensor,
+) -> None:  # fmt: skip
     _need_cpu(vertices)
     if alpha.numel() == 0:
-        return image, alpha
+        return
+    n, height, width, channels = image.shape
     _C.render_mesh(
         vertices=vertices.data_ptr(), triangles=triangles.data_ptr(), attributes=attributes.data_ptr(),
         background=0 if background is None else background.data_ptr(), image=image.data_ptr(), alpha=alpha.data_ptr(),
-        ids=0, barycentrics=0, n=len(vertices), vertex_count=vertices.shape[1], triangle_count=len(triangles),
-        channels=attributes.shape[-1], height=height, width=width, supersample=supersample,
+        ids=0, barycentrics=0, n=n, vertex_count=vertices.shape[1], triangle_count=len(triangles), channels=channels,
+        height=height, width=width, supersample=supersample,
         attribute_stride_n=attributes.stride(0) if attributes.dim() == 3 else 0,
         background_stride_n=background.stride(0) if background is not None and background.dim() == 4 else 0, cull=cull,
     )  # fmt: skip
-    return image, alpha
 
 
 def _fake_drawing(
@@ -263,6 +298,21 @@ def _fake_drawing(
     _check_drawing(vertices, triangles, attributes, background, height, width)
     shape = (len(vertices), height, width)
     return vertices.new_empty((*shape, attributes.shape[-1])), vertices.new_empty(shape)
+
+
+def _fake_drawing_out(
+    vertices: Tensor, triangles: Tensor, attributes: Tensor, background: Tensor | None, height: int, width: int,
+    supersample: int, cull: bool, image: Tensor, alpha: Tensor,
+) -> None:  # fmt: skip
+    _check_drawing(vertices, triangles, attributes, background, height, width)
+    _need_no_gradient(image=image, alpha=alpha)
+    n, channels = len(vertices), attributes.shape[-1]
+    checks.need_dtype("image", image, (torch.float32,))
+    checks.need_shape("image", image, (n, height, width, channels), "[N, H, W, A]")
+    checks.need_dtype("alpha", alpha, (torch.float32,))
+    checks.need_shape("alpha", alpha, (n, height, width), "[N, H, W]")
+    checks.need_same_device(vertices, image=image, alpha=alpha)
+    _need_contiguous(image=image, alpha=alpha)
 
 
 def _ids(vertices: Tensor, triangles: Tensor, height: int, width: int, cull: bool) -> tuple[Tensor, Tensor]:
@@ -290,6 +340,12 @@ _render = register(
     "int supersample, bool cull) -> (Tensor, Tensor)",
     _drawing,
     _fake_drawing,
+)
+_render_out = register(
+    "render_mesh_out(Tensor vertices, Tensor triangles, Tensor attributes, Tensor? background, int height, int width, "
+    "int supersample, bool cull, Tensor(a!) image, Tensor(b!) alpha) -> ()",
+    _drawing_out,
+    _fake_drawing_out,
 )
 _render_ids = register(
     "render_mesh_ids(Tensor vertices, Tensor triangles, int height, int width, bool cull) -> (Tensor, Tensor)",
