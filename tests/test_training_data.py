@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from training_case import RNG, Discs, disc, keypoints, write_folder
 
 from fastreenact import ops
@@ -53,6 +54,16 @@ def test_same_random_state_same_pair(tmp_path):
     for seed in (3, 1, 0, 2):  # whatever was asked before
         assert torch.equal(other.pair(RNG(seed)).driver, wanted[seed].driver)
         assert torch.equal(other.pair(RNG(seed)).source, wanted[seed].source)
+
+
+def test_a_mask_counts_only_where_it_is_full(tmp_path):
+    write_folder(tmp_path, {"a#1": [3, 20]}, size=64)
+    mask = np.full((64, 64), 254, np.uint8)
+    mask[:8] = 255
+    Image.fromarray(mask).save(tmp_path / "a#1" / "mask" / "20.png")
+    on = VoxCelebFolder(tmp_path, 64).pair(RNG(0)).mask[0]
+    assert on[:8].all()
+    assert not on[8:].any()
 
 
 def test_masks_are_optional(tmp_path):

@@ -55,6 +55,7 @@ def test_a_killed_run_resumes_to_the_same_losses(out):
     assert again.step == 2
     assert again.run() == 4
     assert lines(broken) == lines(whole)
+    assert again._norm_means == first._norm_means
     for name, net in first._nets.items():
         for key, value in net.state_dict().items():
             assert torch.equal(again._nets[name].state_dict()[key], value), key
@@ -152,7 +153,7 @@ def test_bfloat16_is_close_and_keeps_fields_exact(out):
 
 
 def test_averages_and_clipping(out):
-    trainer = Trainer(Discs(), out, replace(SMALL, discriminator_from=4))
+    trainer = Trainer(Discs(), out, replace(SMALL, discriminator_from=4, steps=10, learning_rate=1e-3))
     before = trainer.renderer.de_conv_block[0].weight.detach().clone()
     judge = [p.detach().clone() for p in trainer.discriminator.parameters()]
     trainer._train(trainer._moved(batch_of(Discs(), 0, 0, 1)))
@@ -162,6 +163,13 @@ def test_averages_and_clipping(out):
     assert torch.allclose(average, 0.1 * before + 0.9 * after, atol=1e-7)  # at step 0 the decay is 1/10
     assert all(torch.equal(a, b) for a, b in zip(judge, trainer.discriminator.parameters(), strict=True))
     assert not any(m.training for m in trainer.renderer_ema.modules())
+
+    trainer.step = 9  # the last
+    losses = trainer._train(trainer._moved(batch_of(Discs(), 0, 9, 1)))
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in trainer._optimizers.values()]
+    assert rates == pytest.approx([1e-3 * 19 / 25] * 3)
+    assert "discriminator" in losses
+    assert not any(torch.equal(a, b) for a, b in zip(judge, trainer.discriminator.parameters(), strict=True))
 
     trainer._norm_means["motion"] = 10.0
     gradients = [torch.full((4,), 30.0), torch.full((4,), -40.0)]  # norm 100
