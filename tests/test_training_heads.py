@@ -6,7 +6,9 @@ import torch
 from torch.nn import functional
 
 from fastreenact.face.morphable import EXPRESSION_NAMES, default_model
+from fastreenact.training.data import batch_of
 from fastreenact.training.head_mesh import surface, triangulate
+from fastreenact.training.head_pairs import HeadPairs
 from fastreenact.training.head_parts import parts
 from fastreenact.training.head_scene import make_scene
 from fastreenact.training.heads import flow, make_person, random_expression, random_pose, render
@@ -185,3 +187,25 @@ def test_flow_needs_frames_of_one_size():
     person = make_person(0)
     with pytest.raises(ValueError, match="size"):
         flow(person, render(person, FRONT, CALM, 32, 0), render(person, FRONT, CALM, 48, 0), 0)
+
+
+def test_pairs_are_those_of_the_training_loop_and_reproduce():
+    dataset = HeadPairs(48, 64, first=5, people=3)
+    first, again, other = (dataset.pair(np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert len(dataset) == 180
+    assert first.source.shape == first.driver.shape == (3, 48, 48)
+    assert first.mask.shape == (1, 48, 48)
+    assert [tuple(level.shape) for level in first.driver_landmarks] == [(3, 4, 4), (3, 8, 8), (3, 16, 16)]
+    assert first.source_pose.shape == (6,)
+    assert torch.equal(first.source, again.source)
+    assert torch.equal(first.driver, again.driver)
+    assert not torch.equal(first.driver, other.driver)
+    assert not torch.equal(first.driver, first.source)
+    batch = batch_of(dataset, seed=0, step=3, batch=2)
+    assert batch.source.shape == (2, 3, 48, 48)
+
+
+@pytest.mark.parametrize(("first", "people"), [(0, 0), (-1, 5)])
+def test_pairs_need_people(first, people):
+    with pytest.raises(ValueError, match="people"):
+        HeadPairs(48, first=first, people=people)

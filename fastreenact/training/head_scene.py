@@ -79,9 +79,13 @@ def texture(index: int) -> Tensor:
     return torch.from_numpy(np.clip(np.stack([skin, hair]), -2.5, 2.5))[None]
 
 
-def background(scene: Scene, size: int) -> Array32:
-    """[size, size, 3] linear light: noise with the spectrum of natural pictures, gradients, shapes, out of focus."""
-    rng = np.random.default_rng((scene.seed, 4))
+@functools.lru_cache(maxsize=4)
+def background(seed: int, size: int) -> Tensor:
+    """[size, size, 3] linear light behind a head, kept for the next frame of the shot.
+
+    Noise with the spectrum of natural pictures, gradients, shapes, in and out of focus.
+    """
+    rng = np.random.default_rng((seed, 4))
     vivid = rng.random() ** 2
 
     def colours(count: int) -> NDArray[np.float64]:
@@ -115,7 +119,7 @@ def background(scene: Scene, size: int) -> Array32:
         if n != size:
             tinted = np.kron(tinted, np.ones((-(-size // n), -(-size // n), 1), np.float32))[:size, :size]
         field = field + rng.uniform(0.01, 0.16) * tinted
-    return np.asarray(np.clip(field, 0, 1) ** 2, np.float32)
+    return torch.from_numpy((np.clip(field, 0, 1) ** 2).astype(np.float32))
 
 
 def shade(scene: Scene, look: Look, normals: Tensor) -> Tensor:

@@ -177,7 +177,7 @@ def render(person: Person, pose: Any, expression: Any, size: int, seed: int) -> 
     uv = (drawn[..., 3:5] / alpha.clamp_min(1e-3)).remainder(1.0) * 2 - 1
     grain = functional.grid_sample(texture(scene.texture), uv[None], align_corners=False, padding_mode="border")[0]
     modulated = drawn[..., :3] * (1 + (grain.permute(1, 2, 0) * drawn[..., 5:7]).sum(-1, keepdim=True)).clamp_min(0.2)
-    picture = modulated + (1 - alpha) * torch.from_numpy(background(scene, size))
+    picture = modulated + (1 - alpha) * background(seed, size)
     rng = np.random.default_rng((seed, 5, zlib.crc32(pose.tobytes() + expression.tobytes())))
     mask = (drawn[..., 7] > _NEAR_FACE).numpy()
     return Rendered(photograph(scene, picture.numpy(), rng), keypoints, pose, expression, mask)
