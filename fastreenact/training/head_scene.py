@@ -18,9 +18,8 @@ _TEXTURES = 6  # different ones; more would not be told apart
 
 
 class Scene(NamedTuple):
-    """Light and camera of a shot; the background comes from `seed`."""
+    """Light and camera of a shot."""
 
-    seed: int
     sky: Array32  # [3] ambient light from above, linear
     ground: Array32  # [3] from below
     lights: Array32  # [L, 3] towards the light, in camera axes
@@ -48,7 +47,7 @@ def make_scene(seed: int) -> Scene:
     exposure = max(1.0, rng.uniform(0.5, 0.9) / frontal)  # a camera does not leave a face black
     ambient, strength = ambient * exposure, strength * exposure
     return Scene(
-        seed, (ambient * tint * 1.1).astype(np.float32), (ambient * tint * rng.uniform(0.4, 0.9)).astype(np.float32),
+        (ambient * tint * 1.1).astype(np.float32), (ambient * tint * rng.uniform(0.4, 0.9)).astype(np.float32),
         lights.astype(np.float32), (strength * (1 + warmth)).astype(np.float32), float(rng.uniform(0.0, 0.4)),
         float(rng.uniform(0.0, 0.35)), float(rng.uniform(0.0, 0.0025) * (rng.random() < 0.6)),
         float(rng.gamma(1.3, 1.0)), int(rng.integers(45, 97)) * int(rng.random() < 0.6), float(rng.uniform(0.9, 1.15)),
@@ -154,6 +153,3 @@ def photograph(scene: Scene, picture: Array32, rng: np.random.Generator) -> NDAr
         Image.fromarray(image).save(file, "JPEG", quality=scene.quality)
         image = np.array(Image.open(file))
     return image
-
-
-__all__ = ["Scene", "background", "make_scene", "photograph", "shade", "spectrum_noise", "texture"]
