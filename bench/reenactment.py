@@ -10,8 +10,10 @@ The protocol was chosen so that the unmoved source gives what is known of it on 
 * keypoints: MediaPipe's face mesh on each 256 px frame by itself (static mode), mapped to the 72 keypoints;
 * AKD: tracked again on the output; mean absolute difference of both coordinates over the 68 keypoints that are also
   points of the 68-point layout, px; frames where the output shows no face are counted as lost;
-* PSNR face: inside the convex hull of the driver's 72 keypoints; background: outside it, the hull dilated by 16 px;
-* SSIM: scikit-image's structural_similarity over the whole picture in colour (window 7); background: its map's mean.
+* PSNR face: inside the convex hull of the driver's 72 keypoints; background: outside it, the hull dilated by 16 px; at
+  most 60 dB in a frame;
+* SSIM: over the whole picture in colour (window 7); background: its map's mean. The metrics are those of
+  fastreenact/evaluation/metrics.py.
 
 The clips lie outside of the repository (../shared/data/videos); without them or MediaPipe nothing is measured.
 """
@@ -30,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from fastreenact.evaluation.metrics import AKD_POINTS, akd_px, face_mask, psnr, ssim
 from fastreenact.face import fit
 from fastreenact.face.crop import Box
 from fastreenact.face.keypoints import from_mediapipe
@@ -40,7 +43,6 @@ from fastreenact.timings import StageTimer
 VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "videos"
 SIZE = 256
 CLIPS = ("d0", "d3", "d18", "d20")
-AKD_POINTS = np.array([k for k in range(72) if k not in (38, 42, 46, 50)])
 TARGETS = {  # measured before this code was written, by a protocol known only in part: AKD px, face PSNR dB, SSIM
     "unmoved": {
         "d0": (2.03, 25.9, 0.904), "d3": (9.18, 17.8, 0.711), "d18": (2.39, 27.7, 0.888), "d20": (33.6, 13.7, 0.271),
@@ -181,35 +183,18 @@ METHODS: dict[str, Callable[[Clip], Method]] = {
 }
 
 
-def hull(points: Points, grow: float = 0.0) -> NDArray[np.bool_]:
-    """Pixels inside the convex hull of `points`, grown by `grow` px."""
-    from scipy.spatial import ConvexHull
-
-    planes = ConvexHull(points.astype(np.float64)).equations
-    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
-    return (planes[:, :2] @ np.stack((x.ravel(), y.ravel())) + planes[:, 2:] <= grow).all(axis=0).reshape(SIZE, SIZE)
-
-
-def psnr(a: Frame, b: Frame, mask: NDArray[np.bool_]) -> float:
-    """dB over the pixels of `mask`; at most 60."""
-    error = ((a.astype(np.float64) - b) ** 2)[mask].mean()
-    return float(min(60.0, 10 * np.log10(255**2 / max(error, 1e-9))))
-
-
 def measure(clip: Clip, method: Method, track: Callable[[Frame], Points | None]) -> dict[str, float]:
     """Means over the driver's frames."""
-    from skimage.metrics import structural_similarity
-
     rows, lost = [], 0
     for i in range(1, len(clip.frames)):
         got, wanted, points = method(i), clip.frames[i], clip.keypoints[i][:, :2]
-        ssim, ssim_map = structural_similarity(got, wanted, channel_axis=2, full=True)
-        outside = ~hull(points, 16.0)
+        face, outside = face_mask(points, SIZE, SIZE), ~face_mask(points, SIZE, SIZE, 16.0)
         found = track(got)
         lost += found is None
-        akd = np.nan if found is None else np.abs(from_mediapipe(found) - clip.keypoints[i])[AKD_POINTS, :2].mean()
+        akd = np.nan if found is None else akd_px(from_mediapipe(found), clip.keypoints[i])
         rows.append((
-            akd, psnr(got, wanted, hull(points)), ssim, psnr(got, wanted, outside), ssim_map[outside].mean(),
+            akd, min(60.0, psnr(got, wanted, face)), ssim(got, wanted), min(60.0, psnr(got, wanted, outside)),
+            ssim(got, wanted, outside),
         ))  # fmt: skip
     names = ("akd_px", "psnr_face_db", "ssim", "psnr_background_db", "ssim_background")
     means = np.nanmean(rows, axis=0).round(4).tolist()

@@ -2,10 +2,15 @@
 // and the Python shims in fastreenact/ops have checked shapes, strides and types before they get here.
 #include <pybind11/pybind11.h>
 
+#include <atomic>
+#include <memory>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "isa.h"
 #include "rasterize_landmarks.h"
+#include "render_mesh.h"
 #include "spade.h"
 #include "thread_pool.h"
 #include "to_frame.h"
@@ -66,12 +71,13 @@ Table table(uintptr_t data, const py::tuple& stride) {
 }
 
 // An index that leaves its table would read foreign memory: the one check that needs the values, so it is done here.
-void check_index(const char* name, const int32_t* index, int64_t count, int64_t size) {
+void check_index(const char* name, const int32_t* index, int64_t count, int64_t size,
+                 const char* meaning = "size of the tables") {
     for (int64_t i = 0; index != nullptr && i < count; ++i) {
         if (index[i] < 0 || index[i] >= size) {
             throw py::value_error(std::string(name) + ": got " + std::to_string(index[i]) + " at position " +
                                   std::to_string(i) + ", needs values from 0 to " + std::to_string(size - 1) +
-                                  ", the size of the tables");
+                                  ", one less than the " + meaning);
         }
     }
 }
@@ -247,6 +253,95 @@ void bind_rasterize_landmarks(py::module_& m) {
         py::kw_only(), arg("lines"), arg("out"), arg("m"), arg("height"), arg("width"));
 }
 
+// Scratch memory of the pictures that are drawn at the same time: a block of work takes a free one and gives it back.
+class Workspaces {
+  public:
+    Workspaces(int64_t count, int64_t bytes_each)
+        : stride_((bytes_each + 63) / 64 * 64),
+          taken_(static_cast<size_t>(count)),
+          memory_(new char[static_cast<size_t>(stride_ * count + 64)]) {}
+
+    // Waits where more threads came than there were at the start.
+    size_t take() {
+        for (;;) {
+            for (size_t i = 0; i < taken_.size(); ++i) {
+                if (!taken_[i].exchange(true, std::memory_order_acquire)) return i;
+            }
+            std::this_thread::yield();
+        }
+    }
+    void give(size_t i) { taken_[i].store(false, std::memory_order_release); }
+    void* at(size_t i) const {
+        const uintptr_t first = (reinterpret_cast<uintptr_t>(memory_.get()) + 63) / 64 * 64;
+        return reinterpret_cast<void*>(first + i * static_cast<size_t>(stride_));
+    }
+
+  private:
+    int64_t stride_;
+    std::vector<std::atomic<bool>> taken_;
+    std::unique_ptr<char[]> memory_;
+};
+
+// Runs render_mesh over its pictures, without the GIL.
+void run_pictures(const RenderMeshParams& params) {
+    struct Job {
+        const RenderMeshParams& params;
+        void (*kernel)(const RenderMeshParams&, int64_t, int64_t);
+        Workspaces workspaces;
+    };
+    const int64_t threads = num_threads();
+    Job job{params, kernels().render_mesh, {params.n < threads ? params.n : threads, workspace_bytes(params)}};
+    py::gil_scoped_release nogil;
+    parallel_for(
+        params.n, 1,
+        [](void* context, int64_t begin, int64_t end) {
+            Job& it = *static_cast<Job*>(context);
+            RenderMeshParams mine = it.params;
+            const size_t slot = it.workspaces.take();
+            mine.workspace = it.workspaces.at(slot);
+            it.kernel(mine, begin, end);
+            it.workspaces.give(slot);
+        },
+        &job);
+}
+
+void bind_render_mesh(py::module_& m) {
+    using py::arg;
+    m.def(
+        "render_mesh",
+        [](uintptr_t vertices, uintptr_t triangles, uintptr_t attributes, uintptr_t background, uintptr_t image,
+           uintptr_t alpha, uintptr_t ids, uintptr_t barycentrics, int64_t n, int64_t vertex_count,
+           int64_t triangle_count, int64_t channels, int64_t height, int64_t width, int64_t supersample,
+           int64_t attribute_stride_n, int64_t background_stride_n, bool cull) {
+            RenderMeshParams p;
+            p.vertices = address<const float>(vertices);
+            p.triangles = address<const int32_t>(triangles);
+            p.attributes = address<const float>(attributes);
+            p.background = address<const float>(background);
+            p.image = address<float>(image);
+            p.alpha = address<float>(alpha);
+            p.ids = address<int32_t>(ids);
+            p.barycentrics = address<float>(barycentrics);
+            p.workspace = nullptr;
+            p.n = n;
+            p.vertex_count = vertex_count;
+            p.triangle_count = triangle_count;
+            p.channels = channels;
+            p.height = height;
+            p.width = width;
+            p.supersample = supersample;
+            p.attribute_stride_n = attribute_stride_n;
+            p.background_stride_n = background_stride_n;
+            p.cull = cull ? 1 : 0;
+            check_index("triangles", p.triangles, 3 * triangle_count, vertex_count, "number of vertices");
+            run_pictures(p);
+        },
+        py::kw_only(), arg("vertices"), arg("triangles"), arg("attributes"), arg("background"), arg("image"),
+        arg("alpha"), arg("ids"), arg("barycentrics"), arg("n"), arg("vertex_count"), arg("triangle_count"),
+        arg("channels"), arg("height"), arg("width"), arg("supersample"), arg("attribute_stride_n"),
+        arg("background_stride_n"), arg("cull"));
+}
+
 void bind_to_frame(py::module_& m) {
     using py::arg;
     m.def(
@@ -291,5 +386,6 @@ PYBIND11_MODULE(_C, m) {
     fastreenact::bind_warp(m);
     fastreenact::bind_spade(m);
     fastreenact::bind_rasterize_landmarks(m);
+    fastreenact::bind_render_mesh(m);
     fastreenact::bind_to_frame(m);
 }

@@ -4,13 +4,16 @@
 
 namespace fastreenact {
 
+struct RenderMeshParams;
 struct SpadeParams;
 struct ToFrameParams;
 struct WarpParams;
 
-// One entry per op: computes the output rows [begin, end), rows counted through the batch (n * H + y).
+// One entry per op: computes the output rows [begin, end), rows counted through the batch (n * H + y); render_mesh the
+// pictures [begin, end).
 struct Kernels {
     const char* name;
+    void (*render_mesh)(const RenderMeshParams&, int64_t begin, int64_t end);
     void (*spade)(const SpadeParams&, int64_t begin, int64_t end);
     void (*to_frame)(const ToFrameParams&, int64_t begin, int64_t end);
     void (*warp)(const WarpParams&, int64_t begin, int64_t end);

@@ -89,6 +89,8 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_animate(commands, common)
     _add_track(commands, common)
+    _add_evaluate(commands, common)
+    _add_train(commands, common)
     _add_small(commands, common)
     return parser
 
@@ -129,6 +131,46 @@ def _add_track(commands: "argparse._SubParsersAction[_Parser]", common: _Parser)
     p.set_defaults(run=_track)
 
 
+def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
+    p = commands.add_parser(
+        "evaluate", parents=[common], help="measure a model on clips, beside the landmark warp",
+        description="Reenact clips from their own first frame and compare with what they show: tables and sheets.")
+    p.add_argument("clips", type=Path, nargs="+", metavar="CLIP", help="videos with one face each")
+    p.add_argument("-o", "--out", type=Path, default=Path("evaluation"), metavar="FOLDER", help="default: evaluation")
+    p.add_argument("--cross", type=Path, nargs="+", default=[], metavar="PORTRAIT",
+                   help="also give every clip's motion to these portraits")
+    p.add_argument("--every", type=_frames, default=6, metavar="N", help="take every Nth frame (default 6)")
+    _add_engine(p, "side of the pictures compared, 64 to 2048 (default 256)")
+    p.add_argument("--force", action="store_true", help="overwrite an earlier evaluation")
+    p.set_defaults(run=_evaluate, size=256)
+
+
+def _add_train(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
+    p = commands.add_parser(
+        "train", parents=[common], help="train Face2Face^rho on a folder of videos taken apart",
+        description="Train the networks of Face2Face^rho. Ctrl-C saves the state; --resume goes on from it.")
+    p.add_argument("--data", type=Path, required=True, metavar="FOLDER",
+                   help="the official VoxCeleb layout: list.txt and a folder for each video")
+    p.add_argument("--out", type=Path, required=True, metavar="FOLDER",
+                   help="of the run: state, weights, losses and sample sheets")
+    p.add_argument("--resume", action="store_true",
+                   help="go on with the run in --out, with its settings where none are given")
+    p.add_argument("--from", dest="initial", type=Path, metavar="FILE",
+                   help="weights (.safetensors) to begin with; default: begin from nothing")
+    p.add_argument("--size", type=_size, metavar="S", help="side of the pictures, 64 to 2048 (default 256)")
+    p.add_argument("--steps", type=_steps, metavar="N", help="length of the whole run (default 380000)")
+    p.add_argument("--batch", type=_frames, metavar="N", help="pairs in a step (default 6)")
+    p.add_argument("--learning-rate", type=float, metavar="X", help="default 2e-4")
+    p.add_argument("--discriminator-from", type=_steps, metavar="N",
+                   help="step at which the discriminator joins (default 0)")
+    p.add_argument("--vgg", type=Path, metavar="FILE",
+                   help="VGG-19 weights (.safetensors) for the reconstruction loss; default: one that needs none")
+    p.add_argument("--bf16", action="store_true", default=None, help="renderer and discriminator in bfloat16")
+    p.add_argument("--save-every", type=_frames, metavar="N", help="steps between two states on disk (default 1000)")
+    p.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ...; default: the GPU where there is one")
+    p.set_defaults(run=_train)
+
+
 def _add_small(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
     p = commands.add_parser("demo", parents=[common], help="animate a photograph that comes with scikit-image")
     p.add_argument("-o", "--out", type=Path, default=Path("."), metavar="FOLDER", help="default: this folder")
@@ -154,9 +196,11 @@ def _add_small(commands: "argparse._SubParsersAction[_Parser]", common: _Parser)
     p.set_defaults(run=_bench)
 
 
-def _add_engine(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--size", type=_size, metavar="S",
-                   help="side of the frames, 64 to 2048; default: that of the weights, or of the portrait")
+def _add_engine(
+    p: argparse.ArgumentParser,
+    size_help: str = "side of the frames, 64 to 2048; default: that of the weights, or of the portrait",
+) -> None:
+    p.add_argument("--size", type=_size, metavar="S", help=size_help)
     p.add_argument("--model", choices=_MODELS,
                    help="default: face2face-rho where weights are at hand, else landmark-warp")
     p.add_argument("--weights", type=Path, metavar="FILE", help="safetensors file; default: those of the package")
@@ -197,6 +241,12 @@ def _frames(text: str) -> int:
     return int(text)
 
 
+def _steps(text: str) -> int:
+    if not text.isdecimal() or int(text) > 1_000_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 1000000000")
+    return int(text)
+
+
 def _animate(args: argparse.Namespace) -> int:
     from fastreenact import animate
     from fastreenact.media import read_image
@@ -232,6 +282,40 @@ def _track(args: argparse.Namespace) -> int:
         progress.close()
     _report(result, "")
     return _DAMAGED if result.damaged else 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from fastreenact.evaluation.run import evaluate
+
+    progress = _progress()
+    try:
+        result = evaluate(
+            args.clips, args.out, cross=args.cross, model=args.model, weights=args.weights, size=args.size,
+            every=args.every, device=args.device, dtype=args.dtype, force=args.force, progress=progress)
+    finally:
+        progress.close()
+    _say(result.text)
+    for line in result.skipped:
+        _complain(line, kind="note: ")
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from fastreenact.training.command import SKIPPED, train
+
+    result = train(
+        args.data, args.out, resume=args.resume, stream=sys.stderr, vgg=args.vgg, initial=args.initial,
+        device=args.device, size=args.size, steps=args.steps, batch=args.batch, learning_rate=args.learning_rate,
+        bf16=args.bf16, discriminator_from=args.discriminator_from, save_every=args.save_every,
+        sheet_every=args.save_every)
+    _say(f"{_printable(str(result.weights))}: {result.step} of {result.steps} steps")
+    if result.skipped:
+        _complain(f"{result.skipped} files or folders of the data were skipped: {SKIPPED} beside the weights says why",
+                  kind="note: ")
+    if result.step < result.steps:
+        _complain("stopped; --resume goes on from here", kind="")
+        return 130
+    return 0
 
 
 def _demo(args: argparse.Namespace) -> int:

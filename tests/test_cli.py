@@ -288,7 +288,7 @@ def test_bench_table(engines, folder, monkeypatch, capsys):
 def test_version_and_help(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"fastreenact {fastreenact.__version__}\n"
-    for command in ("animate", "track", "demo", "doctor", "convert", "bench"):
+    for command in ("animate", "track", "evaluate", "train", "demo", "doctor", "convert", "bench"):
         assert main([command, "--help"]) == 0
         assert command in capsys.readouterr().out
 

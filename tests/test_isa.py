@@ -48,6 +48,13 @@ for channels in (*range(1, 20), 33):
     field = torch.rand(1, 4, 5, 2, generator=g) * 2.4 - 1.2
     options = dict(size=(15, 70), padding="border", field_resize="bilinear")
     assert_close(ops.warp(image, field, **options), ops.warp_reference(image, field.double(), **options))
+for channels in (1, 2, 3, 7, 8, 9, 17, 40):
+    mesh = torch.rand(1, 60, 3, generator=g) * torch.tensor([30.0, 30.0, 0.4]) - 5
+    mesh[..., 2] += torch.arange(20).repeat_interleave(3)
+    mesh = mesh, torch.randperm(20, generator=g).view(-1, 1).int() * 3 + torch.arange(3, dtype=torch.int32)
+    mesh = *mesh, torch.randn(60, channels, generator=g), (21, 23)
+    for got, expected in zip(ops.render_mesh(*mesh), ops.render_mesh_reference(*mesh)):
+        assert_close(got, expected)
 x = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e-30, -1e-30, 0.2, -0.3, 5.0, -50.0, 3e38])
 one, none = torch.ones(1, 1, 1, 12), torch.zeros(1, 1, 1, 12)
 where = torch.zeros(1, dtype=torch.int32)

@@ -1,6 +1,12 @@
 """The kernels as functions on PyTorch tensors: one op per file, each beside its meaning in plain PyTorch."""
 
 from fastreenact.ops.rasterize_landmarks import rasterize_landmarks, rasterize_landmarks_reference, rasterize_lines
+from fastreenact.ops.render_mesh import (
+    render_mesh,
+    render_mesh_ids,
+    render_mesh_ids_reference,
+    render_mesh_reference,
+)
 from fastreenact.ops.spade import spade, spade_reference
 from fastreenact.ops.to_frame import to_frame, to_frame_reference
 from fastreenact.ops.warp import warp, warp_reference
@@ -9,6 +15,10 @@ __all__ = [
     "rasterize_landmarks",
     "rasterize_landmarks_reference",
     "rasterize_lines",
+    "render_mesh",
+    "render_mesh_ids",
+    "render_mesh_ids_reference",
+    "render_mesh_reference",
     "spade",
     "spade_reference",
     "to_frame",

@@ -1,0 +1,135 @@
+"""`fastreenact train`: a run from a folder of data to weights, stopped politely and resumed."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple, TextIO
+
+import torch
+
+from fastreenact.errors import MediaError
+from fastreenact.training.data import VoxCelebFolder
+from fastreenact.training.loop import WEIGHTS, Progress, Trainer, saved_config
+from fastreenact.training.reconstruction import VggLoss, load_vgg19
+from fastreenact.training.schedule import TrainConfig
+from fastreenact.weights import load_face2face_rho
+
+SKIPPED = "skipped.txt"
+_ON_TERMINAL_S, _ELSEWHERE_S = 0.2, 30.0  # between two progress lines
+
+_log = logging.getLogger(__name__)
+
+
+class Result(NamedTuple):
+    """How a run ended."""
+
+    weights: Path
+    step: int  # steps done
+    steps: int
+    skipped: int  # files of the data that could not be used; the folder's skipped.txt lists them
+
+
+def train(
+    data: Path, out: Path, *, resume: bool, stream: TextIO, vgg: Path | None = None, initial: Path | None = None,
+    device: str | None = None, **changes: Any,
+) -> Result:
+    """Train on a folder of the VoxCeleb layout until the last step, SIGINT or SIGTERM; the state is saved.
+
+    Args:
+        data: the folder with list.txt.
+        out: folder of the run.
+        resume: go on with the run in `out`, with its settings where `changes` has no others.
+        stream: where progress lines go.
+        vgg: VGG-19 weights (.safetensors) for the reconstruction loss.
+        initial: weights of Face2Face^rho (.safetensors) to begin with.
+        device: None takes the GPU where there is one.
+        changes: settings of `TrainConfig`; those that are None are left as they are.
+    Returns:
+        `Result`.
+    Raises:
+        ValueError, MediaError, WeightsError, FastreenactError: as `TrainConfig`, `VoxCelebFolder` and `Trainer` say.
+    """  # fmt: skip
+    given = {name: value for name, value in changes.items() if value is not None}
+    config = replace(saved_config(out) if resume else TrainConfig(), **given)
+    if out.exists() and not out.is_dir():
+        raise MediaError(f"{out} is not a folder: name one for the run")
+    dataset = VoxCelebFolder(data, config.size, config.motion_size)
+    reconstruction = None if vgg is None else VggLoss(load_vgg19(vgg))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    start = None if initial is None else load_face2face_rho(initial)
+    trainer = Trainer(
+        dataset, out, config, device=device, reconstruction=reconstruction, initial=start, resume=resume
+    )
+    _log.info("%d pairs a pass, %s, %s", len(dataset), device, dataset.broken_summary())
+    line = _Line(stream)
+    try:
+        with _asked_to_stop() as stop:
+            step = trainer.run(stop=stop, progress=line)
+    finally:
+        line.close()
+        if dataset.broken:
+            listed = "".join(f"{path}: {reason}\n" for path, reason in sorted(dataset.broken.items()))
+            (out / SKIPPED).write_text(listed, encoding="utf-8")
+    return Result(out / WEIGHTS, step, config.steps, len(dataset.broken))
+
+
+def progress_text(progress: Progress) -> str:
+    """`120/1000  8.7 images/s  1:02:05 left  reconstruction 3.21  warp 0.021`."""
+    left = round(progress.seconds_left)
+    shown = "  ".join(f"{name} {progress.losses[name]:.3g}" for name in ("reconstruction", "warp"))
+    return (
+        f"{progress.step}/{progress.steps}  {progress.images_per_s:.1f} images/s  "
+        f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left  {shown}"
+    )
+
+
+class _Line:
+    """Draws over one line of a terminal; elsewhere a line now and then."""
+
+    def __init__(self, stream: TextIO):
+        self._stream, self._terminal = stream, stream.isatty()
+        self._drawn, self._width = perf_counter(), 0
+
+    def __call__(self, progress: Progress) -> None:
+        now = perf_counter()
+        wait = _ON_TERMINAL_S if self._terminal else _ELSEWHERE_S
+        if now - self._drawn < wait and progress.step != progress.steps:
+            return
+        self._drawn = now
+        text = progress_text(progress)
+        self._stream.write("\r" + text.ljust(self._width) if self._terminal else text + "\n")
+        self._stream.flush()
+        self._width = len(text)
+
+    def close(self) -> None:
+        """Leave the last line standing."""
+        if self._terminal and self._width:
+            self._stream.write("\n")
+            self._stream.flush()
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM came; a second one ends the program at once, as it would have."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before: dict[int, Any] = {}
+
+    def note(number: int, _frame: object) -> None:
+        asked.set()
+        signal.signal(number, before[number])
+
+    for wanted in (signal.SIGINT, signal.SIGTERM):
+        before[wanted] = signal.signal(wanted, note)
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

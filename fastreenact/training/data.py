@@ -1,0 +1,253 @@
+"""What training is fed with: pairs of pictures of one person, and the folder of the official VoxCeleb layout."""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fastreenact import ops
+from fastreenact.errors import FastreenactError, MediaError
+from fastreenact.media import read_image
+from fastreenact.models.face2face_rho import motion_input_size
+
+_DRAWN_AT = (16, 8, 4)  # layout 0, 1, 2 is drawn at motion_size / this
+_PER_PERSON = 60  # pairs of each person in what counts as one pass. Source: released code, num_repeats
+_LOADERS = 2  # threads that make batches, and batches that wait ready
+_DRAWS = 100  # broken pairs in a row before a folder counts as unusable
+
+
+class Pair(NamedTuple):
+    """Source and driver, or a batch of them with [N, ...] in front. M is the motion size."""
+
+    source: Tensor  # [3, S, S] RGB in [-1, 1]
+    driver: Tensor  # likewise: what the network has to make of the source
+    source_landmarks: tuple[Tensor, Tensor, Tensor]  # [3, h, h] in [-1, 1], h = M/16, M/8, M/4
+    driver_landmarks: tuple[Tensor, Tensor, Tensor]
+    source_pose: Tensor  # [6] as the network takes it
+    driver_pose: Tensor
+    mask: Tensor  # [1, S, S], 1 on the driver's face; 0 everywhere where there is no mask
+
+
+class PairDataset(Protocol):
+    """Anything that makes pairs; the same random state makes the same pair, whatever was asked before."""
+
+    size: int  # S
+    motion_size: int  # M, a multiple of 64
+    metadata: Mapping[str, str]  # `head_pose` and what belongs to it, for the weights file (see models.head_pose)
+
+    def __len__(self) -> int:
+        """Pairs that count as one pass."""
+
+    def pair(self, rng: np.random.Generator) -> Pair:
+        """One pair; may be called by several threads at once."""
+
+
+def collate(pairs: list[Pair]) -> Pair:
+    """One batch of several pairs."""
+
+    def stacked(drawings: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        small, middle, large = (torch.stack(level) for level in zip(*drawings, strict=True))
+        return small, middle, large
+
+    return Pair(
+        torch.stack([p.source for p in pairs]),
+        torch.stack([p.driver for p in pairs]),
+        stacked([p.source_landmarks for p in pairs]),
+        stacked([p.driver_landmarks for p in pairs]),
+        torch.stack([p.source_pose for p in pairs]),
+        torch.stack([p.driver_pose for p in pairs]),
+        torch.stack([p.mask for p in pairs]),
+    )
+
+
+def batch_of(dataset: PairDataset, seed: int, step: int | None, batch: int) -> Pair:
+    """The batch of a step, the same whenever it is asked for; step None: one that no step trains on the same way.
+
+    Args:
+        seed: of the run.
+    """
+    key = (seed, 1, 0) if step is None else (seed, 0, step)
+    return collate([dataset.pair(np.random.default_rng((*key, place))) for place in range(batch)])
+
+
+def batches(dataset: PairDataset, seed: int, steps: range, batch: int) -> Iterator[Pair]:
+    """The batches of `steps` in turn; the next ones are made by threads meanwhile."""
+    ahead: deque[Future[Pair]] = deque()
+    executor = ThreadPoolExecutor(_LOADERS)
+    try:
+        coming = iter(steps)
+        while True:
+            for step in islice(coming, _LOADERS - len(ahead)):
+                ahead.append(executor.submit(batch_of, dataset, seed, step, batch))
+            if not ahead:
+                return
+            yield ahead.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def draw_landmarks(keypoints: NDArray[np.float32], motion_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Landmark images of [72, 2] keypoints in [-1, 1]: [3, h, h] in [-1, 1], h = M/16, M/8, M/4 for M `motion_size`."""
+    points = torch.from_numpy(np.ascontiguousarray(keypoints, np.float32))[None]
+    small, middle, large = (
+        ops.rasterize_landmarks(points, motion_size // part, layout)[0].permute(2, 0, 1).float() * (2 / 255) - 1
+        for layout, part in enumerate(_DRAWN_AT)
+    )
+    return small, middle, large
+
+
+def picture_tensor(image: NDArray[np.uint8]) -> Tensor:
+    """uint8 [H, W, 3] -> float32 [3, H, W] in [-1, 1]."""
+    return torch.from_numpy(image).permute(2, 0, 1).float().contiguous() * (2 / 255) - 1
+
+
+class _Frame(NamedTuple):
+    image: Tensor
+    keypoints: NDArray[np.float32]
+    pose: Tensor
+    mask: Tensor
+
+
+class VoxCelebFolder:
+    """A folder as the official training code reads it.
+
+    `list.txt` names one folder a line, PERSON#VIDEO..., each with `img/N.jpg` (or .png), `landmark/N.txt` (72 lines of
+    x y in [-1, 1]), `headpose/N.txt` (6 lines) and, where there are face masks, `mask/N.png` (255 on the face). A pair
+    is two frames of one video of a person, the earlier one the source. Files that cannot be used are skipped, and
+    `broken` says which and why.
+
+    Source: Face2Face^rho, released code.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], size: int = 256, motion_size: int = 256):
+        """Look through the folder; pictures are read when pairs are asked for.
+
+        Args:
+            root: the folder with `list.txt`.
+            size: S, side of the pictures, px; others are resized (bilinear).
+            motion_size: M, side that the landmark images are drawn for; a multiple of 64.
+        Raises:
+            MediaError: no `list.txt`, or no video in it has two usable frames. ValueError: a size out of range.
+        """
+        self.size, self.motion_size = size, motion_input_size(size, motion_size)
+        self.metadata: Mapping[str, str] = {"head_pose": "official"}
+        self.broken: dict[str, str] = {}
+        """What was skipped so far, and why: path below the root -> reason."""
+        self._lock = threading.Lock()
+        self._root = Path(root)
+        listing = self._root / "list.txt"
+        if not listing.is_file():
+            raise MediaError(f"{listing} is missing: name the folder of the VoxCeleb layout that holds list.txt")
+        people: dict[str, list[tuple[str, list[str]]]] = {}
+        for name in listing.read_text(encoding="utf-8", errors="replace").splitlines():
+            if name.strip() and (frames := self._frames(name.strip())):
+                people.setdefault(name.strip().split("#")[0], []).append((name.strip(), frames))
+        self._people = list(people.values())
+        if not self._people:
+            raise MediaError(f"{listing}: no video in it has two usable frames ({self.broken_summary()})")
+
+    def __len__(self) -> int:
+        """60 pairs a person."""
+        return _PER_PERSON * len(self._people)
+
+    def broken_summary(self) -> str:
+        """How much was skipped, with the first few of it, on one line."""
+        with self._lock:
+            broken = dict(self.broken)
+        first = "; ".join(f"{path}: {reason}" for path, reason in list(broken.items())[:3])
+        return f"{len(broken)} skipped: {first}" if broken else "nothing skipped"
+
+    def pair(self, rng: np.random.Generator) -> Pair:
+        """Two frames of a random video of a random person.
+
+        Raises:
+            FastreenactError: a hundred pairs in a row were broken.
+        """
+        for _ in range(_DRAWS):
+            videos = self._people[rng.integers(len(self._people))]
+            folder, names = videos[rng.integers(len(videos))]
+            first, second = sorted(rng.choice(len(names), 2, replace=False))
+            source, driver = self._read(folder, names[first]), self._read(folder, names[second])
+            if source is None or driver is None:
+                continue
+            return Pair(
+                source.image, driver.image, draw_landmarks(source.keypoints, self.motion_size),
+                draw_landmarks(driver.keypoints, self.motion_size), source.pose, driver.pose, driver.mask,
+            )  # fmt: skip
+        raise FastreenactError(f"{_DRAWS} pairs in a row could not be read ({self.broken_summary()})")
+
+    def _frames(self, folder: str) -> list[str]:
+        """File names of the complete frames of a video, in time; none where there are fewer than two."""
+        images = self._root / folder / "img"
+        if not images.is_dir():
+            self.broken[folder] = "has no folder img"
+            return []
+        names = []
+        for image in sorted(images.iterdir()):
+            if image.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+                continue
+            needed = {kind: self._beside(folder, kind, image.name) for kind in ("landmark", "headpose")}
+            lacking = [kind for kind, file in needed.items() if not file.is_file()]
+            if not (image.stem.isascii() and image.stem.isdigit()):
+                self.broken[f"{folder}/img/{image.name}"] = "its name is not a number"
+            elif lacking:
+                self.broken[f"{folder}/img/{image.name}"] = f"has no {' and no '.join(lacking)} file"
+            else:
+                names.append(image.name)
+        if len(names) < 2:
+            self.broken[folder] = f"has {len(names)} usable frames, two are needed"
+            return []
+        return sorted(names, key=lambda name: int(Path(name).stem))
+
+    def _beside(self, folder: str, kind: str, image: str) -> Path:
+        """The file of another kind that belongs to a picture."""
+        return self._root / folder / kind / (Path(image).stem + (".png" if kind == "mask" else ".txt"))
+
+    def _read(self, folder: str, name: str) -> _Frame | None:
+        """One frame, or None and a note in `broken`."""
+        key = f"{folder}/img/{name}"
+        with self._lock:
+            if key in self.broken:
+                return None
+        try:
+            return self._load(folder, name)
+        except (OSError, ValueError, MediaError) as error:
+            with self._lock:
+                self.broken[key] = " ".join(str(error).split())
+            return None
+
+    def _load(self, folder: str, name: str) -> _Frame:
+        keypoints = _numbers(self._beside(folder, "landmark", name), (72, 2))
+        pose = _numbers(self._beside(folder, "headpose", name), (6,))
+        image = read_image(self._root / folder / "img" / name)
+        mask_file = self._beside(folder, "mask", name)
+        mask = np.zeros((self.size, self.size, 3), np.uint8)
+        if mask_file.is_file():
+            mask = self._resized(read_image(mask_file))
+        on = torch.from_numpy(mask[..., 0] == 255).float()[None]
+        return _Frame(picture_tensor(self._resized(image)), keypoints, torch.from_numpy(pose), on)
+
+    def _resized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if image.shape[:2] == (self.size, self.size):
+            return image
+        return np.array(Image.fromarray(image).resize((self.size, self.size), Image.Resampling.BILINEAR))
+
+
+def _numbers(file: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Finite numbers of a text file, as many as `shape` takes."""
+    values = np.array(file.read_text(encoding="ascii").split(), np.float32)
+    if values.size != np.prod(shape):
+        raise ValueError(f"{file.parent.name}/{file.name} holds {values.size} numbers, need {int(np.prod(shape))}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{file.parent.name}/{file.name} holds numbers that are not finite")
+    return values.reshape(shape)

@@ -1,0 +1,357 @@
+"""The training loop of Face2Face^rho: steps, averaged weights, state on disk, losses and sheets as it goes."""
+
+import copy
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastreenact import weights
+from fastreenact.errors import FastreenactError, WeightsError
+from fastreenact.media import write_image
+from fastreenact.models.face2face_rho import MODEL_NAME, Face2FaceRho, MotionNet, RenderingNet, motion_inputs
+from fastreenact.models.head_pose import check_convention
+from fastreenact.training import losses
+from fastreenact.training.data import Pair, PairDataset, batch_of, batches
+from fastreenact.training.discriminator import Discriminator
+from fastreenact.training.reconstruction import PyramidLoss, VggLoss
+from fastreenact.training.schedule import TrainConfig
+from fastreenact.training.state import load_state, read_numbers, save_state
+
+STATE, WEIGHTS, LOSSES, SHEETS = "state.safetensors", "weights.safetensors", "losses.jsonl", "sheets"
+_SHEET_PAIRS = 4
+_RATE_STEPS = 50  # steps over which the speed is taken
+_NORM_STEPS = 100  # steps over which the mean gradient norm is taken, about
+
+_log = logging.getLogger(__name__)
+
+
+class Progress(NamedTuple):
+    """Where a run is, after a step."""
+
+    step: int  # steps done
+    steps: int
+    losses: dict[str, float]
+    images_per_s: float
+    seconds_left: float
+
+
+def saved_config(out: str | os.PathLike[str]) -> TrainConfig:
+    """Settings of the run in the folder `out`.
+
+    Raises:
+        WeightsError: there is no state of a run, or a damaged one. ValueError: settings of another version.
+    """
+    return TrainConfig.from_dict(read_numbers(Path(out) / STATE)["config"])
+
+
+class Trainer:
+    """Both networks, their averages, the discriminator and three optimisers, and a folder that holds the run.
+
+    A step depends on its number and the state before it alone: pairs are drawn from a random state made of seed and
+    step, so that a run broken off anywhere and resumed has the losses it would have had (to the last bit on a CPU; on
+    a GPU as far as PyTorch's backward passes are deterministic there).
+
+    The motion network runs in float32 also where `bf16` is set: in bfloat16 a coordinate near 1 is only good to 2^-8,
+    half a pixel at 256. Each network's gradient is clipped against the running mean of its own norm: with the published
+    weights of the losses norms begin at 1e5 for the generator and 1e2 for the discriminator, and fall by orders.
+    """
+
+    def __init__(
+        self,
+        dataset: PairDataset,
+        out: str | os.PathLike[str],
+        config: TrainConfig,
+        *,
+        device: torch.device | str = "cpu",
+        reconstruction: VggLoss | PyramidLoss | None = None,
+        initial: Face2FaceRho | None = None,
+        resume: bool = False,
+    ):
+        """Start a run, or go on with one.
+
+        Args:
+            dataset: pairs of `config.size` and `config.motion_size`.
+            out: folder of the run; made if it is not there.
+            config: settings; `saved_config(out)` has those of the run that is to be resumed.
+            device: where it runs.
+            reconstruction: `VggLoss`, or None for `PyramidLoss`, which needs no weights.
+            initial: weights to begin with, of another size or run for example; None begins from nothing. The
+                discriminator and the optimisers always begin from nothing.
+            resume: go on from the last state in `out`.
+        Raises:
+            ValueError: the dataset has other sizes or an unusable head pose convention, or another than `initial`;
+                resumed with `initial`, or with another reconstruction loss or convention than the run began with.
+            FastreenactError: the folder holds a run already, and `resume` is False.
+            WeightsError: no state to resume, or a damaged one.
+        """
+        if (dataset.size, dataset.motion_size) != (config.size, config.motion_size):
+            raise ValueError(
+                f"the dataset makes pairs of size {dataset.size} and motion_size {dataset.motion_size}, the run needs "
+                f"{config.size} and {config.motion_size}"
+            )
+        check_convention(dataset.metadata)
+        self.dataset, self.config, self.out, self.step = dataset, config, Path(out), 0
+        self.device = torch.device(device)
+        self.reconstruction = (PyramidLoss() if reconstruction is None else reconstruction).to(self.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.motion, self.renderer, self.discriminator = MotionNet(), RenderingNet(), Discriminator()
+        if initial is not None:
+            if resume:
+                raise ValueError("a run that is resumed has weights already: leave out the initial ones")
+            _copy_initial(initial, self.motion, self.renderer, dataset.metadata)
+        for net in (self.motion, self.renderer, self.discriminator):
+            net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.motion_ema = copy.deepcopy(self.motion).eval().requires_grad_(False)
+        self.renderer_ema = copy.deepcopy(self.renderer).eval().requires_grad_(False)
+        trained: dict[str, nn.Module] = {
+            "motion": self.motion, "renderer": self.renderer, "discriminator": self.discriminator,
+        }  # fmt: skip
+        self._nets = trained | {"motion_ema": self.motion_ema, "renderer_ema": self.renderer_ema}
+        self._optimizers = {
+            name: torch.optim.Adam(net.parameters(), lr=config.learning_rate, betas=(0.9, 0.999))
+            for name, net in trained.items()
+        }
+        self._norm_means: dict[str, float] = {}
+        if resume:
+            self._load()
+        elif (self.out / STATE).exists():
+            raise FastreenactError(f"{self.out} holds a training run already: resume it, or name another folder")
+        self.out.mkdir(parents=True, exist_ok=True)
+
+    def run(
+        self, *, stop: Callable[[], bool] | None = None, progress: Callable[[Progress], None] | None = None
+    ) -> int:
+        """Train until the last step, or until `stop` says so; the state is saved either way.
+
+        Args:
+            stop: asked after every step.
+            progress: told after every step.
+        Returns:
+            Steps done so far.
+        Raises:
+            FastreenactError: a loss is not finite (the last state saved stays), or the data fails.
+        """
+        config = self.config
+        times = deque([perf_counter()], maxlen=_RATE_STEPS + 1)
+        _cut_losses(self.out / LOSSES, self.step)
+        with (self.out / LOSSES).open("a", encoding="ascii") as file:
+            for batch in batches(self.dataset, config.seed, range(self.step, config.steps), config.batch):
+                values = self._train(self._moved(batch))
+                file.write(json.dumps({"step": self.step, **values}) + "\n")
+                file.flush()
+                self.step += 1
+                times.append(perf_counter())
+                if progress is not None:
+                    progress(_progress(config, self.step, values, times))
+                stopped = stop is not None and stop()
+                last = stopped or self.step == config.steps
+                if last or self.step % config.save_every == 0:
+                    self.save()
+                if last or self.step % config.sheet_every == 0:
+                    self.write_sheet()
+                if stopped:
+                    break
+        return self.step
+
+    def save(self) -> None:
+        """Write the full state, and the averaged networks as a weights file in half precision."""
+        numbers = {"step": self.step, "config": self.config.to_dict(), "norm_means": self._norm_means}
+        numbers |= self._description()
+        save_state(self.out / STATE, self._nets, self._optimizers, numbers)
+        metadata = {
+            "model": MODEL_NAME, "size": str(self.config.size), "motion_size": str(self.config.motion_size),
+            "training_steps": str(self.step), **self.dataset.metadata,
+        }  # fmt: skip
+        model = Face2FaceRho(self.motion_ema, self.renderer_ema, metadata)
+        try:
+            weights.save_face2face_rho(model, self.out / WEIGHTS, torch.float16)
+        except WeightsError as error:  # a statistic beyond 65504, early in a run
+            _log.warning("the weights are saved in float32: %s", error)
+            weights.save_face2face_rho(model, self.out / WEIGHTS, torch.float32)
+
+    def write_sheet(self) -> Path:
+        """A picture of a few pairs in rows: source, driver, source warped by the finest field, what is made of it."""
+        batch = self._moved(batch_of(self.dataset, self.config.seed, None, _SHEET_PAIRS))
+        with torch.no_grad():
+            field = self._fields(self.motion_ema, batch)[2]
+            fake = self._render(self.renderer_ema, batch, field)
+            field = F.interpolate(field.permute(0, 3, 1, 2), batch.source.shape[-2:], mode="bilinear")
+            warped = F.grid_sample(batch.source, field.permute(0, 2, 3, 1), align_corners=False)
+        columns = torch.cat([batch.source, batch.driver, warped, fake], 3)
+        rows = torch.cat(list(columns), 1).permute(1, 2, 0)
+        picture = ((rows.clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8).contiguous().numpy()
+        folder = self.out / SHEETS
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{self.step:07d}.png"
+        write_image(path, picture, force=True)
+        return path
+
+    def _train(self, batch: Pair) -> dict[str, float]:
+        """One step of all three networks: the losses without their weights, and the norms of the gradients."""
+        for optimizer in self._optimizers.values():
+            optimizer.param_groups[0]["lr"] = self.config.learning_rate_at(self.step)
+        emphasis = losses.face_weights(batch.mask)
+        fields = self._fields(self.motion, batch)
+        fake = self._render(self.renderer, batch, fields[2])
+        field_weight = self.config.field_weight_at(self.step)
+        parts = {"warp": losses.warp_loss(batch.source, batch.driver, fields), "field": losses.field_loss(fields)}
+        with self._autocast(isinstance(self.reconstruction, VggLoss)):
+            parts["reconstruction"] = self.reconstruction(fake, batch.driver, emphasis)
+        total = losses.WARP_WEIGHT * parts["warp"] + losses.RECONSTRUCTION_WEIGHT * parts["reconstruction"]
+        if field_weight:
+            total = total + field_weight * parts["field"]
+        if self.step >= self.config.discriminator_from:
+            judged = self._judge_generated(batch, fake, emphasis)
+            parts |= judged
+            total = total + losses.ADVERSARIAL_WEIGHT * judged["adversarial"]
+            total = total + losses.MATCHING_WEIGHT * judged["matching"]
+        parts |= self._descend(total, "motion", "renderer")
+        if self.step >= self.config.discriminator_from:
+            drawing = batch.driver_landmarks[2]
+            with self._autocast():
+                scores = [self.discriminator(x, drawing).score for x in (batch.driver, fake.detach())]
+            parts["discriminator"] = losses.discriminator_loss(scores[0].float(), scores[1].float())
+            parts |= self._descend(parts["discriminator"], "discriminator")
+        self._update_averages()
+        names, values = list(parts), torch.stack([value.detach().float() for value in parts.values()])
+        numbers = dict(zip(names, values.tolist(), strict=True))  # the step's one wait for the device
+        if not values.isfinite().all():
+            bad = ", ".join(name for name, value in zip(names, values, strict=True) if not value.isfinite())
+            raise FastreenactError(
+                f"step {self.step}: {bad} not finite; the last state saved is good: resume with a lower learning rate"
+            )
+        return numbers
+
+    def _judge_generated(self, batch: Pair, fake: Tensor, emphasis: Tensor) -> dict[str, Tensor]:
+        """The generator's two losses by the discriminator, which learns nothing from them."""
+        drawing = batch.driver_landmarks[2]
+        self.discriminator.requires_grad_(False)
+        with self._autocast():
+            with torch.no_grad():
+                real = self.discriminator(batch.driver, drawing)
+            generated = self.discriminator(fake, drawing)
+        self.discriminator.requires_grad_(True)
+        taps = [[tap.float() for tap in judgement.taps] for judgement in (real, generated)]
+        return {
+            "adversarial": losses.adversarial_loss(generated.score.float()),
+            "matching": losses.matching_loss(taps[0], taps[1], emphasis),
+        }
+
+    def _descend(self, loss: Tensor, *names: str) -> dict[str, Tensor]:
+        """Gradients, clipped, and a step of the optimisers named; gives the norms before clipping."""
+        for name in names:
+            self._optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        norms = {}
+        for name in names:
+            gradients = [p.grad for p in self._nets[name].parameters() if p.grad is not None]
+            norms[f"{name}_norm"] = norm = nn.utils.get_total_norm(gradients)
+            self._clip(name, gradients, float(norm))
+            self._optimizers[name].step()
+        return norms
+
+    def _clip(self, name: str, gradients: list[Tensor], norm: float) -> None:
+        """Shorten the gradients of a network to the limit, and note their length for the next limit."""
+        mean = self._norm_means.get(name, norm)
+        limit = self.config.clip * mean
+        if norm > limit:
+            torch._foreach_mul_(gradients, limit / norm)
+        self._norm_means[name] = mean + (min(norm, limit) - mean) / _NORM_STEPS
+
+    def _fields(self, motion: nn.Module, batch: Pair) -> tuple[Tensor, Tensor, Tensor]:
+        """Three motion fields [N, h, w, 2] float32."""
+        inputs = motion_inputs(batch.source, batch.source_landmarks, batch.driver_landmarks)
+        small, middle, large = motion(*inputs)
+        return small, middle, large
+
+    def _render(self, renderer: RenderingNet, batch: Pair, field: Tensor) -> Tensor:
+        """The driver's picture as the renderer makes it, [N, 3, S, S] float32."""
+        with self._autocast():
+            features = renderer.encode(batch.source, batch.source_pose)
+            return renderer.decode(features, field, batch.driver_pose).float()
+
+    def _update_averages(self) -> None:
+        """Draw weights and statistics of the averaged networks towards the trained ones."""
+        share = 1 - self.config.ema_at(self.step)
+        with torch.no_grad():
+            for average, net in ((self.motion_ema, self.motion), (self.renderer_ema, self.renderer)):
+                for old, new in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+                    if old.is_floating_point():
+                        old.lerp_(new, share)
+                    else:
+                        old.copy_(new)
+
+    def _autocast(self, wanted: bool = True) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted and self.config.bf16)
+
+    def _moved(self, batch: Pair) -> Pair:
+        """The batch on the device, pictures channels-last."""
+
+        def to(x: Tensor) -> Tensor:
+            if x.ndim != 4:
+                return x.to(self.device)
+            return x.to(self.device, memory_format=torch.channels_last)
+
+        def all_to(drawings: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+            return to(drawings[0]), to(drawings[1]), to(drawings[2])
+
+        return Pair(
+            to(batch.source), to(batch.driver), all_to(batch.source_landmarks), all_to(batch.driver_landmarks),
+            to(batch.source_pose), to(batch.driver_pose), to(batch.mask),
+        )  # fmt: skip
+
+    def _description(self) -> dict[str, Any]:
+        """What a resumed run may not change."""
+        return {"reconstruction": type(self.reconstruction).__name__, "metadata": dict(self.dataset.metadata)}
+
+    def _load(self) -> None:
+        """The last state of the run in `out`."""
+        numbers = read_numbers(self.out / STATE)
+        for name, value in self._description().items():
+            if numbers.get(name) != value:
+                raise ValueError(f"the run in {self.out} has {name} {numbers.get(name)!r}, not {value!r}")
+        load_state(self.out / STATE, self._nets, self._optimizers)
+        self.step, self._norm_means = int(numbers["step"]), dict(numbers["norm_means"])
+
+
+def _copy_initial(
+    initial: Face2FaceRho, motion: MotionNet, renderer: RenderingNet, metadata: Mapping[str, str]
+) -> None:
+    """Weights and statistics of `initial` into both networks, if its head poses mean what the data's mean."""
+    for key in ("head_pose", "head_pose_mean", "head_pose_deviation"):
+        if initial.metadata.get(key) != metadata.get(key):
+            found, wanted = initial.metadata.get(key), metadata.get(key)
+            raise ValueError(f"the initial weights have {key} {found!r}, the data has {wanted!r}")
+    motion.load_state_dict(initial.motion.state_dict())
+    renderer.load_state_dict(initial.renderer.state_dict())
+
+
+def _cut_losses(path: Path, step: int) -> None:
+    """Take out the losses of steps that are going to be done again, and what a break left half written."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="ascii", errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] < step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(kept), encoding="ascii")
+    os.replace(part, path)
+
+
+def _progress(config: TrainConfig, step: int, values: dict[str, float], times: deque[float]) -> Progress:
+    seconds = (times[-1] - times[0]) / (len(times) - 1)
+    return Progress(step, config.steps, values, config.batch / seconds, (config.steps - step) * seconds)

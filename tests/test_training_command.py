@@ -1,0 +1,98 @@
+"""`fastreenact train` from a folder to weights, stopped by a signal and resumed."""
+
+import io
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from training_case import write_folder
+
+from fastreenact.cli import main
+from fastreenact.training import command
+from fastreenact.training.loop import Progress, saved_config
+from fastreenact.weights import load_face2face_rho
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Iterator[Path]:
+    """A folder for a run that does not stay: a full state has 215 MB."""
+    yield tmp_path / "run"
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+
+def test_train_stop_and_resume(tmp_path, out, monkeypatch, capsys):
+    data = tmp_path / "data"
+    write_folder(data, {"a#1": [1, 12, 25], "b#1": [3], "b#2": [4, 9]})
+    arguments = ["train", "--data", str(data), "--out", str(out), "--device", "cpu"]
+
+    def interrupt(self: object, progress: Progress) -> None:
+        if progress.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patched:
+        patched.setattr(command._Line, "__call__", interrupt)
+        sizes = ["--size", "64", "--steps", "2", "--batch", "1", "--discriminator-from", "2"]
+        assert main([*arguments, *sizes]) == 130
+    assert signal.getsignal(signal.SIGTERM) is before
+    said = capsys.readouterr()
+    assert said.out.endswith("weights.safetensors: 1 of 2 steps\n")
+    assert "1 files or folders of the data were skipped: skipped.txt" in said.err
+    assert "stopped; --resume goes on from here" in said.err
+    assert (out / "skipped.txt").read_text() == "b#1: has 1 usable frames, two are needed\n"
+
+    assert main([*arguments, "--size", "64"]) == 1
+    assert "holds a training run already" in capsys.readouterr().err
+
+    assert main([*arguments, "--resume"]) == 0
+    said = capsys.readouterr()
+    assert said.out.endswith("weights.safetensors: 2 of 2 steps\n")
+    assert "2/2" in said.err  # the last progress line
+    config = saved_config(out)
+    assert (config.size, config.motion_size, config.batch, config.discriminator_from) == (64, 256, 1, 2)
+    assert [json.loads(line)["step"] for line in (out / "losses.jsonl").open()] == [0, 1]
+    assert load_face2face_rho(out / "weights.safetensors").metadata["head_pose"] == "official"
+
+
+def test_train_refuses(tmp_path, capsys):
+    arguments = ["train", "--data", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert main(arguments) == 1
+    assert "list.txt is missing" in capsys.readouterr().err
+    assert main([*arguments, "--resume"]) == 1
+    assert "there is no run to resume" in capsys.readouterr().err
+    assert main([*arguments, "--steps", "many"]) == 2
+    assert "'many' is not a whole number" in capsys.readouterr().err
+    assert main([*arguments, "--learning-rate", "nan"]) == 1
+    assert "learning_rate must be above 0" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["train", "--data", str(tmp_path), "--out", str(tmp_path / "file")]) == 1
+    assert "is not a folder" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_progress_lines(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    progress = Progress(120, 1000, {"reconstruction": 3.2145, "warp": 0.02125, "field": 1.0}, 8.71, 3725.4)
+    text = "120/1000  8.7 images/s  1:02:05 left  reconstruction 3.21  warp 0.0213"
+    assert command.progress_text(progress) == text
+    monkeypatch.setattr(command, "_ON_TERMINAL_S", 0.0)
+    terminal = Terminal()
+    line = command._Line(terminal)
+    line(progress)
+    line(progress._replace(step=9))
+    line.close()
+    shorter = "9" + text.removeprefix("120")
+    assert terminal.getvalue() == f"\r{text}\r{shorter}  \n"  # nothing of the longer line stays
+    file = io.StringIO()
+    line = command._Line(file)
+    line(progress)  # too early
+    line(progress._replace(step=1000))
+    line.close()
+    assert file.getvalue() == "1000" + text[3:] + "\n"
