@@ -245,7 +245,7 @@ def times(clip: Clip, sizes: tuple[int, ...] = (256, 512, 1024, 1440)) -> str:
         parts = [f"{value:.2f}" for value in np.median(stages, axis=0)]
         lines.append([f"{size} x {size}", f"{whole[1]:.2f}", f"{whole[0]:.2f} - {whole[2]:.2f}", *parts])
     names = ["landmark-warp", "frame ms", "p20 - p80", "motion", "warp", "deliver"]
-    return timing.table([dict(zip(names, line, strict=True)) for line in lines], names)
+    return timing.table(lines, names)
 
 
 def main() -> int:

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import timing
+
 BENCH = Path(__file__).resolve().parent
 # In the order of the page.
 SCRIPTS = (
@@ -30,17 +32,6 @@ def run(name: str, quick: bool) -> bool:
     return done.returncode == 0
 
 
-def table(columns: list[str], rows: list[Any]) -> str:
-    """A Markdown table; floats with three significant digits."""
-
-    def cell(value: Any) -> str:
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-    values = [[row.get(column, "") for column in columns] if isinstance(row, dict) else row for row in rows]
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    return "\n".join([*lines, *("| " + " | ".join(cell(value) for value in row) + " |" for row in values)])
-
-
 def section(name: str, result: dict[str, Any]) -> str:
     """One part of the page, with the machine it was measured on."""
     machine = result["environment"]
@@ -50,7 +41,7 @@ def section(name: str, result: dict[str, Any]) -> str:
     )
     notes = result.get("notes", [])
     notes = [notes] if isinstance(notes, str) else notes
-    return "\n\n".join([f"## {result['title']}", where, *notes, table(result["columns"], result["rows"])])
+    return "\n\n".join([f"## {result['title']}", where, *notes, timing.table(result["rows"], result["columns"])])
 
 
 def page(results: dict[str, dict[str, Any]]) -> str:
@@ -81,7 +72,7 @@ def summary(results: dict[str, dict[str, Any]]) -> str:
     if "soak" in results:
         soak = results["soak"]
         rows.append([f"resident memory over {soak['steps']} steps", f"{soak['growth_after_100']['rss_mb']:+.1f} MB"])
-    return table(["on two CPU cores", "measured"], rows)
+    return timing.table(rows, ["on two CPU cores", "measured"])
 
 
 def write_readme(results: dict[str, dict[str, Any]]) -> None:

@@ -223,12 +223,12 @@ def write(name: str, payload: dict[str, Any], *, device: str = "cpu") -> Path:
     return path
 
 
-def table(rows: list[dict[str, Any]], columns: list[str]) -> str:
-    """A Markdown table of the given columns; floats with three significant digits."""
+def table(rows: list[Any], columns: list[str]) -> str:
+    """A Markdown table of rows (dicts by column, or lists in the order of the columns); floats with three digits."""
 
     def cell(value: Any) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(cell(row.get(column, "")) for column in columns) + " |" for row in rows]
-    return "\n".join(lines)
+    values = [[row.get(column, "") for column in columns] if isinstance(row, dict) else row for row in rows]
+    return "\n".join([*lines, *("| " + " | ".join(map(cell, row)) + " |" for row in values)])

@@ -6,6 +6,7 @@ coefficient of 1). Every Right mode is the mirror image of its Left one, those o
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -49,9 +50,9 @@ def mirrored(displacement: np.ndarray) -> np.ndarray:
     return displacement[..., MIRROR, :] * np.array([-1.0, 1.0, 1.0])
 
 
-def _smoothstep(value: np.ndarray, low: float, high: float) -> np.ndarray:
-    """0 below `low`, 1 above `high`, smooth between."""
-    t = np.clip((value - low) / (high - low), 0.0, 1.0)
+def smoothstep(value: Any, low: float, high: float) -> np.ndarray:
+    """0 below `low`, 1 above `high`, smooth between (or reversed, with low > high)."""
+    t = np.clip((np.asarray(value, np.float64) - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
@@ -67,7 +68,7 @@ class _Canvas:
         self.jaw[_LOWER_LIP] = 0.9 - 0.45 * (mean[_LOWER_LIP, 0] / self.half_mouth) ** 2
         self.jaw[_CORNERS] = 0.34
         # The left side of the mouth: 0 at the right corner, 0.5 in the middle, 1 at the left corner.
-        self.left = _smoothstep(mean[:, 0], -0.5 * self.half_mouth, 0.5 * self.half_mouth)
+        self.left = smoothstep(mean[:, 0], -0.5 * self.half_mouth, 0.5 * self.half_mouth)
         # Pull of the left corner on the mouth: 1 at the corner, fading towards the middle.
         self.corner = np.zeros(72)
         self.corner[_MOUTH] = np.clip((mean[_MOUTH, 0] / self.half_mouth + 0.25) / 1.25, 0.0, 1.0) ** 1.7

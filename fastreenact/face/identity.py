@@ -34,8 +34,6 @@ class _Canvas:
         self.mouth = self._region(*range(52, 72))
         self.upper_outer = self._region(54, 53, 62, 58, 59)
         self.lower_outer = self._region(68, 69, 71, 66, 65)
-        self.upper_inner = self._region(56, 63, 61)
-        self.lower_inner = self._region(67, 70, 64)
         self.corners = self._region(52, 55, 57, 60)
         self.upper_lids, self.lower_lids = self._region(37, 38, 39, 45, 46, 47), self._region(41, 42, 43, 49, 50, 51)
         self.outer_eye = self._region(36, 48) + 0.5 * self._region(37, 43, 47, 49)

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact.training.head_mesh import Array, smoothstep, surface
+from fastreenact.face.expressions import smoothstep
+from fastreenact.training.head_mesh import Array, surface
 from fastreenact.training.head_parts import IRIS, PUPIL, parts
 
 # sRGB, light to dark; measured by eye on photographs of portraits.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastreenact.face.expressions import smoothstep
 from fastreenact.face.keypoints import COUNT, MIRROR
 from fastreenact.face.morphable import EXPRESSION_NAMES, default_model
 
@@ -53,12 +54,6 @@ class Surface(NamedTuple):
     plane: Array  # [V, 2] rad, direction from the centre of the head (azimuthal equidistant about +z)
     regions: dict[str, Array]  # name -> [V] in 0..1
     lip_loop: NDArray[np.intp]  # the vertices around the opening of the mouth, in order
-
-
-def smoothstep(value: Any, low: float, high: float) -> Array:
-    """0 below `low`, 1 above `high`, smooth between (or reversed, with low > high)."""
-    t = np.clip((np.asarray(value, np.float64) - low) / (high - low), 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
 
 
 def both_sides(points: Array) -> Array:

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastreenact.face.expressions import smoothstep
 from fastreenact.face.keypoints import COUNT
 from fastreenact.face.morphable import default_model
-from fastreenact.training.head_mesh import Array, Triangles, smoothstep, surface
+from fastreenact.training.head_mesh import Array, Triangles, surface
 
 EYE_RADIUS = 0.21
 IRIS, PUPIL = 0.4, 0.17  # rad from the axis of the eye
