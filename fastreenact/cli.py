@@ -133,14 +133,19 @@ def _add_track(commands: "argparse._SubParsersAction[_Parser]", common: _Parser)
 
 def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
     p = commands.add_parser(
-        "evaluate", parents=[common], help="measure a model on clips, beside the landmark warp",
-        description="Reenact clips from their own first frame and compare with what they show: tables and sheets.")
-    p.add_argument("clips", type=Path, nargs="+", metavar="CLIP", help="videos with one face each")
+        "evaluate", parents=[common], help="measure a model on clips or generated heads, beside the landmark warp",
+        description="Reenact clips from their own first frame, and generated heads, and compare with what they really "
+                    "show: tables and sheets.")
+    p.add_argument("clips", type=Path, nargs="*", metavar="CLIP", help="videos with one face each")
+    p.add_argument("--heads", type=_frames, default=0, metavar="N",
+                   help="so many generated heads: self- and cross-reenactment, steadiness, other sizes")
     p.add_argument("-o", "--out", type=Path, default=Path("evaluation"), metavar="FOLDER", help="default: evaluation")
     p.add_argument("--cross", type=Path, nargs="+", default=[], metavar="PORTRAIT",
                    help="also give every clip's motion to these portraits")
     p.add_argument("--every", type=_frames, default=6, metavar="N", help="take every Nth frame (default 6)")
     _add_engine(p, "side of the pictures compared, 64 to 2048 (default 256)")
+    for name, network in (("lpips", "LPIPS"), ("fid", "Inception-v3"), ("csim", "ArcFace")):
+        p.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"measure it with these weights of {network}")
     p.add_argument("--force", action="store_true", help="overwrite an earlier evaluation")
     p.set_defaults(run=_evaluate, size=256)
 
@@ -290,8 +295,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     progress = _progress()
     try:
         result = evaluate(
-            args.clips, args.out, cross=args.cross, model=args.model, weights=args.weights, size=args.size,
-            every=args.every, device=args.device, dtype=args.dtype, force=args.force, progress=progress)
+            args.clips, args.out, heads=args.heads, cross=args.cross, model=args.model, weights=args.weights,
+            size=args.size, every=args.every, device=args.device, dtype=args.dtype, lpips=args.lpips, fid=args.fid,
+            csim=args.csim, force=args.force, progress=progress)
     finally:
         progress.close()
     _say(result.text)

@@ -1,7 +1,4 @@
-"""Metrics of a reenacted frame against the true one, in NumPy alone: pixels (PSNR, SSIM) and tracked geometry.
-
-What needs a network with weights of its own (LPIPS, FID, CSIM) is not here.
-"""
+"""Metrics of a reenacted frame against the true one, in NumPy alone: pixels, tracked geometry, distance of features."""
 
 from typing import Any
 
@@ -234,6 +231,34 @@ def expression_distance(model: MorphableModel, got: Any, wanted: Any) -> float:
     a, b = model.points(rest, got), model.points(rest, wanted)
     width = float(np.ptp(model.mean[:, 0]))
     return float(100.0 * np.linalg.norm((a - b)[:, :2], axis=1).mean() / width)
+
+
+def frechet(got: Any, wanted: Any) -> float:
+    """Frechet distance of two sets of features, each taken as a Gaussian: FID, if Inception gave them.
+
+    |mean - mean'|^2 + tr(S + S' - 2 (S S')^(1/2)), sample covariances
+
+    Args:
+        got, wanted: [N, D] and [M, D], N and M at least 2.
+
+    Returns:
+        At least 0; 0 for equal sets. Small sets give more than large ones of the same pictures.
+
+    Raises:
+        ValueError: another shape, or values that are not finite.
+
+    Source: Heusel et al., GANs trained by a two time-scale update rule, 2017, Eq. 6.
+    """
+    a, b = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
+    for name, x in (("got", a), ("wanted", b)):
+        if x.ndim != 2 or len(x) < 2 or x.shape[1] != a.shape[1] or not np.isfinite(x).all():
+            raise ValueError(f"{name}: got shape {x.shape}, need [2 or more, D] finite numbers, D the same in both")
+    apart = a.mean(0) - b.mean(0)
+    a, b = ((x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a, b))
+    # S = A^T A and S' = B^T B, so that the trace of the root is the sum of the singular values of A B^T, or of their R.
+    r, s = (x if len(x) <= x.shape[1] else np.asarray(np.linalg.qr(x, mode="r")) for x in (a, b))
+    root = np.linalg.svd(np.asarray(r @ s.T), compute_uv=False).sum()
+    return max(0.0, float(apart @ apart + (a * a).sum() + (b * b).sum() - 2 * root))
 
 
 def _check_pictures(got: Picture, wanted: Picture, mask: Mask | None) -> None:

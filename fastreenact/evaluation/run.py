@@ -1,19 +1,35 @@
-"""`evaluate`: reenact clips, measure against the truth and the baselines, write tables and contact sheets."""
+"""`evaluate`: reenact clips and generated heads, measure against truth and baselines, write tables and sheets."""
 
 import contextlib
+import importlib.util
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fastreenact.engine import Engine
 from fastreenact.errors import FastreenactError, MediaError
 from fastreenact.evaluation import metrics
-from fastreenact.evaluation.clips import Clip, Faces, Keypoints, Picture, Progress, read_clip
-from fastreenact.evaluation.report import Evaluation, Row, check_folder, sheet, sheet_name, sheet_places, write
+from fastreenact.evaluation.clips import Clip, Faces, Picture, Progress, read_clip
+from fastreenact.evaluation.heads import BASELINE, TRUE_IMAGE, UNCHANGED, Methods, judge_heads
+from fastreenact.evaluation.judge import Judge, Sample, Truth, row
+from fastreenact.evaluation.learned import Learned, load_learned
+from fastreenact.evaluation.numbers import numbers
+from fastreenact.evaluation.report import (
+    CLIPS,
+    CROSS_CLIPS,
+    CROSS_HEADS,
+    LARGEST,
+    SELF_HEADS,
+    Evaluation,
+    check_folder,
+    sheet,
+    sheet_name,
+    sheet_places,
+    write,
+)  # fmt: skip
+from fastreenact.evaluation.sizes import judge_sizes
+from fastreenact.evaluation.steady import judge_steadiness
 from fastreenact.face.crop import crop
 from fastreenact.face.driver import SourceFace
 from fastreenact.face.motion import Motion
@@ -21,11 +37,8 @@ from fastreenact.face.tracker import Tracker
 from fastreenact.media import read_image
 from fastreenact.media_files import shown
 
-UNCHANGED, TRUE_IMAGE, BASELINE = "source unchanged", "true image, tracked again", "landmark-warp"
-PIXELS = ("psnr_db", "psnr_face_db", "ssim", "ssim_face")
-TRACKED = ("akd_px", "ard_deg", "geodesic_deg", "expression_percent")
-ACROSS = TRACKED[1:]  # what can be said without a true image
-_MOST_DB = 60.0  # a frame counts at most so much, so that equal pictures (inf) do not swallow the mean
+_HEAD_SHEETS = {SELF_HEADS: "heads-self.png", CROSS_HEADS: "heads-cross.png"}
+_STEADY_HEADS, _STEADY_FRAMES, _SIZE_HEADS = 8, 60, 4  # at most, of the heads asked for
 
 
 class _Renderers:
@@ -50,13 +63,10 @@ class _Renderers:
             yield methods
 
 
-Measure = Callable[[int, Picture], list[float]]  # number of the driver, output -> metrics
-
-
 class _Measured(NamedTuple):
     """One method on one clip."""
 
-    values: NDArray[np.float64]  # [T, metrics], NaN where it could not be measured
+    samples: list[Sample]
     frames: list[Picture]  # for the contact sheet
 
 
@@ -64,6 +74,7 @@ def evaluate(
     clips: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
+    heads: int = 0,
     cross: Sequence[str | os.PathLike[str]] = (),
     model: str | None = None,
     weights: Any = None,
@@ -71,20 +82,26 @@ def evaluate(
     every: int = 6,
     device: str | None = None,
     dtype: str | None = None,
+    lpips: str | os.PathLike[str] | None = None,
+    fid: str | os.PathLike[str] | None = None,
+    csim: str | os.PathLike[str] | None = None,
     tracker: Any = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a model on real clips: self-reenactment, and with `cross` the motion given to other portraits.
+    """Measure a model on real clips, on generated heads, or on both.
 
     Args:
         clips: videos; each one's first face is the portrait, every n-th frame after it a driver.
         out: folder for evaluation.md, evaluation.json and the contact sheets; made if need be.
+        heads: so many generated heads: self- and cross-reenactment, steadiness and other sizes; 0: none.
         cross: portraits that get every clip's motion.
         model, weights, device, dtype: as for `Engine`.
         size: side of the pictures that are compared, px.
         every: every n-th frame of a clip is taken.
+        lpips, fid, csim: weights for these metrics, as `load_learned` takes them; None: not measured.
         tracker: a `Tracker`, or your own with `find` or as a callable; None makes one. It tracks truth and outputs.
+            Heads can do without: where MediaPipe is not installed, only their pictures are compared.
         force: overwrite what an earlier run wrote.
         progress: called as (stage, done, total or None).
 
@@ -92,47 +109,81 @@ def evaluate(
         The rows, and what had to be skipped.
 
     Raises:
-        MediaError: no clip could be evaluated, or the folder cannot be written. ValueError: an argument is off.
+        MediaError: no clip could be evaluated, or the folder cannot be written. WeightsError: a file is not usable.
+        ValueError: an argument is off.
 
     Source: Face2Face^rho, Sec. 4 (self- and cross-reenactment); the protocol in full is in docs/evaluation.md.
     """
-    if every < 1:
-        raise ValueError(f"every: got {every}, need 1 or more")
-    if not clips:
-        raise ValueError("clips: got none, need at least one video")
+    if every < 1 or heads < 0:
+        raise ValueError(f"every: got {every}, need 1 or more; heads: got {heads}, need 0 or more")
+    if not clips and not heads:
+        raise ValueError("clips: got none, need at least one video, or generated heads (--heads)")
     names, portrait_names = _names(clips), _names(cross)
     sheets = [sheet_name(clip, portrait) for clip in names for portrait in (None, *portrait_names)]
+    sheets += _HEAD_SHEETS.values() if heads else []
     result = Evaluation(check_folder(out, sheets, force=force), size, every)
     options = {"model": model, "weights": weights, "device": device, "dtype": dtype}
+    learned = load_learned(lpips, fid, csim)
     with contextlib.ExitStack() as stack:
-        own = stack.enter_context(Tracker()) if tracker is None else tracker
-        task = _Task(Faces(own, size), _Renderers(own, size, options), result, force, progress)
-        portraits = list(task.portraits(cross, portrait_names))
-        for path, name in zip(clips, names, strict=True):
-            try:
-                clip = read_clip(path, name, task.faces, every, progress)
-            except FastreenactError as error:
-                result.skipped.append(str(error))
-                continue
-            result.skipped += clip.notes
-            task.self_reenactment(clip)
-            for portrait, picture, face in portraits:
-                task.cross_reenactment(clip, portrait, picture, face)
-        result.model = task.renderers.model
+        own = tracker
+        if own is None and (clips or importlib.util.find_spec("mediapipe")):
+            own = stack.enter_context(Tracker())
+        if heads:
+            _heads(heads, Methods(**options), Judge(None if own is None else Faces(own, size), learned), result, force,
+                   progress)  # fmt: skip
+        if clips:
+            task = _Task(Faces(own, size), _Renderers(own, size, options), learned, result, force, progress)
+            task.run(clips, names, cross, portrait_names)
     if not result.rows:
         raise MediaError(f"none of the clips can be evaluated: {'; '.join(result.skipped)}")
+    result.numbers = numbers(result.rows, result.model)
     write(result, force=force)
     return result
 
 
+def _heads(
+    count: int, methods: Methods, judge: Judge, result: Evaluation, force: bool, progress: Progress | None
+) -> None:
+    """Everything that generated heads are good for."""
+    result.model = methods.model
+    if judge.faces is None:
+        result.skipped.append("MediaPipe is not installed: of the generated heads only the pictures are compared")
+    found = judge_heads(count, result.size, methods, judge, progress)
+    result.rows += found.rows(count)
+    steady = min(count, _STEADY_HEADS)
+    result.rows += judge_steadiness(steady, _STEADY_FRAMES, result.size, methods, progress)
+    result.rows += judge_sizes(min(count, _SIZE_HEADS), result.size, methods, progress)
+    for test, pictures in found.sheets.items():
+        result.sheets.append(sheet(pictures, result.folder / _HEAD_SHEETS[test], force=force))
+
+
 class _Task(NamedTuple):
-    """One evaluation while it runs."""
+    """The evaluation on clips while it runs."""
 
     faces: Faces
     renderers: _Renderers
+    learned: Learned
     result: Evaluation
     force: bool
     progress: Progress | None
+
+    def run(
+        self, clips: Sequence[str | os.PathLike[str]], names: list[str], cross: Sequence[str | os.PathLike[str]],
+        portrait_names: list[str],
+    ) -> None:  # fmt: skip
+        """Every clip that can be read, by itself and with every portrait."""
+        portraits = list(self.portraits(cross, portrait_names))
+        for path, name in zip(clips, names, strict=True):
+            try:
+                clip = read_clip(path, name, self.faces, self.result.every, self.progress)
+            except FastreenactError as error:
+                self.result.skipped.append(str(error))
+                continue
+            self.result.skipped += clip.notes
+            self.self_reenactment(clip)
+            for portrait, picture, face in portraits:
+                self.cross_reenactment(clip, portrait, picture, face)
+            self.result.model = self.renderers.model
 
     def portraits(
         self, paths: Sequence[str | os.PathLike[str]], names: list[str]
@@ -149,82 +200,65 @@ class _Task(NamedTuple):
     def self_reenactment(self, clip: Clip) -> None:
         """The clip's own portrait: everything is measured."""
         size = self.faces.size
-        masks = [metrics.face_mask(points, size, size) for points in clip.keypoints]
-
-        def measure(i: int, got: Picture) -> list[float]:
-            true = clip.frames[i]
-            return [
-                min(_MOST_DB, metrics.psnr(got, true)), min(_MOST_DB, metrics.psnr(got, true, masks[i])),
-                metrics.ssim(got, true), metrics.ssim(got, true, masks[i]), *geometry(i, self.faces(got)),
-            ]  # fmt: skip
-
-        def geometry(i: int, points: Keypoints | None) -> list[float]:
-            akd = np.nan if points is None else metrics.akd_px(points, clip.keypoints[i])
-            return [akd, *self._tracked(points, clip.shape, clip.motions[i])]
-
-        with self.renderers.of(clip.source) as methods:
-            measured = {
-                name: self._render(engine, clip.still, clip.motions, measure, f"{clip.name} {name}")
-                for name, engine in methods.items()
-            }
-        noise = [[np.nan] * len(PIXELS) + geometry(i, points) for i, points in enumerate(clip.again)]
-        values = {name: done.values for name, done in measured.items()} | {TRUE_IMAGE: np.array(noise)}
+        truths = [
+            Truth(frame, metrics.face_mask(points, size, size), points, points, clip.shape, motion)
+            for frame, points, motion in zip(clip.frames, clip.keypoints, clip.motions, strict=True)
+        ]
+        self._clip(clip, None, clip.source, clip.still, clip.motions, truths, truths)
         self.result.faceless[clip.name] = clip.faceless
-        self._report(clip, None, values, PIXELS + TRACKED, measured)
 
     def cross_reenactment(self, clip: Clip, portrait: str, picture: Picture, face: SourceFace) -> None:
         """Another portrait with the clip's motion: there is no true image, so only what can be tracked is measured."""
-
-        def measure(i: int, got: Picture) -> list[float]:
-            return self._tracked(self.faces(got), face.shape, clip.own_motions[i])
-
+        truths, own = (
+            [Truth(None, None, None, None, shape, motion) for motion in clip.own_motions]
+            for shape in (face.shape, clip.own_shape)
+        )
         still = crop(picture, face.box, self.faces.size)
-        with self.renderers.of(picture) as methods:
-            measured = {
-                name: self._render(engine, still, clip.own_motions, measure, f"{clip.name} {portrait} {name}")
-                for name, engine in methods.items()
-            }
-        noise = [self._tracked(p, clip.own_shape, clip.own_motions[i]) for i, p in enumerate(clip.again)]
-        values = {name: done.values for name, done in measured.items()} | {TRUE_IMAGE: np.array(noise)}
-        self._report(clip, portrait, values, ACROSS, measured)
+        self._clip(clip, portrait, picture, still, clip.own_motions, truths, own)
 
-    def _render(
-        self, engine: Engine | None, still: Picture, motions: list[Motion], measure: Measure, stage: str
-    ) -> _Measured:
-        """Every frame of a method, measured; those for the contact sheet are kept."""
-        values, frames, places = [], [], set(sheet_places(len(motions)))
-        for i, motion in enumerate(motions):
-            got = still if engine is None else engine.step(motion)
-            values.append(measure(i, got))
-            if i in places:
-                frames.append(got)
-            if self.progress is not None:
-                self.progress(stage, i + 1, len(motions))
-        return _Measured(np.array(values), frames)
-
-    def _tracked(self, points: Keypoints | None, shape: NDArray[np.float32], wanted: Motion) -> list[float]:
-        """ACROSS of tracked keypoints; NaN for a lost face."""
-        if points is None:
-            return [np.nan] * len(ACROSS)
-        got = self.faces.fit(points, shape)
-        return [
-            metrics.ard_deg(got.pose, wanted.pose),
-            metrics.geodesic_deg(got.pose, wanted.pose),
-            metrics.expression_distance(self.faces.model, got.expression, wanted.expression),
-        ]
-
-    def _report(
-        self, clip: Clip, portrait: str | None, values: dict[str, NDArray[np.float64]], names: tuple[str, ...],
-        measured: dict[str, _Measured],
+    def _clip(
+        self, clip: Clip, portrait: str | None, source: Picture, still: Picture, motions: list[Motion],
+        truths: list[Truth], own: list[Truth],
     ) -> None:  # fmt: skip
-        """Rows for all drivers and for the quarter with the largest motion; the contact sheet."""
-        for part, chosen in (("all", np.arange(len(clip.frames))), ("largest motion", clip.large)):
-            for method, found in values.items():
-                self.result.rows.append(_row(clip.name, portrait, method, part, found[chosen], names))
+        """Every method, measured against `truths`; the true frames, tracked again, against `own`. Rows and a sheet."""
+        judge = Judge(self.faces, self.learned)
+        rest = self.faces(still)
+        identity = None if rest is None else self.learned.identity(still, rest)
+        measured: dict[str, _Measured] = {}
+        with self.renderers.of(source) as methods:
+            for method, engine in methods.items():
+                stage = " ".join(filter(None, (clip.name, portrait, method)))
+                measured[method] = self._render(engine, still, motions, truths, judge, identity, stage)
+        samples = {name: done.samples for name, done in measured.items()}
+        samples[TRUE_IMAGE] = [
+            Sample(judge.tracked(points, truth), points is None)
+            for points, truth in zip(clip.again, own, strict=True)
+        ]
+        wanted = [seen for seen in map(self.learned.features, clip.frames) if seen is not None]
+        test = CLIPS if portrait is None else CROSS_CLIPS
+        for part, chosen in (("all", range(len(motions))), (LARGEST, clip.large.tolist())):
+            for method, found in samples.items():
+                names = (test, clip.name, portrait, method, part)
+                self.result.rows.append(row(names, [found[i] for i in chosen], [wanted[i] for i in chosen if wanted]))
         pictures = {"driver": [clip.frames[i] for i in sheet_places(len(clip.frames))]}
         pictures |= {name: done.frames for name, done in measured.items()}
         path = self.result.folder / sheet_name(clip.name, portrait)
         self.result.sheets.append(sheet(pictures, path, force=self.force))
+
+    def _render(
+        self, engine: Engine | None, still: Picture, motions: list[Motion], truths: list[Truth], judge: Judge,
+        identity: Any, stage: str,
+    ) -> _Measured:  # fmt: skip
+        """Every frame of a method, measured; those for the contact sheet are kept."""
+        samples, frames, places = [], [], set(sheet_places(len(motions)))
+        for i, (motion, truth) in enumerate(zip(motions, truths, strict=True)):
+            got = still if engine is None else engine.step(motion)
+            samples.append(judge.sample(got, truth, identity))
+            if i in places:
+                frames.append(got)
+            if self.progress is not None:
+                self.progress(stage, i + 1, len(motions))
+        return _Measured(samples, frames)
 
 
 def _names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -238,15 +272,3 @@ def _names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
             name = f"{stem}-{count}"
         names.append(name)
     return names
-
-
-def _row(
-    clip: str, portrait: str | None, method: str, part: str, values: NDArray[np.float64], names: tuple[str, ...]
-) -> Row:
-    """Means over the frames that could be measured."""
-    lost = int(np.isnan(values[:, -1]).sum())
-    means: dict[str, float | None] = {}
-    for name, column in zip(names, values.T, strict=True):
-        known = column[~np.isnan(column)]
-        means[name] = float(known.mean()) if len(known) else None
-    return Row(clip, portrait, method, part, len(values), lost, means)
