@@ -1,8 +1,8 @@
 """Weights as safetensors files: named, checked, with metadata; nothing is unpickled here.
 
 A file holds every parameter of both networks under the official names, float32 or float16, and metadata of strings:
-`format`, `model`, `size`, `head_pose`, and where they apply `motion_size`, `head_pose_mean`, `head_pose_deviation` and
-`licence`.
+`format`, `model`, `size`, `head_pose`, and where they apply `motion_size`, `head_pose_mean`, `head_pose_deviation`,
+`base` (what the networks draw over) and `licence`.
 """
 
 import hashlib
@@ -17,7 +17,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fastreenact.errors import WeightsError
-from fastreenact.models.face2face_rho import MODEL_NAME, Face2FaceRho, MotionNet, RenderingNet, motion_input_size
+from fastreenact.models.face2face_rho import (
+    BASE,
+    MODEL_NAME,
+    Face2FaceRho,
+    MotionNet,
+    RenderingNet,
+    motion_input_size,
+)
 from fastreenact.models.head_pose import check_convention
 
 FORMAT = "fastreenact-weights-1"
@@ -46,10 +53,10 @@ def find_default_weights(model: str) -> Path | None:
     return path
 
 
-def expected_tensors() -> dict[str, tuple[int, ...]]:
+def expected_tensors(*, over_base: bool = False) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor in a Face2Face^rho file; BatchNorm's step counters are not stored."""
     with torch.device("meta"):
-        model = Face2FaceRho(MotionNet(), RenderingNet())
+        model = Face2FaceRho(MotionNet(), RenderingNet(over_base=over_base))
     return {k: tuple(v.shape) for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
 
 
@@ -62,7 +69,7 @@ def load_face2face_rho(path: str | os.PathLike[str]) -> Face2FaceRho:
         WeightsError: the file is missing, a pickle, damaged, of another model, or holds values that are not finite.
     """
     tensors, metadata = _read(Path(path))
-    model = Face2FaceRho(MotionNet(), RenderingNet(), metadata)
+    model = Face2FaceRho(MotionNet(), RenderingNet(over_base="base" in metadata), metadata)
     for prefix, net in (("motion_net.", model.motion), ("rendering_net.", model.renderer)):
         state = {k: v for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
         state |= {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -114,11 +121,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError(f"{path} is not a file: give a .safetensors file")
     if path.stat().st_size > _MOST_BYTES:
         raise WeightsError(f"{path} has {path.stat().st_size >> 20} MB, more than Face2Face^rho weights can have")
-    expected = expected_tensors()
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             _check_metadata(path, metadata)
+            expected = expected_tensors(over_base="base" in metadata)
             _check_names(path, set(file.keys()), set(expected))
             tensors = {name: _tensor(path, file, name, shape) for name, shape in expected.items()}
     except (SafetensorError, OSError, UnicodeError) as error:
@@ -135,6 +142,8 @@ def _check_metadata(path: Path, metadata: Mapping[str, str]) -> None:
         )
     if metadata.get("model") != MODEL_NAME:
         raise WeightsError(f"{path} is for the model {metadata.get('model')!r}, need {MODEL_NAME!r}")
+    if metadata.get("base", BASE) != BASE:
+        raise WeightsError(f"{path} draws over {metadata['base']!r}; this version knows {BASE!r}")
     try:
         check_convention(metadata)
     except ValueError as error:

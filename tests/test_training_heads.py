@@ -6,7 +6,6 @@ import torch
 from torch.nn import functional
 
 from fastreenact.face.morphable import EXPRESSION_NAMES, default_model
-from fastreenact.training.data import batch_of
 from fastreenact.training.head_mesh import surface, triangulate
 from fastreenact.training.head_pairs import HeadPairs
 from fastreenact.training.head_parts import parts
@@ -189,20 +188,45 @@ def test_flow_needs_frames_of_one_size():
         flow(person, render(person, FRONT, CALM, 32, 0), render(person, FRONT, CALM, 48, 0), 0)
 
 
-def test_pairs_are_those_of_the_training_loop_and_reproduce():
-    dataset = HeadPairs(48, 64, first=5, people=3)
-    first, again, other = (dataset.pair(np.random.default_rng(seed)) for seed in (1, 1, 2))
+def test_draws_are_those_of_the_training_loop_and_reproduce():
+    dataset = HeadPairs(48, first=5, people=3)
+    first, again, other = (dataset.draw(np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert len(dataset) == 180
-    assert first.source.shape == first.driver.shape == (3, 48, 48)
-    assert first.mask.shape == (1, 48, 48)
-    assert [tuple(level.shape) for level in first.driver_landmarks] == [(3, 4, 4), (3, 8, 8), (3, 16, 16)]
-    assert first.source_pose.shape == (6,)
-    assert torch.equal(first.source, again.source)
-    assert torch.equal(first.driver, again.driver)
-    assert not torch.equal(first.driver, other.driver)
-    assert not torch.equal(first.driver, first.source)
-    batch = batch_of(dataset, seed=0, step=3, batch=2)
-    assert batch.source.shape == (2, 3, 48, 48)
+    assert dataset.broken == {}
+    for frame in (first.source, *first.drivers):
+        assert frame.image.shape == (48, 48, 3)
+        assert frame.mask.shape == (48, 48)
+        assert frame.head_pose.shape == (6,)
+    assert np.array_equal(first.source.image, again.source.image)
+    for a, b, c in zip(first.drivers, again.drivers, other.drivers, strict=True):
+        assert np.array_equal(a.image, b.image)
+        assert np.array_equal(a.keypoints, b.keypoints)
+        assert not np.array_equal(a.image, c.image)
+        assert not np.array_equal(a.image, first.source.image)
+
+
+def test_keypoints_err_as_a_trackers_do():
+    """Alike in all frames of a draw, and a little from frame to frame."""
+    dataset = HeadPairs(48, people=50)
+    model = default_model()
+    common, single = [], []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        draw, rng = dataset.draw(rng), np.random.default_rng(seed)
+        person = make_person(int(rng.integers(50)))
+        rng.integers(2**31)
+        place = rng.normal(0, 0.01, (72, 2))
+        rng.random()
+        for frame in (draw.source, *draw.drivers):
+            pose, expression = random_pose(rng), random_expression(rng, 1.0)
+            assert np.array_equal(pose, frame.pose)
+            rng.normal(0, 1, (72, 2))
+            if frame is not draw.source:
+                error = frame.keypoints - model.project(person.shape, expression, pose)
+                common.append((error * place).sum() / (place * place).sum())
+                single.append((error - place).std())
+    assert np.mean(common) == pytest.approx(1.0, abs=0.05)
+    assert np.mean(single) == pytest.approx(0.0025, rel=0.1)
 
 
 @pytest.mark.parametrize(("first", "people"), [(0, 0), (-1, 5)])

@@ -15,7 +15,8 @@ from training_case import Discs, disc, keypoints
 from fastreenact.errors import FastreenactError, WeightsError
 from fastreenact.models.face2face_rho import random_face2face_rho
 from fastreenact.models.fuse_face2face_rho import fuse
-from fastreenact.training.data import Pair, batch_of, batches
+from fastreenact.training.data import Batch, Dataset, Draw, Frame, batches
+from fastreenact.training.data import batch_of as make_batch
 from fastreenact.training.loop import LOSSES, SHEETS, STATE, WEIGHTS, Progress, Trainer, saved_config
 from fastreenact.training.schedule import TrainConfig
 from fastreenact.weights import load_face2face_rho
@@ -30,6 +31,10 @@ def out(tmp_path: Path) -> Iterator[Path]:
     """A folder for runs that does not stay: a full state has 215 MB."""
     yield tmp_path / "runs"
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+
+
+def batch_of(dataset: Dataset, seed: int, step: int | None, batch: int) -> Batch:
+    return make_batch(dataset, seed, step, batch, 128, base=False)
 
 
 def lines(folder: Path) -> list[dict[str, float]]:
@@ -79,8 +84,8 @@ def test_a_killed_run_resumes_to_the_same_losses(out):
 
 def test_learns_one_pair(out):
     class One(Discs):
-        def pair(self, rng: np.random.Generator) -> Pair:
-            return super().pair(np.random.default_rng(5))
+        def draw(self, rng: np.random.Generator) -> Draw:
+            return super().draw(np.random.default_rng(5))
 
     trainer = Trainer(One(), out, replace(SMALL, steps=1000, discriminator_from=1000, learning_rate=2e-3))
     trainer.save = lambda: None  # nobody wants it
@@ -92,7 +97,7 @@ def test_learns_one_pair(out):
 
 def test_what_a_run_leaves_behind(out):
     told: list[Progress] = []
-    data = Discs(64, 64)
+    data = Discs()
     trainer = Trainer(data, out, replace(SMALL, batch=2, motion_size=64))
     assert trainer.run(stop=lambda: len(told) == 1, progress=told.append) == 1
     assert (told[0].step, told[0].steps) == (1, 4)
@@ -182,23 +187,23 @@ def test_averages_and_clipping(out):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state(out):
     class Poisoned(Discs):
-        def pair(self, rng: np.random.Generator) -> Pair:
-            pair = super().pair(rng)
-            return pair._replace(driver=pair.driver * float("nan"))
+        def frame(self, x: float, colour: tuple[int, int, int]) -> Frame:
+            frame = super().frame(x, colour)
+            return frame._replace(head_pose=frame.head_pose * np.float32("nan"))
 
     trainer = Trainer(Discs(), out, replace(SMALL, discriminator_from=4))
     trainer.run(stop=lambda: True)
     before = (out / STATE).stat().st_mtime_ns
     trainer.dataset = Poisoned()
-    with pytest.raises(FastreenactError, match=r"step 1: warp, .*reconstruction.* not finite; the last state saved"):
+    with pytest.raises(FastreenactError, match=r"step 1: .*reconstruction.* not finite; the last state saved"):
         trainer.run()
     assert (out / STATE).stat().st_mtime_ns == before
     assert [line["step"] for line in lines(out)] == [0]
 
 
 def test_dataset_and_folder_refused(out):
-    with pytest.raises(ValueError, match="makes pairs of size 96 and motion_size 128, the run needs 64 and 128"):
-        Trainer(Discs(96, 128), out, SMALL)
+    with pytest.raises(ValueError, match="makes frames of size 96, the run needs 64"):
+        Trainer(Discs(96), out, SMALL)
     data = Discs()
     data.metadata = {"head_pose": "mine"}
     with pytest.raises(ValueError, match="head_pose must be one of"):
@@ -211,13 +216,13 @@ def test_dataset_and_folder_refused(out):
 
 def test_batches_come_in_order_and_alone():
     data = Discs()
-    found = list(batches(data, 7, range(2, 5), 2))
+    found = list(batches(data, 7, range(2, 5), 2, 128, base=False))
     assert len(found) == 3
     for step, batch in zip(range(2, 5), found, strict=True):
         assert torch.equal(batch.driver, batch_of(data, 7, step, 2).driver)
     assert not torch.equal(found[0].driver, found[1].driver)
     assert not torch.equal(batch_of(data, 7, None, 1).driver, batch_of(data, 7, 0, 1).driver)
-    assert list(batches(data, 7, range(0), 2)) == []
+    assert list(batches(data, 7, range(0), 2, 128, base=False)) == []
 
 
 def test_schedule():

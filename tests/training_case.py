@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from fastreenact.face.morphable import default_model
-from fastreenact.training.data import Pair, draw_landmarks, picture_tensor
+from fastreenact.training.data import Draw, Frame
 
 RNG = np.random.default_rng
 
@@ -34,8 +33,9 @@ def disc(size: int, x: float, colour: tuple[int, int, int]) -> tuple[np.ndarray,
 class Discs:
     """Discs that move sideways: two colours, as many places as one likes."""
 
-    def __init__(self, size: int = 64, motion_size: int = 128):
-        self.size, self.motion_size = size, motion_size
+    def __init__(self, size: int = 64):
+        self.size = size
+        self.broken: dict[str, str] = {}
         self.metadata: Mapping[str, str] = {
             "head_pose": "standardised", "head_pose_mean": "0,0,0,0,0,0", "head_pose_deviation": "1,1,1,1,1,1",
         }
@@ -43,16 +43,15 @@ class Discs:
     def __len__(self) -> int:
         return 8
 
-    def pair(self, rng: np.random.Generator) -> Pair:
+    def draw(self, rng: np.random.Generator) -> Draw:
         colour = ((200, 140, 120), (90, 60, 150))[rng.integers(2)]
-        a, b = rng.uniform(-0.3, 0.3, 2)
-        (source, _), (driver, inside) = disc(self.size, a, colour), disc(self.size, b, colour)
-        poses = [torch.tensor([0, 0, 0, x, 0, 0], dtype=torch.float32) for x in (a, b)]
-        return Pair(
-            picture_tensor(source), picture_tensor(driver), draw_landmarks(keypoints(a), self.motion_size),
-            draw_landmarks(keypoints(b), self.motion_size), poses[0], poses[1],
-            torch.from_numpy(inside).float()[None],
-        )
+        source, driver = (self.frame(x, colour) for x in rng.uniform(-0.3, 0.3, 2))
+        return Draw(source, [driver])
+
+    def frame(self, x: float, colour: tuple[int, int, int]) -> Frame:
+        picture, inside = disc(self.size, x, colour)
+        pose = np.array([0, 0, 0, x, 0, 0.45], np.float32)
+        return Frame(picture, keypoints(x), pose, np.array([0, 0, 0, x, 0, 0], np.float32), inside)
 
 
 def write_folder(root: Path, videos: dict[str, list[int]], size: int = 80, *, masks: bool = True) -> None:

@@ -23,6 +23,8 @@ from fastreenact.models.layers import (
 
 MODEL_NAME = "face2face-rho"
 POSE_DIMS = 6
+BASE = "landmark-warp"  # value of `base` in the metadata of weights that draw over the landmark warp
+_SHARE_BIAS = 2.0  # what is not trained yet shows 88 % of the landmark warp
 
 
 def motion_input_size(size: int, motion_size: int | None = None) -> int:
@@ -125,10 +127,36 @@ class Features(NamedTuple):
     size: tuple[int, int]  # height, width of the picture: maps are rounded up, so that they alone do not tell
 
 
-def warp_features(features: Tensor, motion_field: Tensor) -> Tensor:
-    """`features` [N, C, H, W] sampled bilinearly by `motion_field` [N, h, w, 2], nearest-resized; zeros outside."""
-    grid = resize_nearest(motion_field.permute(0, 3, 1, 2), features.shape[-2], features.shape[-1]).permute(0, 2, 3, 1)
-    return F.grid_sample(features, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+def warp_features(features: Tensor, motion_field: Tensor, *, smooth: bool = False) -> Tensor:
+    """`features` [N, C, H, W] sampled bilinearly by `motion_field` [N, h, w, 2]; zeros outside.
+
+    The field is resized by nearest index, or bilinearly where `smooth`.
+    """
+    field, side = motion_field.permute(0, 3, 1, 2), (features.shape[-2], features.shape[-1])
+    field = resize_field(field, *side) if smooth else resize_nearest(field, *side)
+    return F.grid_sample(
+        features, field.permute(0, 2, 3, 1), mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+
+
+def resize_field(field: Tensor, height: int, width: int) -> Tensor:
+    """[N, 2, h, w] -> [N, 2, height, width] bilinearly between cell centres; beyond the outer ones it stays."""
+    if field.shape[-2:] == (height, width):
+        return field
+    return F.interpolate(field, (height, width), mode="bilinear", align_corners=False)
+
+
+def compose(decoded: Tensor, base: Tensor) -> Tensor:
+    """The picture of weights that draw over the landmark warp: share * base + (1 - share) * decoded.
+
+    Args:
+        decoded: [N, 4, S, S] of `RenderingNet.decode`: RGB in (-1, 1) and the base's share in (0, 1).
+        base: [N, 3, S, S] RGB in [-1, 1].
+    Returns:
+        [N, 3, S, S].
+    """
+    share = decoded[:, 3:]
+    return share * base + (1 - share) * decoded[:, :3]
 
 
 def _block(*layers: nn.Module) -> nn.Sequential:
@@ -137,10 +165,14 @@ def _block(*layers: nn.Module) -> nn.Sequential:
 
 
 class RenderingNet(nn.Module):
-    """Image encoder with the source's head pose, and decoder with the driver's. Source: Sec. 3.2."""
+    """Image encoder with the source's head pose, and decoder with the driver's. Source: Sec. 3.2.
 
-    def __init__(self) -> None:
+    One that draws over a base (not in the paper) has a fourth channel and takes fields bilinearly.
+    """
+
+    def __init__(self, *, over_base: bool = False) -> None:
         super().__init__()
+        self.over_base = over_base
         ir = InvertedResidual
         self.src_headpose_encoder = PoseEncoder(POSE_DIMS)
         self.drv_headpose_encoder = PoseEncoder(POSE_DIMS)
@@ -168,7 +200,9 @@ class RenderingNet(nn.Module):
         self.de_up_block3 = nn.Sequential(
             _block(ir(52, 14), ir(14, 14)), _block(ir(14, 8), ir(8, 8)), _block(ir(8, 16, expansion=1))
         )
-        self.de_conv_block = nn.Sequential(nn.Conv2d(16, 3, 3, padding=1, bias=False), nn.Tanh())
+        self.de_conv_block = nn.Sequential(
+            nn.Conv2d(16, 4 if over_base else 3, 3, padding=1, bias=False), ToShare() if over_base else nn.Tanh()
+        )
 
     def encode(self, image: Tensor, head_pose: Tensor) -> Features:
         """Feature maps of a source picture, once per source.
@@ -196,11 +230,11 @@ class RenderingNet(nn.Module):
 
         Args:
             features: from `encode`.
-            motion_field: [N, h, w, 2] (x, y), any h and w: each map reads it by nearest index. -1 and 1 are the outer
-                pixel edges (align_corners=False), zeros outside.
+            motion_field: [N, h, w, 2] (x, y), any h and w: each map reads it by nearest index, bilinearly where it
+                draws over a base. -1 and 1 are the outer pixel edges (align_corners=False), zeros outside.
             head_pose: [N, 6], the driver's.
         Returns:
-            [N, 3, S, S] RGB in (-1, 1).
+            [N, 3, S, S] RGB in (-1, 1); over a base [N, 4, S, S] for `compose`.
         Raises:
             ValueError: shapes other than those.
         Source: Face2Face^rho, Sec. 3.2, Fig. 2.
@@ -208,7 +242,7 @@ class RenderingNet(nn.Module):
         f1, f2, f3, f4, size = features
         _check("motion_field", motion_field, (f1.shape[0], None, None, 2))
         _check("head_pose", head_pose, (f1.shape[0], POSE_DIMS))
-        w1, w2, w3, w4 = (warp_features(f, motion_field) for f in (f1, f2, f3, f4))
+        w1, w2, w3, w4 = (warp_features(f, motion_field, smooth=self.over_base) for f in (f1, f2, f3, f4))
         pose = self.drv_headpose_encoder(head_pose)
         x = self.de_res_block(F.relu(self.de_SPADE_1(w4, pose)))
         x = self.de_up_block1(F.relu(self.de_SPADE_2(torch.cat([x, w3], 1), pose)))
@@ -219,6 +253,14 @@ class RenderingNet(nn.Module):
         x = self.de_up_block3[1](upsample_to(x, -(-size[0] // 2), -(-size[1] // 2)))
         x = self.de_up_block3[2](upsample_to(x, *size))
         return self.de_conv_block(x)
+
+
+class ToShare(nn.Module):
+    """[N, 4, S, S] -> tanh of the first three channels, and the last as a share from 0 to 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return torch.cat([x[:, :3].tanh(), (x[:, 3:] + _SHARE_BIAS).sigmoid()], 1)
 
 
 def _check(name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:
@@ -238,19 +280,26 @@ class Face2FaceRho:
         default_factory=lambda: {"model": MODEL_NAME, "size": "512", "head_pose": "official"}
     )
 
+    @property
+    def over_base(self) -> bool:
+        """Whether these weights draw over the landmark warp."""
+        return self.renderer.over_base
+
     def state_dict(self) -> dict[str, Tensor]:
         """Both state dicts under `motion_net.` and `rendering_net.`."""
         nets = {"motion_net": self.motion, "rendering_net": self.renderer}
         return {f"{prefix}.{name}": value for prefix, net in nets.items() for name, value in net.state_dict().items()}
 
 
-def random_face2face_rho(seed: int = 0) -> Face2FaceRho:
+def random_face2face_rho(seed: int = 0, *, over_base: bool = False) -> Face2FaceRho:
     """Networks in eval mode with random weights that keep activations near 1: for tests and measurements.
 
     He-scaled weights and BatchNorm statistics drawn around those of normal data; the same for the same `seed`.
     """
     generator = torch.Generator().manual_seed(seed)
-    model = Face2FaceRho(MotionNet().eval(), RenderingNet().eval())
+    model = Face2FaceRho(MotionNet().eval(), RenderingNet(over_base=over_base).eval())
+    if over_base:
+        model.metadata |= {"base": BASE, "size": "256", "motion_size": "256"}
     for name, value in model.state_dict().items():
         if name.endswith("num_batches_tracked"):
             continue

@@ -50,6 +50,15 @@ def head_pose_input(pose: ArrayLike, keypoints: ArrayLike, metadata: Mapping[str
     return ((np.concatenate([p[:5], [np.log(p[5])]]) - mean) / deviation).astype(np.float32)
 
 
+def pose_of_official(head_pose: ArrayLike) -> NDArray[np.float32]:
+    """Rotation and scale of a stored official pose in ours: [6] rx, ry, rz, 0, 0, scale.
+
+    The translation is left at 0: it can be had from the keypoints alone.
+    """
+    stored = np.asarray(head_pose, np.float64)
+    return np.array([*stored[:3], 0.0, 0.0, stored[5] * _SCALE_DIVISOR * _METRES_PER_UNIT], np.float32)
+
+
 def check_convention(metadata: Mapping[str, str]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Mean and deviation, [6] each, of the "standardised" convention; None for "official".
 

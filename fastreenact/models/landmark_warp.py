@@ -31,6 +31,30 @@ class State:
     layers: tuple[tuple[Layer, torch.Tensor], ...]  # eyeballs and mouth, with their images uint8 [1, h, w, 3]
 
 
+@dataclass(frozen=True)
+class Placement:
+    """One frame, before anything is sampled."""
+
+    field: NDArray[np.float32] | None  # [h, w, 2] of the nodes of the rectangle that moves; None: nothing does
+    corner: tuple[int, int]  # px, left and upper edge of its first node
+    step: int  # px between nodes
+    covers: tuple[tuple[Cover, torch.Tensor], ...]  # what shows in the slits: where, and its image uint8 [1, h, w, 3]
+
+    def whole_field(self, height: int, width: int) -> NDArray[np.float32]:
+        """[ceil(height / step), ceil(width / step), 2]: the nodes of a whole picture, at rest outside the rectangle."""
+        h, w = -(-height // self.step), -(-width // self.step)
+        whole = np.empty((h, w, 2), np.float32)
+        whole[..., 0] = (np.arange(w) + 0.5) * (2 * self.step / width) - 1
+        whole[..., 1] = ((np.arange(h) + 0.5) * (2 * self.step / height) - 1)[:, None]
+        if self.field is not None:
+            x0, y0 = self.corner[0] // self.step, self.corner[1] // self.step
+            left, top = max(x0, 0), max(y0, 0)
+            right, low = min(x0 + self.field.shape[1], w), min(y0 + self.field.shape[0], h)
+            if right > left and low > top:
+                whole[top:low, left:right] = self.field[top - y0 : low - y0, left - x0 : right - x0]
+        return whole
+
+
 def _finite(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
     array = np.asarray(value, np.float64)
     if array.shape != shape:
@@ -129,22 +153,39 @@ class LandmarkWarp:
                 f"out: got {out.dtype} {tuple(out.shape)} on {out.device}, need torch.uint8 {shape} on {self.device}"
             )
         with stage("motion"):
-            rigid, points = follow(state.head, points, turn)
-            controls = Controls(state.head, points, rigid)
-            found = state.grid.field(controls)
+            found = self._place(state, points, turn)
         with stage("warp"):
-            moved = None if found is None else self._sample(state.image, found[0], state.grid.step)
+            moved = None if found.field is None else self._sample(state.image, found.field, found.step)
         with stage("deliver"):
             # NumPy on the CPU: PyTorch would wake its threads for copies that take microseconds.
             surface, still = (out.numpy(), state.image.numpy()) if self.device.type == "cpu" else (out, state.image)
             surface[:] = still[0]
-            if found is not None and moved is not None:
-                _paste(surface, moved, *state.grid.corner(found[1]))
-            for layer, image in state.layers:
-                laid = cover(layer, state.head, controls.keypoints, rigid, shape[:2])
-                if laid is not None:
-                    _blend(surface, self._sample(image, laid.field, 1), laid)
+            if moved is not None:
+                _paste(surface, moved, *found.corner)
+            self.cover(surface, found)
         return out
+
+    def place(self, state: State, keypoints: Any, pose: Any) -> Placement:
+        """Where everything goes when the portrait is moved as `drive` moves it, for who samples it himself."""
+        return self._place(state, _pixels(state.box, keypoints), _pose(pose))
+
+    def cover(self, surface: Any, placement: Placement) -> None:
+        """Lay eyeballs and mouth over the moved skin `surface` [height, width, 3], uint8, NumPy or a tensor."""
+        for laid, image in placement.covers:
+            _blend(surface, self._sample(image, laid.field, 1), laid)
+
+    def _place(self, state: State, points: NDArray[np.float64], turn: NDArray[np.float64]) -> Placement:
+        rigid, points = follow(state.head, points, turn)
+        controls = Controls(state.head, points, rigid)
+        found = state.grid.field(controls)
+        covers = (
+            (cover(layer, state.head, controls.keypoints, rigid, (self.height, self.width)), image)
+            for layer, image in state.layers
+        )
+        laid = tuple((at, image) for at, image in covers if at is not None)
+        if found is None:
+            return Placement(None, (0, 0), state.grid.step, laid)
+        return Placement(found[0], state.grid.corner(found[1]), state.grid.step, laid)
 
     def _sample(self, image: torch.Tensor, field: NDArray[np.float32], step: int) -> torch.Tensor:
         """`image` uint8 [1, H, W, 3] read where `field` [h, w, 2] points: [h * step, w * step, 3]."""

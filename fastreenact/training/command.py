@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TextIO
 import torch
 
 from fastreenact.errors import MediaError
-from fastreenact.training.data import VoxCelebFolder
+from fastreenact.training.data import VoxCelebFolder, broken_summary
 from fastreenact.training.loop import WEIGHTS, Progress, Trainer, saved_config
 from fastreenact.training.reconstruction import VggLoss, load_vgg19
 from fastreenact.training.schedule import TrainConfig
@@ -58,14 +58,14 @@ def train(
     config = replace(saved_config(out) if resume else TrainConfig(), **given)
     if out.exists() and not out.is_dir():
         raise MediaError(f"{out} is not a folder: name one for the run")
-    dataset = VoxCelebFolder(data, config.size, config.motion_size)
+    dataset = VoxCelebFolder(data, config.size)
     reconstruction = None if vgg is None else VggLoss(load_vgg19(vgg))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     start = None if initial is None else load_face2face_rho(initial)
     trainer = Trainer(
         dataset, out, config, device=device, reconstruction=reconstruction, initial=start, resume=resume
     )
-    _log.info("%d pairs a pass, %s, %s", len(dataset), device, dataset.broken_summary())
+    _log.info("%d pairs a pass, %s, %s", len(dataset), device, broken_summary(dataset))
     line = _Line(stream)
     try:
         with _asked_to_stop() as stop:

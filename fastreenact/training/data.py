@@ -1,4 +1,4 @@
-"""What training is fed with: pairs of pictures of one person, and the folder of the official VoxCeleb layout."""
+"""What training is fed with: frames of one person, batches of them, and the folder of the official VoxCeleb layout."""
 
 import os
 import threading
@@ -18,7 +18,8 @@ from torch import Tensor
 from fastreenact import ops
 from fastreenact.errors import FastreenactError, MediaError
 from fastreenact.media import read_image
-from fastreenact.models.face2face_rho import motion_input_size
+from fastreenact.models.head_pose import pose_of_official
+from fastreenact.training.base import Base, join_bases, landmark_bases
 
 _DRAWN_AT = (16, 8, 4)  # layout 0, 1, 2 is drawn at motion_size / this
 _PER_PERSON = 60  # pairs of each person in what counts as one pass. Source: released code, num_repeats
@@ -26,69 +27,101 @@ _LOADERS = 2  # threads that make batches, and batches that wait ready
 _DRAWS = 100  # broken pairs in a row before a folder counts as unusable
 
 
-class Pair(NamedTuple):
-    """Source and driver, or a batch of them with [N, ...] in front. M is the motion size."""
+class Frame(NamedTuple):
+    """One picture of a face and what is known of it."""
 
-    source: Tensor  # [3, S, S] RGB in [-1, 1]
-    driver: Tensor  # likewise: what the network has to make of the source
-    source_landmarks: tuple[Tensor, Tensor, Tensor]  # [3, h, h] in [-1, 1], h = M/16, M/8, M/4
-    driver_landmarks: tuple[Tensor, Tensor, Tensor]
-    source_pose: Tensor  # [6] as the network takes it
-    driver_pose: Tensor
-    mask: Tensor  # [1, S, S], 1 on the driver's face; 0 everywhere where there is no mask
+    image: NDArray[np.uint8]  # [S, S, 3] RGB
+    keypoints: NDArray[np.float32]  # [72, 2], -1 and 1 at the picture's edges
+    pose: NDArray[np.float32]  # [6] rx, ry, rz, tx, ty, scale, as `face.fit` gives it
+    head_pose: NDArray[np.float32]  # [6] as the network takes it
+    mask: NDArray[np.bool_]  # [S, S] the face; False everywhere where it is not known
 
 
-class PairDataset(Protocol):
-    """Anything that makes pairs; the same random state makes the same pair, whatever was asked before."""
+class Draw(NamedTuple):
+    """One source, and what has to become of it."""
 
-    size: int  # S
-    motion_size: int  # M, a multiple of 64
+    source: Frame
+    drivers: list[Frame]  # one or more: the same person in the same shot
+
+
+class Dataset(Protocol):
+    """Anything to train on; the same random state draws the same, whatever was asked before."""
+
+    size: int  # S, side of the pictures, px
     metadata: Mapping[str, str]  # `head_pose` and what belongs to it, for the weights file (see models.head_pose)
+    broken: dict[str, str]  # what was skipped so far, and why
 
     def __len__(self) -> int:
-        """Pairs that count as one pass."""
+        """Draws that count as one pass."""
 
-    def pair(self, rng: np.random.Generator) -> Pair:
-        """One pair; may be called by several threads at once."""
-
-
-def collate(pairs: list[Pair]) -> Pair:
-    """One batch of several pairs."""
-
-    def stacked(drawings: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        small, middle, large = (torch.stack(level) for level in zip(*drawings, strict=True))
-        return small, middle, large
-
-    return Pair(
-        torch.stack([p.source for p in pairs]),
-        torch.stack([p.driver for p in pairs]),
-        stacked([p.source_landmarks for p in pairs]),
-        stacked([p.driver_landmarks for p in pairs]),
-        torch.stack([p.source_pose for p in pairs]),
-        torch.stack([p.driver_pose for p in pairs]),
-        torch.stack([p.mask for p in pairs]),
-    )
+    def draw(self, rng: np.random.Generator) -> Draw:
+        """One source with its drivers; may be called by several threads at once."""
 
 
-def batch_of(dataset: PairDataset, seed: int, step: int | None, batch: int) -> Pair:
+class Batch(NamedTuple):
+    """N pairs of source and driver. M is the motion size."""
+
+    source: Tensor  # [N, 3, S, S] RGB in [-1, 1]
+    driver: Tensor  # likewise: what the network has to make of the source
+    source_landmarks: tuple[Tensor, Tensor, Tensor]  # [N, 3, h, h] in [-1, 1], h = M/16, M/8, M/4
+    driver_landmarks: tuple[Tensor, Tensor, Tensor]
+    source_pose: Tensor  # [N, 6] as the network takes it
+    driver_pose: Tensor
+    mask: Tensor  # [N, 1, S, S], 1 on the driver's face; 0 everywhere where there is no mask
+    base: Base | None  # the landmark warp of each pair, for networks that draw over it
+
+
+def batch_of(dataset: Dataset, seed: int, step: int | None, batch: int, motion_size: int, *, base: bool) -> Batch:
     """The batch of a step, the same whenever it is asked for; step None: one that no step trains on the same way.
 
     Args:
         seed: of the run.
+        step: its number.
+        batch: N.
+        motion_size: M that the landmark images are drawn for.
+        base: whether to make the landmark warp of each pair.
     """
     key = (seed, 1, 0) if step is None else (seed, 0, step)
-    return collate([dataset.pair(np.random.default_rng((*key, place))) for place in range(batch)])
+    pairs: list[tuple[Frame, Frame]] = []
+    bases: list[Base] = []
+    place = 0
+    while len(pairs) < batch:
+        source, drivers = dataset.draw(np.random.default_rng((*key, place)))
+        drivers = drivers[: batch - len(pairs)]
+        pairs += [(source, driver) for driver in drivers]
+        bases += landmark_bases(source, drivers) if base else []
+        place += 1
+    sources, drivers = [list(frames) for frames in zip(*pairs, strict=True)]
+    return Batch(
+        _pictures(sources), _pictures(drivers), _drawings(sources, motion_size), _drawings(drivers, motion_size),
+        _poses(sources), _poses(drivers), torch.from_numpy(np.stack([f.mask for f in drivers])).float()[:, None],
+        join_bases(bases) if base else None,
+    )  # fmt: skip
 
 
-def batches(dataset: PairDataset, seed: int, steps: range, batch: int) -> Iterator[Pair]:
+def _pictures(frames: list[Frame]) -> Tensor:
+    return torch.stack([picture_tensor(frame.image) for frame in frames])
+
+
+def _poses(frames: list[Frame]) -> Tensor:
+    return torch.from_numpy(np.stack([frame.head_pose for frame in frames]))
+
+
+def _drawings(frames: list[Frame], motion_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    return draw_landmarks(np.stack([frame.keypoints for frame in frames]), motion_size)
+
+
+def batches(
+    dataset: Dataset, seed: int, steps: range, batch: int, motion_size: int, *, base: bool
+) -> Iterator[Batch]:
     """The batches of `steps` in turn; the next ones are made by threads meanwhile."""
-    ahead: deque[Future[Pair]] = deque()
+    ahead: deque[Future[Batch]] = deque()
     executor = ThreadPoolExecutor(_LOADERS)
     try:
         coming = iter(steps)
         while True:
             for step in islice(coming, _LOADERS - len(ahead)):
-                ahead.append(executor.submit(batch_of, dataset, seed, step, batch))
+                ahead.append(executor.submit(batch_of, dataset, seed, step, batch, motion_size, base=base))
             if not ahead:
                 return
             yield ahead.popleft().result()
@@ -97,10 +130,10 @@ def batches(dataset: PairDataset, seed: int, steps: range, batch: int) -> Iterat
 
 
 def draw_landmarks(keypoints: NDArray[np.float32], motion_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Landmark images of [72, 2] keypoints in [-1, 1]: [3, h, h] in [-1, 1], h = M/16, M/8, M/4 for M `motion_size`."""
-    points = torch.from_numpy(np.ascontiguousarray(keypoints, np.float32))[None]
+    """Landmark images of keypoints [N, 72, 2]: [N, 3, h, h] in [-1, 1], h = M/16, M/8, M/4 for M `motion_size`."""
+    points = torch.from_numpy(np.ascontiguousarray(keypoints, np.float32))
     small, middle, large = (
-        ops.rasterize_landmarks(points, motion_size // part, layout)[0].permute(2, 0, 1).float() * (2 / 255) - 1
+        ops.rasterize_landmarks(points, motion_size // part, layout).permute(0, 3, 1, 2).float() * (2 / 255) - 1
         for layout, part in enumerate(_DRAWN_AT)
     )
     return small, middle, large
@@ -111,11 +144,11 @@ def picture_tensor(image: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1).float().contiguous() * (2 / 255) - 1
 
 
-class _Frame(NamedTuple):
-    image: Tensor
-    keypoints: NDArray[np.float32]
-    pose: Tensor
-    mask: Tensor
+def broken_summary(dataset: Dataset) -> str:
+    """How much of the data was skipped, with the first few of it, on one line."""
+    broken = dict(dataset.broken)
+    first = "; ".join(f"{path}: {reason}" for path, reason in list(broken.items())[:3])
+    return f"{len(broken)} skipped: {first}" if broken else "nothing skipped"
 
 
 class VoxCelebFolder:
@@ -129,17 +162,16 @@ class VoxCelebFolder:
     Source: Face2Face^rho, released code.
     """
 
-    def __init__(self, root: str | os.PathLike[str], size: int = 256, motion_size: int = 256):
+    def __init__(self, root: str | os.PathLike[str], size: int = 256):
         """Look through the folder; pictures are read when pairs are asked for.
 
         Args:
             root: the folder with `list.txt`.
             size: S, side of the pictures, px; others are resized (bilinear).
-            motion_size: M, side that the landmark images are drawn for; a multiple of 64.
         Raises:
-            MediaError: no `list.txt`, or no video in it has two usable frames. ValueError: a size out of range.
+            MediaError: no `list.txt`, or no video in it has two usable frames.
         """
-        self.size, self.motion_size = size, motion_input_size(size, motion_size)
+        self.size = size
         self.metadata: Mapping[str, str] = {"head_pose": "official"}
         self.broken: dict[str, str] = {}
         """What was skipped so far, and why: path below the root -> reason."""
@@ -154,20 +186,13 @@ class VoxCelebFolder:
                 people.setdefault(name.strip().split("#")[0], []).append((name.strip(), frames))
         self._people = list(people.values())
         if not self._people:
-            raise MediaError(f"{listing}: no video in it has two usable frames ({self.broken_summary()})")
+            raise MediaError(f"{listing}: no video in it has two usable frames ({broken_summary(self)})")
 
     def __len__(self) -> int:
         """60 pairs a person."""
         return _PER_PERSON * len(self._people)
 
-    def broken_summary(self) -> str:
-        """How much was skipped, with the first few of it, on one line."""
-        with self._lock:
-            broken = dict(self.broken)
-        first = "; ".join(f"{path}: {reason}" for path, reason in list(broken.items())[:3])
-        return f"{len(broken)} skipped: {first}" if broken else "nothing skipped"
-
-    def pair(self, rng: np.random.Generator) -> Pair:
+    def draw(self, rng: np.random.Generator) -> Draw:
         """Two frames of a random video of a random person.
 
         Raises:
@@ -178,13 +203,9 @@ class VoxCelebFolder:
             folder, names = videos[rng.integers(len(videos))]
             first, second = sorted(rng.choice(len(names), 2, replace=False))
             source, driver = self._read(folder, names[first]), self._read(folder, names[second])
-            if source is None or driver is None:
-                continue
-            return Pair(
-                source.image, driver.image, draw_landmarks(source.keypoints, self.motion_size),
-                draw_landmarks(driver.keypoints, self.motion_size), source.pose, driver.pose, driver.mask,
-            )  # fmt: skip
-        raise FastreenactError(f"{_DRAWS} pairs in a row could not be read ({self.broken_summary()})")
+            if source is not None and driver is not None:
+                return Draw(source, [driver])
+        raise FastreenactError(f"{_DRAWS} pairs in a row could not be read ({broken_summary(self)})")
 
     def _frames(self, folder: str) -> list[str]:
         """File names of the complete frames of a video, in time; none where there are fewer than two."""
@@ -213,7 +234,7 @@ class VoxCelebFolder:
         """The file of another kind that belongs to a picture."""
         return self._root / folder / kind / (Path(image).stem + (".png" if kind == "mask" else ".txt"))
 
-    def _read(self, folder: str, name: str) -> _Frame | None:
+    def _read(self, folder: str, name: str) -> Frame | None:
         """One frame, or None and a note in `broken`."""
         key = f"{folder}/img/{name}"
         with self._lock:
@@ -226,16 +247,16 @@ class VoxCelebFolder:
                 self.broken[key] = " ".join(str(error).split())
             return None
 
-    def _load(self, folder: str, name: str) -> _Frame:
+    def _load(self, folder: str, name: str) -> Frame:
         keypoints = _numbers(self._beside(folder, "landmark", name), (72, 2))
-        pose = _numbers(self._beside(folder, "headpose", name), (6,))
+        head_pose = _numbers(self._beside(folder, "headpose", name), (6,))
         image = read_image(self._root / folder / "img" / name)
         mask_file = self._beside(folder, "mask", name)
         mask = np.zeros((self.size, self.size, 3), np.uint8)
         if mask_file.is_file():
             mask = self._resized(read_image(mask_file))
-        on = torch.from_numpy(mask[..., 0] == 255).float()[None]
-        return _Frame(picture_tensor(self._resized(image)), keypoints, torch.from_numpy(pose), on)
+        pose = pose_of_official(head_pose)
+        return Frame(self._resized(image), keypoints, pose, head_pose, mask[..., 0] == 255)
 
     def _resized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if image.shape[:2] == (self.size, self.size):

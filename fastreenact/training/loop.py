@@ -17,10 +17,20 @@ from torch import Tensor, nn
 from fastreenact import weights
 from fastreenact.errors import FastreenactError, WeightsError
 from fastreenact.media import write_image
-from fastreenact.models.face2face_rho import MODEL_NAME, Face2FaceRho, MotionNet, RenderingNet, motion_inputs
+from fastreenact.models.face2face_rho import (
+    BASE,
+    MODEL_NAME,
+    Face2FaceRho,
+    MotionNet,
+    RenderingNet,
+    compose,
+    motion_inputs,
+    resize_field,
+)
 from fastreenact.models.head_pose import check_convention
 from fastreenact.training import losses
-from fastreenact.training.data import Pair, PairDataset, batch_of, batches
+from fastreenact.training.base import Base, base_picture
+from fastreenact.training.data import Batch, Dataset, batch_of, batches
 from fastreenact.training.discriminator import Discriminator
 from fastreenact.training.reconstruction import PyramidLoss, VggLoss
 from fastreenact.training.schedule import TrainConfig
@@ -67,7 +77,7 @@ class Trainer:
 
     def __init__(
         self,
-        dataset: PairDataset,
+        dataset: Dataset,
         out: str | os.PathLike[str],
         config: TrainConfig,
         *,
@@ -79,7 +89,7 @@ class Trainer:
         """Start a run, or go on with one.
 
         Args:
-            dataset: pairs of `config.size` and `config.motion_size`.
+            dataset: frames of `config.size`.
             out: folder of the run; made if it is not there.
             config: settings; `saved_config(out)` has those of the run that is to be resumed.
             device: where it runs.
@@ -88,23 +98,25 @@ class Trainer:
                 discriminator and the optimisers always begin from nothing.
             resume: go on from the last state in `out`.
         Raises:
-            ValueError: the dataset has other sizes or an unusable head pose convention, or another than `initial`;
+            ValueError: the dataset has another size or an unusable head pose convention, or another than `initial`;
                 resumed with `initial`, or with another reconstruction loss or convention than the run began with.
             FastreenactError: the folder holds a run already, and `resume` is False.
             WeightsError: no state to resume, or a damaged one.
         """
-        if (dataset.size, dataset.motion_size) != (config.size, config.motion_size):
-            raise ValueError(
-                f"the dataset makes pairs of size {dataset.size} and motion_size {dataset.motion_size}, the run needs "
-                f"{config.size} and {config.motion_size}"
-            )
+        if dataset.size != config.size:
+            raise ValueError(f"the dataset makes frames of size {dataset.size}, the run needs {config.size}")
         check_convention(dataset.metadata)
         self.dataset, self.config, self.out, self.step = dataset, config, Path(out), 0
         self.device = torch.device(device)
         self.reconstruction = (PyramidLoss() if reconstruction is None else reconstruction).to(self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.motion, self.renderer, self.discriminator = MotionNet(), RenderingNet(), Discriminator()
+            self.motion, self.discriminator = MotionNet(), Discriminator()
+            self.renderer = RenderingNet(over_base=config.base)
+        if config.base:  # the landmark warp as it is, to begin with
+            for head in (self.motion.f1_motion, self.motion.model1_3, self.motion.model2_3):
+                for parameter in head.parameters():
+                    nn.init.zeros_(parameter)
         if initial is not None:
             if resume:
                 raise ValueError("a run that is resumed has weights already: leave out the initial ones")
@@ -145,7 +157,10 @@ class Trainer:
         times = deque([perf_counter()], maxlen=_RATE_STEPS + 1)
         _cut_losses(self.out / LOSSES, self.step)
         with (self.out / LOSSES).open("a", encoding="ascii") as file:
-            for batch in batches(self.dataset, config.seed, range(self.step, config.steps), config.batch):
+            for batch in batches(
+                self.dataset, config.seed, range(self.step, config.steps), config.batch, config.motion_size,
+                base=config.base,
+            ):  # fmt: skip
                 values = self._train(self._moved(batch))
                 file.write(json.dumps({"step": self.step, **values}) + "\n")
                 file.flush()
@@ -170,7 +185,7 @@ class Trainer:
         save_state(self.out / STATE, self._nets, self._optimizers, numbers)
         metadata = {
             "model": MODEL_NAME, "size": str(self.config.size), "motion_size": str(self.config.motion_size),
-            "training_steps": str(self.step), **self.dataset.metadata,
+            "training_steps": str(self.step), **({"base": BASE} if self.config.base else {}), **self.dataset.metadata,
         }  # fmt: skip
         model = Face2FaceRho(self.motion_ema, self.renderer_ema, metadata)
         try:
@@ -181,12 +196,19 @@ class Trainer:
 
     def write_sheet(self) -> Path:
         """A picture of a few pairs in rows: source, driver, source warped by the finest field, what is made of it."""
-        batch = self._moved(batch_of(self.dataset, self.config.seed, None, _SHEET_PAIRS))
+        config = self.config
+        batch = self._moved(
+            batch_of(self.dataset, config.seed, None, _SHEET_PAIRS, config.motion_size, base=config.base)
+        )
         with torch.no_grad():
             field = self._fields(self.motion_ema, batch)[2]
-            fake = self._render(self.renderer_ema, batch, field)
-            field = F.interpolate(field.permute(0, 3, 1, 2), batch.source.shape[-2:], mode="bilinear")
-            warped = F.grid_sample(batch.source, field.permute(0, 2, 3, 1), align_corners=False)
+            if batch.base is None:
+                fake = self._render(self.renderer_ema, batch, field)
+                field = F.interpolate(field.permute(0, 3, 1, 2), batch.source.shape[-2:], mode="bilinear")
+                warped = F.grid_sample(batch.source, field.permute(0, 2, 3, 1), align_corners=False)
+            else:
+                warped = base_picture(batch.source, batch.base, field)
+                fake = compose(self._render(self.renderer_ema, batch, _on_base(batch.base, field)), warped)
         columns = torch.cat([batch.source, batch.driver, warped, fake], 3)
         rows = torch.cat(list(columns), 1).permute(1, 2, 0)
         picture = ((rows.clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8).contiguous().numpy()
@@ -196,20 +218,12 @@ class Trainer:
         write_image(path, picture, force=True)
         return path
 
-    def _train(self, batch: Pair) -> dict[str, float]:
+    def _train(self, batch: Batch) -> dict[str, float]:
         """One step of all three networks: the losses without their weights, and the norms of the gradients."""
         for optimizer in self._optimizers.values():
             optimizer.param_groups[0]["lr"] = self.config.learning_rate_at(self.step)
         emphasis = losses.face_weights(batch.mask)
-        fields = self._fields(self.motion, batch)
-        fake = self._render(self.renderer, batch, fields[2])
-        field_weight = self.config.field_weight_at(self.step)
-        parts = {"warp": losses.warp_loss(batch.source, batch.driver, fields), "field": losses.field_loss(fields)}
-        with self._autocast(isinstance(self.reconstruction, VggLoss)):
-            parts["reconstruction"] = self.reconstruction(fake, batch.driver, emphasis)
-        total = losses.WARP_WEIGHT * parts["warp"] + losses.RECONSTRUCTION_WEIGHT * parts["reconstruction"]
-        if field_weight:
-            total = total + field_weight * parts["field"]
+        fake, parts, total = self._generate(batch, emphasis)
         if self.step >= self.config.discriminator_from:
             judged = self._judge_generated(batch, fake, emphasis)
             parts |= judged
@@ -232,7 +246,31 @@ class Trainer:
             )
         return numbers
 
-    def _judge_generated(self, batch: Pair, fake: Tensor, emphasis: Tensor) -> dict[str, Tensor]:
+    def _generate(self, batch: Batch, emphasis: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """What the networks make of a batch [N, 3, S, S], its losses, and their weighted sum."""
+        fields = self._fields(self.motion, batch)
+        if batch.base is None:
+            fake = self._render(self.renderer, batch, fields[2])
+            weight = self.config.field_weight_at(self.step)
+            parts = {"warp": losses.warp_loss(batch.source, batch.driver, fields), "field": losses.field_loss(fields)}
+            total = losses.WARP_WEIGHT * parts["warp"]
+            if weight:
+                total = total + weight * parts["field"]
+        else:
+            base = base_picture(batch.source, batch.base, fields[2])
+            decoded = self._render(self.renderer, batch, _on_base(batch.base, fields[2]))
+            fake = compose(decoded, base)
+            parts = {
+                "warp": losses.weighted_l1(base, batch.driver, emphasis),
+                "decoded": losses.weighted_l1(decoded[:, :3], batch.driver, emphasis),
+                "share": decoded[:, 3:].mean(),
+            }
+            total = losses.BASE_WEIGHT * parts["warp"] + losses.DECODED_WEIGHT * parts["decoded"]
+        with self._autocast(isinstance(self.reconstruction, VggLoss)):
+            parts["reconstruction"] = self.reconstruction(fake, batch.driver, emphasis)
+        return fake, parts, total + losses.RECONSTRUCTION_WEIGHT * parts["reconstruction"]
+
+    def _judge_generated(self, batch: Batch, fake: Tensor, emphasis: Tensor) -> dict[str, Tensor]:
         """The generator's two losses by the discriminator, which learns nothing from them."""
         drawing = batch.driver_landmarks[2]
         self.discriminator.requires_grad_(False)
@@ -268,13 +306,13 @@ class Trainer:
             torch._foreach_mul_(gradients, limit / norm)
         self._norm_means[name] = mean + (min(norm, limit) - mean) / _NORM_STEPS
 
-    def _fields(self, motion: nn.Module, batch: Pair) -> tuple[Tensor, Tensor, Tensor]:
+    def _fields(self, motion: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Three motion fields [N, h, w, 2] float32."""
         inputs = motion_inputs(batch.source, batch.source_landmarks, batch.driver_landmarks)
         small, middle, large = motion(*inputs)
         return small, middle, large
 
-    def _render(self, renderer: RenderingNet, batch: Pair, field: Tensor) -> Tensor:
+    def _render(self, renderer: RenderingNet, batch: Batch, field: Tensor) -> Tensor:
         """The driver's picture as the renderer makes it, [N, 3, S, S] float32."""
         with self._autocast():
             features = renderer.encode(batch.source, batch.source_pose)
@@ -294,7 +332,7 @@ class Trainer:
     def _autocast(self, wanted: bool = True) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted and self.config.bf16)
 
-    def _moved(self, batch: Pair) -> Pair:
+    def _moved(self, batch: Batch) -> Batch:
         """The batch on the device, pictures channels-last."""
 
         def to(x: Tensor) -> Tensor:
@@ -305,9 +343,10 @@ class Trainer:
         def all_to(drawings: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
             return to(drawings[0]), to(drawings[1]), to(drawings[2])
 
-        return Pair(
+        return Batch(
             to(batch.source), to(batch.driver), all_to(batch.source_landmarks), all_to(batch.driver_landmarks),
             to(batch.source_pose), to(batch.driver_pose), to(batch.mask),
+            None if batch.base is None else Base(*(part.to(self.device) for part in batch.base)),
         )  # fmt: skip
 
     def _description(self) -> dict[str, Any]:
@@ -324,6 +363,11 @@ class Trainer:
         self.step, self._norm_means = int(numbers["step"]), dict(numbers["norm_means"])
 
 
+def _on_base(base: Base, offset: Tensor) -> Tensor:
+    """The field [N, h, w, 2] that features are sampled by: the base's, moved by `offset`."""
+    return resize_field(base.field, *offset.shape[1:3]).permute(0, 2, 3, 1) + offset
+
+
 def _copy_initial(
     initial: Face2FaceRho, motion: MotionNet, renderer: RenderingNet, metadata: Mapping[str, str]
 ) -> None:
@@ -332,6 +376,8 @@ def _copy_initial(
         if initial.metadata.get(key) != metadata.get(key):
             found, wanted = initial.metadata.get(key), metadata.get(key)
             raise ValueError(f"the initial weights have {key} {found!r}, the data has {wanted!r}")
+    if initial.over_base != renderer.over_base:
+        raise ValueError("of the initial weights and the run, one draws over the landmark warp and one does not")
     motion.load_state_dict(initial.motion.state_dict())
     renderer.load_state_dict(initial.renderer.state_dict())
 

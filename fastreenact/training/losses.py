@@ -14,6 +14,7 @@ WARP_WEIGHT = 500.0
 ADVERSARIAL_WEIGHT = 1.0
 MATCHING_WEIGHT = 1.0
 FIELD_WEIGHT = 1000.0  # at the first step, falling to nothing (see `schedule`)
+BASE_WEIGHT, DECODED_WEIGHT = 30.0, 10.0  # of the moved base and of what is decoded alone (ours)
 FACE_WEIGHT = 4.0  # inside the face mask; 1 outside
 
 _LEAST_FIELD = 128  # smaller fields are enlarged to this before they warp a picture

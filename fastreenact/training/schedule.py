@@ -21,9 +21,11 @@ class TrainConfig:
     steps: int = 380_000
     batch: int = 6
     learning_rate: float = 2e-4
+    warm_up: int = 0  # steps over which the learning rate rises to that
     discriminator_from: int = 0  # step at which the discriminator joins; `steps` leaves it out
     clip: float = 4.0  # gradients longer than this many times their running mean are shortened to that
     ema: float = 0.999  # decay of the averaged weights, reached after a warm-up
+    base: bool = False  # draw over the landmark warp: a lever beyond the paper, named in the weights file
     bf16: bool = False  # renderer, discriminator and VGG in bfloat16
     seed: int = 0
     save_every: int = 1000  # steps
@@ -40,16 +42,17 @@ class TrainConfig:
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be from 0 to below 1, got {self.ema}")
-        if self.discriminator_from < 0 or self.seed < 0:
-            raise ValueError("discriminator_from and seed must not be negative")
+        if self.discriminator_from < 0 or self.seed < 0 or self.warm_up < 0:
+            raise ValueError("discriminator_from, seed and warm_up must not be negative")
         if self.batch == 1 and self.motion_size < 128:
             # The motion network's middle would be one pixel, and BatchNorm has no variance of one value.
             raise ValueError("a batch of 1 needs a motion_size of at least 128")
 
     def learning_rate_at(self, step: int) -> float:
-        """Constant, then linearly to 0 at the end."""
+        """Linearly up to its height, constant, then linearly to 0 at the end."""
         start = _DECAY_FROM * self.steps
-        return self.learning_rate * min(1.0, (self.steps - step) / (self.steps - start))
+        rising = (step + 1) / (self.warm_up + 1)
+        return self.learning_rate * min(1.0, rising, (self.steps - step) / (self.steps - start))
 
     def field_weight_at(self, step: int) -> float:
         """Weight of the field loss: linearly from 1000 to 0 over the first 5/105 of the run."""
