@@ -337,12 +337,14 @@ def test_ten_frames_a_second_and_fewer_of_long_shots(tmp_path, tracker, monkeypa
     assert thinned.jpegs == [shot.jpegs[i] for i in (0, 2, 4, 6, 8, 10)]
 
 
-def test_the_rest_of_a_long_video_is_left_out(tmp_path, tracker, monkeypatch):
-    seen = [head(1 + i // 6, i, shot=3 + i // 6) for i in range(18)]
+@pytest.mark.parametrize("cut", ["picture", "jump"])
+def test_the_rest_of_a_long_video_is_left_out(tmp_path, tracker, monkeypatch, cut):
+    seen = [head(1 + i // 6, i, shot=3 + 5 * (i // 6)) for i in range(18)]
     for i, one in enumerate(seen):
-        tracker.learn(one.image, one.keypoints + np.float32(0.4 * (i // 6 % 2)))
+        tracker.learn(one.image, one.keypoints + np.float32(0.4 * (i // 6 % 2) * (cut == "jump")))
     path = write(tmp_path / "a.mp4", [one.image for one in seen])
-    monkeypatch.setattr(video_shots, "_CUT_LEVELS", 999.0)  # the jump tells
+    if cut == "jump":
+        monkeypatch.setattr(video_shots, "_CUT_LEVELS", 999.0)
     assert len(read_shots(path, 64, tracker)[0]) == 3
     monkeypatch.setattr(video_shots, "_VIDEO_FRAMES", 12)
     assert len(read_shots(path, 64, tracker)[0]) == 2

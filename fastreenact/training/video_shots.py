@@ -130,6 +130,8 @@ def read_shots(
     for index, (frame, time) in enumerate(reader):
         if reader.damage:  # the frames that follow are patched together from what is left
             break
+        if sum(len(shot.jpegs) for shot in shots) >= _VIDEO_FRAMES:
+            break
         if progress is not None:
             progress(index + 1, reader.n_frames)
         if cut(frame):
@@ -145,8 +147,6 @@ def read_shots(
         if take is not None and (box is None or not take.goes_on(box, keypoints)):
             _end(take, shots)
             take = None
-            if sum(len(shot.jpegs) for shot in shots) >= _VIDEO_FRAMES:
-                break
         if box is None:
             continue
         largest = max(largest, box.size)
