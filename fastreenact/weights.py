@@ -95,6 +95,8 @@ def save_face2face_rho(model: Face2FaceRho, path: str | os.PathLike[str], dtype:
         raise ValueError(f"path must end in .safetensors, got {path}")
     metadata = {"format": FORMAT} | dict(model.metadata)
     _check_metadata(path, metadata)
+    if model.over_base != ("base" in metadata):
+        raise WeightsError(f"{path}: networks and metadata differ in whether they draw over a base")
     tensors = {
         k: v.detach().to("cpu", dtype).contiguous()
         for k, v in model.state_dict().items()

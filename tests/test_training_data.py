@@ -191,7 +191,7 @@ def test_published_sample(shared):
     if not folder.is_dir():
         pytest.skip("needs the VoxCeleb sample in ../shared")
     data = VoxCelebFolder(folder, 256)
-    source, (driver,) = data.draw(np.random.default_rng(0))
+    _, (driver,) = data.draw(np.random.default_rng(0))
     assert len(data) == 120
     assert data.broken == {}
     assert 0.02 < driver.mask.mean() < 0.5

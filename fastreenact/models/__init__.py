@@ -9,6 +9,7 @@ from fastreenact.face.crop import Box
 from fastreenact.models.face2face_rho import Face2FaceRho
 from fastreenact.models.fuse_face2face_rho import FusedFace2FaceRho, fuse
 from fastreenact.models.landmark_warp import LandmarkWarp, State
+from fastreenact.models.over_base import FusedOverBase
 
 _WARP_SIZE = 512  # of the landmark warp's square frames where nobody names a size
 
@@ -18,7 +19,8 @@ def make_renderer(model: str, size: Any, weights: Any, dtype: torch.dtype, devic
 
     Args:
         model: one of `MODELS`.
-        size: side of square frames, px; (height, width) for the landmark warp of a whole picture; None: the model's.
+        size: side of square frames, px; (height, width) for the landmark warp of a whole picture; None: the model's,
+            and any for weights that draw over the landmark warp.
         weights: path of a safetensors file or a loaded `Face2FaceRho`; None for the landmark warp.
         dtype: of activations.
         device: where it runs.
@@ -30,14 +32,19 @@ def make_renderer(model: str, size: Any, weights: Any, dtype: torch.dtype, devic
     return MODELS[model](size, weights, dtype, device)
 
 
-def _face2face_rho(size: Any, weights: Any, dtype: torch.dtype, device: torch.device | str) -> FusedFace2FaceRho:
+def _face2face_rho(
+    size: Any, weights: Any, dtype: torch.dtype, device: torch.device | str
+) -> FusedFace2FaceRho | FusedOverBase:
     if isinstance(weights, Face2FaceRho):
         model = weights
     else:
         from fastreenact.weights import load_face2face_rho  # which imports the models
 
         model = load_face2face_rho(weights)
-    return fuse(model, int(model.metadata["size"]) if size is None else size, dtype, device)
+    trained = int(model.metadata["size"])
+    if model.over_base:
+        return FusedOverBase(fuse(model, trained, dtype, device), size)
+    return fuse(model, trained if size is None else size, dtype, device)
 
 
 def _landmark_warp(size: Any, weights: Any, dtype: torch.dtype, device: torch.device | str) -> LandmarkWarp:

@@ -3,6 +3,7 @@
 Source: Face2Face^rho (ECCV 2022), Sec. 3; layer sizes of the released configuration.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from fastreenact.models.layers import (
 MODEL_NAME = "face2face-rho"
 POSE_DIMS = 6
 BASE = "landmark-warp"  # value of `base` in the metadata of weights that draw over the landmark warp
-_SHARE_BIAS = 2.0  # what is not trained yet shows 88 % of the landmark warp
+MOST_GAIN = 1.5  # of the landmark warp's brightness; 1 where the network gives 0
 
 
 def motion_input_size(size: int, motion_size: int | None = None) -> int:
@@ -147,16 +148,17 @@ def resize_field(field: Tensor, height: int, width: int) -> Tensor:
 
 
 def compose(decoded: Tensor, base: Tensor) -> Tensor:
-    """The picture of weights that draw over the landmark warp: share * base + (1 - share) * decoded.
+    """The picture of weights that draw over the landmark warp: gain (base + 1) - 1 + 2 colour, black being -1.
+
+    With gain 1 and colour 0 it is the base, with gain 0 the colours alone; between lie light and shadow.
 
     Args:
-        decoded: [N, 4, S, S] of `RenderingNet.decode`: RGB in (-1, 1) and the base's share in (0, 1).
+        decoded: [N, 4, S, S] of `RenderingNet.decode`: colour RGB in (-1, 1), and gain in (0, 1.5).
         base: [N, 3, S, S] RGB in [-1, 1].
     Returns:
-        [N, 3, S, S].
+        [N, 3, S, S], where it may leave [-1, 1].
     """
-    share = decoded[:, 3:]
-    return share * base + (1 - share) * decoded[:, :3]
+    return decoded[:, 3:] * (base + 1) - 1 + 2 * decoded[:, :3]
 
 
 def _block(*layers: nn.Module) -> nn.Sequential:
@@ -200,9 +202,8 @@ class RenderingNet(nn.Module):
         self.de_up_block3 = nn.Sequential(
             _block(ir(52, 14), ir(14, 14)), _block(ir(14, 8), ir(8, 8)), _block(ir(8, 16, expansion=1))
         )
-        self.de_conv_block = nn.Sequential(
-            nn.Conv2d(16, 4 if over_base else 3, 3, padding=1, bias=False), ToShare() if over_base else nn.Tanh()
-        )
+        last = nn.Conv2d(16, 4 if over_base else 3, 3, padding=1, bias=False)
+        self.de_conv_block = nn.Sequential(last, ToColourAndGain() if over_base else nn.Tanh())
 
     def encode(self, image: Tensor, head_pose: Tensor) -> Features:
         """Feature maps of a source picture, once per source.
@@ -255,12 +256,12 @@ class RenderingNet(nn.Module):
         return self.de_conv_block(x)
 
 
-class ToShare(nn.Module):
-    """[N, 4, S, S] -> tanh of the first three channels, and the last as a share from 0 to 1."""
+class ToColourAndGain(nn.Module):
+    """[N, 4, S, S] -> tanh of the first three channels, and the last as a gain from 0 to 1.5, 1 where it is 0."""
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        return torch.cat([x[:, :3].tanh(), (x[:, 3:] + _SHARE_BIAS).sigmoid()], 1)
+        return torch.cat([x[:, :3].tanh(), MOST_GAIN * (x[:, 3:] - math.log(MOST_GAIN - 1)).sigmoid()], 1)
 
 
 def _check(name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastreenact import ops
-from fastreenact.models.face2face_rho import Face2FaceRho, MotionNet, RenderingNet, motion_input_size
+from fastreenact.models.face2face_rho import Face2FaceRho, MotionNet, RenderingNet, motion_input_size, resize_field
 from fastreenact.models.fused_layers import (
     BAND_BYTES,
     Conv,
@@ -148,6 +148,18 @@ class FusedFace2FaceRho:
 
     def step(self, state: SourceState, keypoints: Any, head_pose: Any, timer: Any = None) -> Tensor:
         """`drive` without its last stage: [1, S, S, 3] before tanh, in the network's dtype."""
+        return self.step_on(state, keypoints, head_pose, None, timer)[0]
+
+    def step_on(
+        self, state: SourceState, keypoints: Any, head_pose: Any, base: Tensor | None, timer: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        """The networks alone.
+
+        Args:
+            base: [1, M/4, M/4, 2] that the motion network's field is added to, for weights that draw over a base.
+        Returns:
+            [1, S, S, 3 or 4] before the last activation in the network's dtype, and the field [1, M/4, M/4, 2].
+        """
         points, pose = self._points(keypoints), self._pose(head_pose, keypoints)
         with _stage(timer, "rasterize"):
             drawings = self._motion.rasterize(points)
@@ -156,9 +168,9 @@ class FusedFace2FaceRho:
         with _stage(timer, "decode"):
             tables = self._decoder.tables(pose)
         with _stage(timer, "warp"):
-            self._decoder.warp(state, field, tables)
+            self._decoder.warp(state, field if base is None else base + field, tables, smooth=base is not None)
         with _stage(timer, "decode"):
-            return self._decoder(tables)
+            return self._decoder(tables), field
 
     def _points(self, keypoints: Any) -> Tensor:
         """Keypoints as [1, 72, 2] float32 on the device."""
@@ -311,12 +323,20 @@ class _FusedDecoder:
         pose = self.pose(head_pose).to(self.dtype)
         return [spade(pose) for spade in self.spades]
 
-    def warp(self, state: SourceState, field: Tensor, tables: list[tuple[Tensor, Tensor]]) -> None:
-        """The four maps sampled by `field` [1, h, w, 2], SPADE and ReLU applied, into the decoder's maps."""
+    def warp(
+        self, state: SourceState, field: Tensor, tables: list[tuple[Tensor, Tensor]], *, smooth: bool = False
+    ) -> None:
+        """The four maps sampled by `field` [1, h, w, 2], SPADE and ReLU applied, into the decoder's maps.
+
+        The field is resized to each of them by nearest index, or bilinearly where `smooth`.
+        """
         features = (state.f34[..., _F3:], state.f34[..., :_F3], state.f2, state.f1)
+        fields = dict.fromkeys({target.shape[1] for target in self.maps}, field)
+        if smooth:
+            fields = {n: nhwc(resize_field(nchw(field), n, n).contiguous()).contiguous() for n in fields}
         for feature, spade, table, target in zip(features, self.spades, tables, self.maps, strict=True):
             first = spade.channels - feature.shape[-1]
-            spade.warp(feature, field, table, first, target)
+            spade.warp(feature, fields[target.shape[1]], table, first, target)
 
     def __call__(self, tables: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Warped maps -> picture before tanh, [1, S, S, 3]."""
@@ -361,8 +381,8 @@ class _FusedTail:
         self.left, self.right = missing[:, 1:-1, 0].clone(), missing[:, 1:-1, -1].clone()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[1, 8, S/2, S/2] channels-last, doubled first -> [1, S, S, 3]."""
-        y = x.new_empty(1, self.size, self.size, 3)
+        """[1, 8, S/2, S/2] channels-last, doubled first -> [1, S, S, 3], or 4 over a base."""
+        y = x.new_empty(1, self.size, self.size, self.top.shape[-1])
         half = x.shape[2]
         rows = max(BAND_BYTES // (4 * x[:, :, :1].numel() * x.element_size()), 1)
         for top in range(0, half, rows):

@@ -51,6 +51,11 @@ def join_bases(bases: list[Base]) -> Base:
     return Base(field, inside, opacity)
 
 
+def on_field(offset: Tensor, field: Tensor) -> Tensor:
+    """An offset [N, h, w, 2] of the motion network as [N, 2, S, S], to be added to a field of that shape."""
+    return resize_field(offset.permute(0, 3, 1, 2), *field.shape[-2:])
+
+
 def base_picture(source: Tensor, base: Base, offset: Tensor) -> Tensor:
     """The landmark warp with its field moved by `offset`.
 
@@ -61,6 +66,6 @@ def base_picture(source: Tensor, base: Base, offset: Tensor) -> Tensor:
     Returns:
         [N, 3, S, S].
     """
-    field = base.field + resize_field(offset.permute(0, 3, 1, 2), *base.field.shape[-2:])
+    field = base.field + on_field(offset, base.field)
     moved = F.grid_sample(source, field.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
     return moved + (base.inside - moved) * base.opacity

@@ -42,6 +42,7 @@ class Draw(NamedTuple):
 
     source: Frame
     drivers: list[Frame]  # one or more: the same person in the same shot
+    flows: list[NDArray[np.float32]] | None = None  # [3, S, S] for each driver where it is known, as in `Batch`
 
 
 class Dataset(Protocol):
@@ -69,6 +70,7 @@ class Batch(NamedTuple):
     driver_pose: Tensor
     mask: Tensor  # [N, 1, S, S], 1 on the driver's face; 0 everywhere where there is no mask
     base: Base | None  # the landmark warp of each pair, for networks that draw over it
+    flow: Tensor | None  # [N, 3, S, S]: where the source shows what the driver shows (x, y), and 1 where it does
 
 
 def batch_of(dataset: Dataset, seed: int, step: int | None, batch: int, motion_size: int, *, base: bool) -> Batch:
@@ -84,19 +86,25 @@ def batch_of(dataset: Dataset, seed: int, step: int | None, batch: int, motion_s
     key = (seed, 1, 0) if step is None else (seed, 0, step)
     pairs: list[tuple[Frame, Frame]] = []
     bases: list[Base] = []
+    flows: list[NDArray[np.float32]] = []
     place = 0
     while len(pairs) < batch:
-        source, drivers = dataset.draw(np.random.default_rng((*key, place)))
-        drivers = drivers[: batch - len(pairs)]
-        pairs += [(source, driver) for driver in drivers]
-        bases += landmark_bases(source, drivers) if base else []
+        drawn = dataset.draw(np.random.default_rng((*key, place)))
+        drivers = drawn.drivers[: batch - len(pairs)]
+        pairs += [(drawn.source, driver) for driver in drivers]
+        bases += landmark_bases(drawn.source, drivers) if base else []
+        flows += (drawn.flows or _no_flows(len(drivers), dataset.size))[: len(drivers)]
         place += 1
     sources, drivers = [list(frames) for frames in zip(*pairs, strict=True)]
     return Batch(
         _pictures(sources), _pictures(drivers), _drawings(sources, motion_size), _drawings(drivers, motion_size),
         _poses(sources), _poses(drivers), torch.from_numpy(np.stack([f.mask for f in drivers])).float()[:, None],
-        join_bases(bases) if base else None,
+        join_bases(bases) if base else None, torch.from_numpy(np.stack(flows)) if base else None,
     )  # fmt: skip
+
+
+def _no_flows(count: int, size: int) -> list[NDArray[np.float32]]:
+    return [np.zeros((3, size, size), np.float32)] * count
 
 
 def _pictures(frames: list[Frame]) -> Tensor:

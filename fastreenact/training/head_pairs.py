@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from fastreenact.models.head_pose import head_pose_input
 from fastreenact.training.data import Draw, Frame
-from fastreenact.training.heads import Person, Rendered, make_person, random_expression, random_pose, render
+from fastreenact.training.heads import Person, Rendered, flow, make_person, random_expression, random_pose, render
 
 _DRIVERS = 4  # of each source: a person costs more than a frame
+_SPREADS = (0.3, 1.2)  # of the poses of a draw: some people hardly move
 _PER_PERSON = 60  # draws of each person in what counts as one pass, as for a folder of videos
 # What a tracker gets wrong, in normalised coordinates (1.3 px and 0.3 px at 256): where it puts a person's keypoints,
 # in all frames alike, and from frame to frame.
@@ -46,15 +47,24 @@ class HeadPairs:
         """A random person in a random shot, the source often calmer than its drivers."""
         person = make_person(self._first + int(rng.integers(self._people)))
         shot, place = int(rng.integers(2**31)), rng.normal(0, _PLACE_ERROR, (72, 2))
-        strengths = (rng.random() ** 0.5, *[1.0] * _DRIVERS)
-        source, *drivers = (self._frame(person, shot, strength, place, rng) for strength in strengths)
-        return Draw(source, drivers)
+        strengths, spread = (rng.random() ** 0.5, *[1.0] * _DRIVERS), rng.uniform(*_SPREADS)
+        source, *drivers = (
+            render(person, random_pose(rng, spread), random_expression(rng, strength), self.size, shot)
+            for strength in strengths
+        )
+        flows = [_flow(person, driver, source, shot) for driver in drivers]
+        return Draw(self._frame(source, place, rng), [self._frame(driver, place, rng) for driver in drivers], flows)
 
-    def _frame(
-        self, person: Person, shot: int, strength: float, place: NDArray[np.float64], rng: np.random.Generator
-    ) -> Frame:
-        seen: Rendered = render(person, random_pose(rng), random_expression(rng, strength), self.size, shot)
+    def _frame(self, seen: Rendered, place: NDArray[np.float64], rng: np.random.Generator) -> Frame:
         keypoints = (seen.keypoints + place + rng.normal(0, _FRAME_ERROR, (72, 2))).astype(np.float32)
         return Frame(
             seen.image, keypoints, seen.pose, head_pose_input(seen.pose, keypoints, self.metadata), seen.mask
         )
+
+
+def _flow(person: Person, driver: Rendered, source: Rendered, shot: int) -> NDArray[np.float32]:
+    """[3, S, S] as a batch has it: where the source shows each pixel of the driver, and whether it does."""
+    found = flow(person, driver, source, shot)
+    inside = (np.abs(found.field) < 1).all(axis=-1)  # NaN is not
+    known = np.concatenate((np.nan_to_num(found.field), (found.visible & inside)[..., None]), axis=-1)
+    return np.ascontiguousarray(known.transpose(2, 0, 1), np.float32)

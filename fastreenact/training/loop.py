@@ -29,7 +29,7 @@ from fastreenact.models.face2face_rho import (
 )
 from fastreenact.models.head_pose import check_convention
 from fastreenact.training import losses
-from fastreenact.training.base import Base, base_picture
+from fastreenact.training.base import Base, base_picture, on_field
 from fastreenact.training.data import Batch, Dataset, batch_of, batches
 from fastreenact.training.discriminator import Discriminator
 from fastreenact.training.reconstruction import PyramidLoss, VggLoss
@@ -114,7 +114,8 @@ class Trainer:
             self.motion, self.discriminator = MotionNet(), Discriminator()
             self.renderer = RenderingNet(over_base=config.base)
         if config.base:  # the landmark warp as it is, to begin with
-            for head in (self.motion.f1_motion, self.motion.model1_3, self.motion.model2_3):
+            last = (self.motion.f1_motion, self.motion.model1_3, self.motion.model2_3, self.renderer.de_conv_block)
+            for head in last:
                 for parameter in head.parameters():
                     nn.init.zeros_(parameter)
         if initial is not None:
@@ -260,12 +261,12 @@ class Trainer:
             base = base_picture(batch.source, batch.base, fields[2])
             decoded = self._render(self.renderer, batch, _on_base(batch.base, fields[2]))
             fake = compose(decoded, base)
-            parts = {
-                "warp": losses.weighted_l1(base, batch.driver, emphasis),
-                "decoded": losses.weighted_l1(decoded[:, :3], batch.driver, emphasis),
-                "share": decoded[:, 3:].mean(),
-            }
-            total = losses.BASE_WEIGHT * parts["warp"] + losses.DECODED_WEIGHT * parts["decoded"]
+            parts = {"warp": losses.weighted_l1(base, batch.driver, emphasis)}
+            total = losses.BASE_WEIGHT * parts["warp"]
+            if batch.flow is not None:
+                moved = [batch.base.field + on_field(offset, batch.base.field) for offset in fields]
+                parts["flow"] = losses.flow_loss(moved, batch.flow[:, :2], batch.flow[:, 2:])
+                total = total + losses.FLOW_WEIGHT * parts["flow"]
         with self._autocast(isinstance(self.reconstruction, VggLoss)):
             parts["reconstruction"] = self.reconstruction(fake, batch.driver, emphasis)
         return fake, parts, total + losses.RECONSTRUCTION_WEIGHT * parts["reconstruction"]
@@ -347,6 +348,7 @@ class Trainer:
             to(batch.source), to(batch.driver), all_to(batch.source_landmarks), all_to(batch.driver_landmarks),
             to(batch.source_pose), to(batch.driver_pose), to(batch.mask),
             None if batch.base is None else Base(*(part.to(self.device) for part in batch.base)),
+            None if batch.flow is None else batch.flow.to(self.device),
         )  # fmt: skip
 
     def _description(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ WARP_WEIGHT = 500.0
 ADVERSARIAL_WEIGHT = 1.0
 MATCHING_WEIGHT = 1.0
 FIELD_WEIGHT = 1000.0  # at the first step, falling to nothing (see `schedule`)
-BASE_WEIGHT, DECODED_WEIGHT = 30.0, 10.0  # of the moved base and of what is decoded alone (ours)
+BASE_WEIGHT, FLOW_WEIGHT = 30.0, 200.0  # of the moved base and of its field where the true one is known (ours)
 FACE_WEIGHT = 4.0  # inside the face mask; 1 outside
 
 _LEAST_FIELD = 128  # smaller fields are enlarged to this before they warp a picture
@@ -69,6 +69,22 @@ def warp_loss(source: Tensor, driver: Tensor, fields: Sequence[Tensor]) -> Tenso
         wanted = F.interpolate(driver, grid.shape[1:3], mode="bilinear", align_corners=False)
         losses.append((warped - wanted).abs().mean())
     return torch.stack(losses).mean()
+
+
+def flow_loss(found: Sequence[Tensor], true: Tensor, visible: Tensor) -> Tensor:
+    """How far fields are from the true one, where the source shows what the driver shows.
+
+    mean over fields of mean over visible pixels of |found - true|
+
+    Args:
+        found: each [N, 2, S, S].
+        true: [N, 2, S, S]; where it is not visible it may be anything finite.
+        visible: [N, 1, S, S], 1 or 0.
+    Returns:
+        Scalar.
+    """
+    count = (2 * visible.sum()).clamp_min(1.0)
+    return torch.stack([((field - true).abs() * visible).sum() / count for field in found]).mean()
 
 
 def face_weights(mask: Tensor) -> Tensor:

@@ -1,0 +1,140 @@
+"""Networks that draw over the landmark warp: inference form against plain one, whole pictures, weights files."""
+
+import numpy as np
+import pytest
+import torch
+
+from fastreenact.errors import WeightsError
+from fastreenact.face.crop import Box
+from fastreenact.models import make_renderer
+from fastreenact.models.face2face_rho import BASE, compose, motion_inputs, random_face2face_rho, resize_field
+from fastreenact.models.landmark_warp import LandmarkWarp
+from fastreenact.models.over_base import compose_frame
+from fastreenact.training.base import base_picture
+from fastreenact.training.data import batch_of
+from fastreenact.training.head_pairs import HeadPairs
+from fastreenact.training.heads import make_person, random_expression, random_pose, render
+from fastreenact.weights import load_face2face_rho, save_face2face_rho
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Random weights of a network at 128."""
+    model = random_face2face_rho(3, over_base=True)
+    model.metadata |= {"size": "128", "motion_size": "128"}
+    # Small changes, as trained networks make: the picture stays inside its range.
+    model.renderer.de_conv_block[0].weight.data *= 0.2
+    return model
+
+
+def plain(model, batch):
+    """[N, 3, S, S] in levels, from the forms that train."""
+    with torch.no_grad():
+        fields = model.motion(*motion_inputs(batch.source, batch.source_landmarks, batch.driver_landmarks))
+        moved = base_picture(batch.source, batch.base, fields[2])
+        field = resize_field(batch.base.field, *fields[2].shape[1:3]).permute(0, 2, 3, 1) + fields[2]
+        features = model.renderer.encode(batch.source, batch.source_pose)
+        picture = compose(model.renderer.decode(features, field, batch.driver_pose), moved)
+        return ((picture + 1) * 127.5).clamp(0, 255), (moved + 1) * 127.5
+
+
+def test_fused_draws_what_the_plain_form_draws(model):
+    data = HeadPairs(128, first=7, people=1)
+    batch = batch_of(data, 1, 2, 2, 128, base=True)
+    source, drivers, _ = data.draw(np.random.default_rng((1, 0, 2, 0)))
+    wanted, moved = plain(model, batch)
+    renderer = make_renderer("face2face-rho", 128, model, torch.float32, "cpu")
+    state = renderer.encode(source.image, source.keypoints, source.pose)
+    warp = make_renderer("landmark-warp", 128, None, torch.float32, "cpu")
+    still = warp.encode(source.image, source.keypoints, source.pose)
+    for i, driver in enumerate(drivers[:2]):
+        found = renderer.drive(state, driver.keypoints, driver.pose).permute(2, 0, 1).float()
+        error = (found - wanted[i]).abs()
+        # Three roundings to 8 bit on the way, and the warp's own.
+        assert error.mean() < 0.5
+        assert error.quantile(0.999) <= 2.5
+        base = warp.drive(still, driver.keypoints, driver.pose).permute(2, 0, 1).float()
+        assert (wanted[i] - base).abs().mean() > 3  # the networks do something,
+        assert (moved[i] - base).abs().mean() > 0.5  # to the field too
+
+
+def test_networks_that_change_nothing_give_the_landmark_warp(model):
+    silent = random_face2face_rho(3, over_base=True)
+    silent.metadata |= {"size": "128", "motion_size": "128"}
+    motion = silent.motion
+    for layer in (silent.renderer.de_conv_block[0], motion.f1_motion, motion.model1_3, motion.model2_3):
+        for parameter in layer.parameters():
+            parameter.data.zero_()
+    seen = render(make_person(2), random_pose(np.random.default_rng(0)), np.zeros(51, np.float32), 96, 4)
+    picture = np.pad(seen.image, ((10, 31), (25, 8), (0, 0)), mode="edge")
+    box = Box(25 + 48, 10 + 48, 96)
+    renderer = make_renderer("face2face-rho", None, silent, torch.float32, "cpu")
+    warp = LandmarkWarp(*picture.shape[:2])
+    a, b = (form.encode(picture, seen.keypoints, seen.pose, box) for form in (renderer, warp))
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        other = render(make_person(2), random_pose(rng), random_expression(rng), 96, 4)
+        found = renderer.drive(a, other.keypoints, other.pose).int()
+        assert (found - warp.drive(b, other.keypoints, other.pose).int()).abs().max() <= 1
+
+
+def test_whole_pictures_change_inside_the_box_alone(model):
+    seen = render(make_person(2), random_pose(np.random.default_rng(0)), np.zeros(51, np.float32), 96, 4)
+    picture = np.pad(seen.image, ((10, 31), (25, 8), (0, 0)), mode="edge")
+    box = Box(25 + 48, 10 + 48, 96)
+    renderer = make_renderer("face2face-rho", None, model, torch.float32, "cpu")
+    state = renderer.encode(picture, seen.keypoints, seen.pose, box)
+    frame = renderer.drive(state, seen.keypoints, seen.pose).numpy().astype(int)
+    change = np.abs(frame - picture).max(axis=2)
+    outside = np.ones(change.shape, bool)
+    outside[10 : 10 + 96, 25 : 25 + 96] = False
+    assert change[outside].max() <= 1
+    assert change[~outside].mean() > 3
+    assert change[10:12, 25 : 25 + 96].mean() < 0.2 * change[~outside].mean()  # and fade towards its edge
+    out = torch.zeros_like(torch.from_numpy(picture))
+    assert renderer.drive(state, seen.keypoints, seen.pose, out=out) is out
+    assert np.array_equal(out.numpy(), frame)
+    with pytest.raises(ValueError, match=r"out must be uint8 \[137, 129, 3\], got torch.uint8 \[96"):
+        renderer.drive(state, seen.keypoints, seen.pose, out=torch.zeros(96, 129, 3, dtype=torch.uint8))
+
+
+def test_pictures_refused(model):
+    renderer = make_renderer("face2face-rho", 128, model, torch.float32, "cpu")
+    points, pose = np.zeros((72, 2)), np.ones(6)
+    with pytest.raises(ValueError, match=r"uint8 \[128, 128, 3\], got \[64, 64, 3\]"):
+        renderer.encode(np.zeros((64, 64, 3), np.uint8), points, pose)
+    whole = make_renderer("face2face-rho", None, model, torch.float32, "cpu")
+    with pytest.raises(ValueError, match="64 x 32: a picture that is not square needs `box`"):
+        whole.encode(np.zeros((32, 64, 3), np.uint8), points, pose)
+    with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\], got float32"):
+        whole.encode(np.zeros((32, 32, 3), np.float32), points, pose)
+
+
+@pytest.mark.parametrize("size", [64, 90])
+def test_compose_frame_follows_its_formula(size):
+    rng = torch.Generator().manual_seed(0)
+    raw = torch.randn(64, 64, 4, generator=rng) * 0.3
+    surface = torch.randint(0, 256, (size, size, 3), generator=rng, dtype=torch.uint8)
+    found = surface.clone()
+    compose_frame(raw, found, Box(size / 2, size / 2, size), 0.0)
+    base = surface.permute(2, 0, 1)[None].double() / 127.5 - 1
+    decoded = torch.cat([raw[..., :3].tanh(), 1.5 * (raw[..., 3:] + np.log(2)).sigmoid()], -1).permute(2, 0, 1)[None]
+    decoded = torch.nn.functional.interpolate(decoded.double(), (size, size), mode="bilinear")
+    wanted = ((compose(decoded, base) + 1) * 127.5).clamp(0, 255)[0].permute(1, 2, 0)
+    assert (found.double() - wanted).abs().max() <= 0.51
+
+
+def test_weights_files_say_what_they_draw_over(model, tmp_path):
+    path = save_face2face_rho(model, tmp_path / "w.safetensors")
+    loaded = load_face2face_rho(path)
+    assert loaded.over_base
+    assert loaded.metadata["base"] == BASE
+    assert loaded.renderer.de_conv_block[0].weight.shape == (4, 16, 3, 3)
+    assert not load_face2face_rho(save_face2face_rho(random_face2face_rho(1), tmp_path / "p.safetensors")).over_base
+    other = random_face2face_rho(1, over_base=True)
+    other.metadata["base"] = "spline"
+    with pytest.raises(WeightsError, match="draws over 'spline'; this version knows 'landmark-warp'"):
+        save_face2face_rho(other, tmp_path / "o.safetensors")
+    other.metadata.pop("base")
+    with pytest.raises(WeightsError, match="metadata"):
+        save_face2face_rho(other, tmp_path / "o.safetensors")
