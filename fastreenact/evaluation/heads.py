@@ -130,9 +130,7 @@ class HeadResults:
         ]
 
 
-def judge_heads(
-    count: int, size: int, methods: Methods, judge: Judge, progress: Progress | None = None
-) -> HeadResults:
+def judge_heads(count: int, size: int, methods: Methods, judge: Judge, progress: Progress | None = None) -> HeadResults:
     """Drive generated heads that no training has seen, and measure against what they really become.
 
     Args:

@@ -52,9 +52,7 @@ class Learned:
         found = self._arcface(_tensor(aligned(picture, keypoints)))[0].double().numpy()
         return np.asarray(found / max(float(np.linalg.norm(found)), 1e-12))
 
-    def likeness(
-        self, picture: Picture, keypoints: NDArray[np.float32] | None, identity: NDArray[np.float64]
-    ) -> float:
+    def likeness(self, picture: Picture, keypoints: NDArray[np.float32] | None, identity: NDArray[np.float64]) -> float:
         """Cosine between the faces' identities, -1 to 1; NaN where no face was found."""
         mine = None if keypoints is None else self.identity(picture, keypoints)
         return float("nan") if mine is None else float(mine @ identity)

@@ -231,8 +231,7 @@ class _Task(NamedTuple):
                 measured[method] = self._render(engine, still, motions, truths, judge, identity, stage)
         samples = {name: done.samples for name, done in measured.items()}
         samples[TRUE_IMAGE] = [
-            Sample(judge.tracked(points, truth), points is None)
-            for points, truth in zip(clip.again, own, strict=True)
+            Sample(judge.tracked(points, truth), points is None) for points, truth in zip(clip.again, own, strict=True)
         ]
         wanted = [seen for seen in map(self.learned.features, clip.frames) if seen is not None]
         test = CLIPS if portrait is None else CROSS_CLIPS
