@@ -152,10 +152,17 @@ def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]", common: _Pars
 
 def _add_train(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
     p = commands.add_parser(
-        "train", parents=[common], help="train Face2Face^rho on a folder of videos taken apart",
-        description="Train the networks of Face2Face^rho. Ctrl-C saves the state; --resume goes on from it.")
-    p.add_argument("--data", type=Path, required=True, metavar="FOLDER",
+        "train", parents=[common], help="train Face2Face^rho on generated heads, photographs or videos",
+        description="Train the networks of Face2Face^rho on one or several kinds of data. Ctrl-C saves the state; "
+                    "--resume goes on from it.")
+    p.add_argument("--heads", type=_frames, nargs="?", const=100_000, metavar="N",
+                   help="generated heads, of N people (default 100000)")
+    p.add_argument("--photos", type=Path, metavar="FOLDER", help="portraits, each made a head that moves")
+    p.add_argument("--videos", type=Path, metavar="FOLDER", help="videos of any people; tracked at the first start")
+    p.add_argument("--data", type=Path, metavar="FOLDER",
                    help="the official VoxCeleb layout: list.txt and a folder for each video")
+    p.add_argument("--shares", type=_shares, metavar="KIND=X,...",
+                   help="how often each kind is drawn, such as heads=1,videos=3; default: all alike")
     p.add_argument("--out", type=Path, required=True, metavar="FOLDER",
                    help="of the run: state, weights, losses and sample sheets")
     p.add_argument("--resume", action="store_true",
@@ -163,9 +170,15 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]", common: _Parser)
     p.add_argument("--from", dest="initial", type=Path, metavar="FILE",
                    help="weights (.safetensors) to begin with; default: begin from nothing")
     p.add_argument("--size", type=_size, metavar="S", help="side of the pictures, 64 to 2048 (default 256)")
+    p.add_argument("--motion-size", type=_size, metavar="M",
+                   help="side for which the motion network sees landmarks, a multiple of 64 (default 256)")
+    p.add_argument("--base", action=argparse.BooleanOptionalAction,
+                   help="draw over the landmark warp (default), or from nothing, as published")
     p.add_argument("--steps", type=_steps, metavar="N", help="length of the whole run (default 380000)")
     p.add_argument("--batch", type=_frames, metavar="N", help="pairs in a step (default 6)")
     p.add_argument("--learning-rate", type=float, metavar="X", help="default 2e-4")
+    p.add_argument("--warm-up", type=_steps, metavar="N", help="steps over which it rises to that (default 0)")
+    p.add_argument("--ema", type=float, metavar="X", help="decay of the averaged weights (default 0.999)")
     p.add_argument("--discriminator-from", type=_steps, metavar="N",
                    help="step at which the discriminator joins (default 0)")
     p.add_argument("--vgg", type=Path, metavar="FILE",
@@ -252,6 +265,13 @@ def _steps(text: str) -> int:
     return int(text)
 
 
+def _shares(text: str) -> dict[str, float]:
+    try:
+        return {name: float(share) for name, share in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KIND=X,... such as heads=1,videos=3") from None
+
+
 def _animate(args: argparse.Namespace) -> int:
     from fastreenact import animate
     from fastreenact.media import read_image
@@ -310,10 +330,11 @@ def _train(args: argparse.Namespace) -> int:
     from fastreenact.training.command import SKIPPED, train
 
     result = train(
-        args.data, args.out, resume=args.resume, stream=sys.stderr, vgg=args.vgg, initial=args.initial,
-        device=args.device, size=args.size, steps=args.steps, batch=args.batch, learning_rate=args.learning_rate,
-        bf16=args.bf16, discriminator_from=args.discriminator_from, save_every=args.save_every,
-        sheet_every=args.save_every)
+        args.out, resume=args.resume, stream=sys.stderr, heads=args.heads, photos=args.photos, videos=args.videos,
+        data=args.data, shares=args.shares, vgg=args.vgg, initial=args.initial, device=args.device, size=args.size,
+        motion_size=args.motion_size, base=args.base, steps=args.steps, batch=args.batch,
+        learning_rate=args.learning_rate, warm_up=args.warm_up, ema=args.ema, bf16=args.bf16,
+        discriminator_from=args.discriminator_from, save_every=args.save_every, sheet_every=args.save_every)
     _say(f"{_printable(str(result.weights))}: {result.step} of {result.steps} steps")
     if result.skipped:
         _complain(f"{result.skipped} files or folders of the data were skipped: {SKIPPED} beside the weights says why",

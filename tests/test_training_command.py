@@ -27,7 +27,8 @@ def out(tmp_path: Path) -> Iterator[Path]:
 def test_train_stop_and_resume(tmp_path, out, monkeypatch, capsys):
     data = tmp_path / "data"
     write_folder(data, {"a#1": [1, 12, 25], "b#1": [3], "b#2": [4, 9]})
-    arguments = ["train", "--data", str(data), "--out", str(out), "--device", "cpu"]
+    arguments = ["train", "--data", str(data), "--heads", "1", "--shares", "data=2,heads=1", "--out", str(out)]
+    arguments += ["--device", "cpu"]
 
     def interrupt(self: object, progress: Progress) -> None:
         if progress.step == 1:
@@ -36,32 +37,47 @@ def test_train_stop_and_resume(tmp_path, out, monkeypatch, capsys):
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patched:
         patched.setattr(command._Line, "__call__", interrupt)
-        sizes = ["--size", "64", "--steps", "2", "--batch", "1", "--discriminator-from", "2"]
-        assert main([*arguments, *sizes]) == 130
+        sizes = ["--size", "64", "--motion-size", "64", "--steps", "2", "--batch", "2", "--discriminator-from", "2"]
+        assert main([*arguments, *sizes, "--ema", "0.9", "--warm-up", "3"]) == 130
     assert signal.getsignal(signal.SIGTERM) is before
     said = capsys.readouterr()
     assert said.out.endswith("weights.safetensors: 1 of 2 steps\n")
     assert "1 files or folders of the data were skipped: skipped.txt" in said.err
     assert "stopped; --resume goes on from here" in said.err
-    assert (out / "skipped.txt").read_text() == "b#1: has 1 usable frames, two are needed\n"
+    assert (out / "skipped.txt").read_text() == "data/b#1: has 1 usable frames, two are needed\n"
 
     assert main([*arguments, "--size", "64"]) == 1
     assert "holds a training run already" in capsys.readouterr().err
+    assert main([*arguments, "--resume", "--no-base"]) == 1
+    assert "began with base True, and has to go on with it" in capsys.readouterr().err
 
     assert main([*arguments, "--resume"]) == 0
     said = capsys.readouterr()
     assert said.out.endswith("weights.safetensors: 2 of 2 steps\n")
     assert "2/2" in said.err  # the last progress line
     config = saved_config(out)
-    assert (config.size, config.motion_size, config.batch, config.discriminator_from) == (64, 256, 1, 2)
+    assert (config.size, config.motion_size, config.batch, config.discriminator_from) == (64, 64, 2, 2)
+    assert (config.ema, config.warm_up, config.base) == (0.9, 3, True)
     assert [json.loads(line)["step"] for line in (out / "losses.jsonl").open()] == [0, 1]
-    assert load_face2face_rho(out / "weights.safetensors").metadata["head_pose"] == "official"
+    model = load_face2face_rho(out / "weights.safetensors")
+    assert model.metadata["head_pose"] == "official"
+    assert model.over_base
 
 
 def test_train_refuses(tmp_path, capsys):
     arguments = ["train", "--data", str(tmp_path), "--out", str(tmp_path / "run")]
     assert main(arguments) == 1
     assert "list.txt is missing" in capsys.readouterr().err
+    assert main(["train", "--out", str(tmp_path / "run")]) == 1
+    assert "nothing to train on: give --heads" in capsys.readouterr().err
+    assert main([*arguments, "--photos", str(tmp_path)]) == 1
+    assert "no photograph in it can be used" in capsys.readouterr().err
+    assert main([*arguments, "--videos", str(tmp_path)]) == 1
+    assert "holds no video" in capsys.readouterr().err
+    assert main(["train", "--heads", "--shares", "data=1", "--out", str(tmp_path / "run")]) == 1
+    assert "shares: data is not among the data (heads)" in capsys.readouterr().err
+    assert main([*arguments, "--shares", "data"]) == 2
+    assert "'data' is not KIND=X" in capsys.readouterr().err
     assert main([*arguments, "--resume"]) == 1
     assert "there is no run to resume" in capsys.readouterr().err
     assert main([*arguments, "--steps", "many"]) == 2

@@ -11,7 +11,15 @@ from fastreenact.errors import FastreenactError, MediaError
 from fastreenact.face.crop import Box
 from fastreenact.models.landmark_warp import LandmarkWarp
 from fastreenact.training.base import base_picture, join_bases, landmark_bases
-from fastreenact.training.data import Draw, VoxCelebFolder, batch_of, broken_summary, draw_landmarks, picture_tensor
+from fastreenact.training.data import (
+    Draw,
+    Mixture,
+    VoxCelebFolder,
+    batch_of,
+    broken_summary,
+    draw_landmarks,
+    picture_tensor,
+)
 from fastreenact.training.head_pairs import HeadPairs
 
 
@@ -19,8 +27,9 @@ def test_draw_shapes_and_batch_ranges(tmp_path):
     write_folder(tmp_path, {"a#1": [3, 20]})
     data = VoxCelebFolder(tmp_path, 64)
     assert len(data) == 60
-    source, drivers = data.draw(RNG(0))
+    source, drivers, flows = data.draw(RNG(0))
     assert len(drivers) == 1
+    assert flows is None
     for frame in (source, *drivers):
         assert frame.image.shape == (64, 64, 3)
         assert frame.mask.shape == (64, 64)
@@ -42,7 +51,7 @@ def test_earlier_frame_is_the_source_also_where_names_sort_otherwise(tmp_path):
     write_folder(tmp_path, {"a#1": [9, 10]})  # "10" < "9" as text
     data = VoxCelebFolder(tmp_path, 64)
     for seed in range(5):
-        source, (driver,) = data.draw(RNG(seed))
+        source, (driver,), _ = data.draw(RNG(seed))
         assert source.head_pose[3] == pytest.approx(0.09)
         assert driver.head_pose[3] == pytest.approx(0.10)
 
@@ -50,7 +59,7 @@ def test_earlier_frame_is_the_source_also_where_names_sort_otherwise(tmp_path):
 def test_draw_belongs_together(tmp_path):
     write_folder(tmp_path, {"a#1": [0, 25]}, size=64)
     data = VoxCelebFolder(tmp_path, 64)
-    _, (driver,) = data.draw(RNG(0))
+    _, (driver,), _ = data.draw(RNG(0))
     picture, inside = disc(64, 0.25, (200, 140, 120))
     assert np.array_equal(driver.image, picture)
     assert np.array_equal(driver.mask, inside)
@@ -105,7 +114,7 @@ def test_broken_files_are_skipped_and_listed(tmp_path):
     (tmp_path / "b#1" / "mask" / "2.png").write_bytes(b"\x89PNG")
     data = VoxCelebFolder(tmp_path, 64)
     for seed in range(40):
-        source, (driver,) = data.draw(RNG(seed))
+        source, (driver,), _ = data.draw(RNG(seed))
         assert source.head_pose[3] == pytest.approx(0.06)
         assert driver.head_pose[3] == pytest.approx(0.07)
     expected = {
@@ -163,7 +172,7 @@ def test_a_batch_takes_as_many_draws_as_it_needs():
 def test_the_base_is_the_landmark_warp():
     """Composed from its parts with an offset of nothing it is what the landmark warp draws, to rounding."""
     data = HeadPairs(96, first=3, people=1)
-    source, drivers = data.draw(RNG(2))
+    source, drivers, _ = data.draw(RNG(2))
     batch = batch_of(data, 0, 0, 4, 64, base=True)
     assert batch.base is not None
     assert batch.base.field.shape == (4, 2, 96, 96)
@@ -191,7 +200,7 @@ def test_published_sample(shared):
     if not folder.is_dir():
         pytest.skip("needs the VoxCeleb sample in ../shared")
     data = VoxCelebFolder(folder, 256)
-    _, (driver,) = data.draw(np.random.default_rng(0))
+    _, (driver,), _ = data.draw(np.random.default_rng(0))
     assert len(data) == 120
     assert data.broken == {}
     assert 0.02 < driver.mask.mean() < 0.5
@@ -203,3 +212,35 @@ def test_published_sample(shared):
     nose = (drawn[0] == 1) & (drawn[1] == -1) & (drawn[2] == 1)
     assert nose.sum() > 5
     assert driver.mask[2::4, 2::4][nose.numpy()].mean() > 0.9
+
+
+def test_mixture_draws_by_shares():
+    class Marked(Discs):
+        def __init__(self, mark: int):
+            super().__init__()
+            self.broken = {f"{mark}.jpg": "is broken"}
+            self.mark = mark
+
+        def draw(self, rng: np.random.Generator) -> Draw:
+            drawn = super().draw(rng)
+            return drawn._replace(source=drawn.source._replace(image=np.full((64, 64, 3), self.mark, np.uint8)))
+
+    both = Mixture({"a": Marked(1), "b": Marked(2)}, {"b": 3.0})
+    assert (both.size, both.metadata, len(both)) == (64, Discs().metadata, 16)
+    rng = RNG(0)
+    seen = np.array([both.draw(rng).source.image[0, 0, 0] for _ in range(400)])
+    assert set(seen) == {1, 2}
+    assert (seen == 2).mean() == pytest.approx(0.75, abs=0.07)
+    assert both.broken == {"a/1.jpg": "is broken", "b/2.jpg": "is broken"}
+
+
+def test_mixture_refuses():
+    other = Discs()
+    other.metadata = {"head_pose": "official"}
+    for parts in ({"a": Discs(), "b": Discs(96)}, {"a": Discs(), "b": other}):
+        with pytest.raises(ValueError, match="b has another size or head pose convention"):
+            Mixture(parts, {})
+    with pytest.raises(ValueError, match="c is not among the data"):
+        Mixture({"a": Discs()}, {"c": 1.0})
+    with pytest.raises(ValueError, match="a must be above 0"):
+        Mixture({"a": Discs()}, {"a": float("nan")})

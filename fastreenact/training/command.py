@@ -1,9 +1,9 @@
-"""`fastreenact train`: a run from a folder of data to weights, stopped politely and resumed."""
+"""`fastreenact train`: a run from data to weights, stopped politely and resumed."""
 
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +13,13 @@ from typing import Any, NamedTuple, TextIO
 import torch
 
 from fastreenact.errors import MediaError
-from fastreenact.training.data import VoxCelebFolder, broken_summary
+from fastreenact.progress import ProgressLine
+from fastreenact.training.data import Dataset, Mixture, VoxCelebFolder, broken_summary
+from fastreenact.training.head_pairs import HeadPairs
 from fastreenact.training.loop import WEIGHTS, Progress, Trainer, saved_config
 from fastreenact.training.reconstruction import VggLoss, load_vgg19
 from fastreenact.training.schedule import TrainConfig
+from fastreenact.training.videos import VideoFolder
 from fastreenact.weights import load_face2face_rho
 
 SKIPPED = "skipped.txt"
@@ -31,51 +34,84 @@ class Result(NamedTuple):
     weights: Path
     step: int  # steps done
     steps: int
-    skipped: int  # files of the data that could not be used; the folder's skipped.txt lists them
+    skipped: int  # files of the data that could not be used; the run's skipped.txt lists them
 
 
 def train(
-    data: Path, out: Path, *, resume: bool, stream: TextIO, vgg: Path | None = None, initial: Path | None = None,
-    device: str | None = None, **changes: Any,
+    out: Path, *, resume: bool, stream: TextIO, heads: int | None = None, photos: Path | None = None,
+    videos: Path | None = None, data: Path | None = None, shares: Mapping[str, float] | None = None,
+    vgg: Path | None = None, initial: Path | None = None, device: str | None = None, **changes: Any,
 ) -> Result:
-    """Train on a folder of the VoxCeleb layout until the last step, SIGINT or SIGTERM; the state is saved.
+    """Train until the last step, SIGINT or SIGTERM; the state is saved.
 
     Args:
-        data: the folder with list.txt.
         out: folder of the run.
         resume: go on with the run in `out`, with its settings where `changes` has no others.
         stream: where progress lines go.
+        heads: train on generated heads, of so many people.
+        photos: train on the portraits in this folder.
+        videos: train on the videos in this folder.
+        data: train on this folder of the VoxCeleb layout.
+        shares: of the draws from each of these, by the names above; those left out have 1.
         vgg: VGG-19 weights (.safetensors) for the reconstruction loss.
         initial: weights of Face2Face^rho (.safetensors) to begin with.
         device: None takes the GPU where there is one.
-        changes: settings of `TrainConfig`; those that are None are left as they are.
+        changes: settings of `TrainConfig`; those that are None are left as they are. A new run draws over the landmark
+            warp unless `base` is False.
     Returns:
         `Result`.
     Raises:
-        ValueError, MediaError, WeightsError, FastreenactError: as `TrainConfig`, `VoxCelebFolder` and `Trainer` say.
+        ValueError: nothing to train on.
+        ValueError, MediaError, WeightsError, FastreenactError: as `TrainConfig`, the data sets and `Trainer` say.
     """  # fmt: skip
     given = {name: value for name, value in changes.items() if value is not None}
-    config = replace(saved_config(out) if resume else TrainConfig(), **given)
+    config = replace(saved_config(out) if resume else TrainConfig(base=True), **given)
     if out.exists() and not out.is_dir():
         raise MediaError(f"{out} is not a folder: name one for the run")
-    dataset = VoxCelebFolder(data, config.size)
     reconstruction = None if vgg is None else VggLoss(load_vgg19(vgg))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     start = None if initial is None else load_face2face_rho(initial)
+    dataset = _dataset(config.size, heads, photos, videos, data, shares or {}, stream)
     trainer = Trainer(
         dataset, out, config, device=device, reconstruction=reconstruction, initial=start, resume=resume
     )
-    _log.info("%d pairs a pass, %s, %s", len(dataset), device, broken_summary(dataset))
+    _log.info("%d draws a pass, %s, %s", len(dataset), device, broken_summary(dataset))
     line = _Line(stream)
     try:
         with _asked_to_stop() as stop:
             step = trainer.run(stop=stop, progress=line)
     finally:
         line.close()
-        if dataset.broken:
-            listed = "".join(f"{path}: {reason}\n" for path, reason in sorted(dataset.broken.items()))
+        broken = dataset.broken
+        if broken:
+            listed = "".join(f"{path}: {reason}\n" for path, reason in sorted(broken.items()))
             (out / SKIPPED).write_text(listed, encoding="utf-8")
-    return Result(out / WEIGHTS, step, config.steps, len(dataset.broken))
+    return Result(out / WEIGHTS, step, config.steps, len(broken))
+
+
+def _dataset(
+    size: int, heads: int | None, photos: Path | None, videos: Path | None, data: Path | None,
+    shares: Mapping[str, float], stream: TextIO,
+) -> Dataset:  # fmt: skip
+    """What is to be trained on; a mixture where it is several."""
+    parts: dict[str, Dataset] = {}
+    if heads is not None:
+        parts["heads"] = HeadPairs(size, people=heads)
+    if photos is not None:
+        from fastreenact.training.photos import PhotoFolder
+
+        parts["photos"] = PhotoFolder(photos, size)
+    if videos is not None:
+        line = ProgressLine(stream)
+        try:
+            parts["videos"] = VideoFolder(videos, size, progress=line)
+        finally:
+            line.close()
+    if data is not None:
+        parts["data"] = VoxCelebFolder(data, size)
+    if not parts:
+        raise ValueError("nothing to train on: give --heads, --photos, --videos or --data, or several of them")
+    return Mixture(parts, shares)
 
 
 def progress_text(progress: Progress) -> str:

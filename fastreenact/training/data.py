@@ -50,7 +50,10 @@ class Dataset(Protocol):
 
     size: int  # S, side of the pictures, px
     metadata: Mapping[str, str]  # `head_pose` and what belongs to it, for the weights file (see models.head_pose)
-    broken: dict[str, str]  # what was skipped so far, and why
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """What was skipped so far, and why."""
 
     def __len__(self) -> int:
         """Draws that count as one pass."""
@@ -157,6 +160,49 @@ def broken_summary(dataset: Dataset) -> str:
     broken = dict(dataset.broken)
     first = "; ".join(f"{path}: {reason}" for path, reason in list(broken.items())[:3])
     return f"{len(broken)} skipped: {first}" if broken else "nothing skipped"
+
+
+class Mixture:
+    """Several data sets as one: each draw comes from one of them, by chance, as often as its share says.
+
+    Attributes:
+        size, metadata: what all of them have.
+    """
+
+    def __init__(self, parts: Mapping[str, Dataset], shares: Mapping[str, float]):
+        """
+        Args:
+            parts: name -> data set.
+            shares: name -> share of the draws, on any scale; those left out have 1.
+        Raises:
+            ValueError: sizes or conventions that differ, a share of what is not there, or one that is not above 0.
+        """
+        names, first = ", ".join(parts), next(iter(parts.values()))
+        for name, part in parts.items():
+            if (part.size, dict(part.metadata)) != (first.size, dict(first.metadata)):
+                raise ValueError(f"{name} has another size or head pose convention than the rest of {names}")
+        for name, share in shares.items():
+            if name not in parts:
+                raise ValueError(f"shares: {name} is not among the data ({names})")
+            if not 0 < share < float("inf"):
+                raise ValueError(f"shares: {name} must be above 0 and finite, got {share}")
+        self.size, self.metadata = first.size, first.metadata
+        self._parts = dict(parts)
+        self._ends = np.cumsum([shares.get(name, 1.0) for name in parts])
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """What was skipped so far in any of them, and why: name/path -> reason."""
+        return {f"{name}/{path}": why for name, part in self._parts.items() for path, why in dict(part.broken).items()}
+
+    def __len__(self) -> int:
+        """As many draws as all of them have."""
+        return sum(map(len, self._parts.values()))
+
+    def draw(self, rng: np.random.Generator) -> Draw:
+        """A draw of one of them."""
+        at = np.searchsorted(self._ends, rng.random() * self._ends[-1], side="right")
+        return list(self._parts.values())[at].draw(rng)
 
 
 class VoxCelebFolder:

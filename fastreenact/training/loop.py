@@ -99,7 +99,7 @@ class Trainer:
             resume: go on from the last state in `out`.
         Raises:
             ValueError: the dataset has another size or an unusable head pose convention, or another than `initial`;
-                resumed with `initial`, or with another reconstruction loss or convention than the run began with.
+                resumed with `initial`, or with another reconstruction loss, convention or `base` than it began with.
             FastreenactError: the folder holds a run already, and `resume` is False.
             WeightsError: no state to resume, or a damaged one.
         """
@@ -361,6 +361,8 @@ class Trainer:
         for name, value in self._description().items():
             if numbers.get(name) != value:
                 raise ValueError(f"the run in {self.out} has {name} {numbers.get(name)!r}, not {value!r}")
+        if TrainConfig.from_dict(numbers["config"]).base != self.config.base:
+            raise ValueError(f"the run in {self.out} began with base {not self.config.base}, and has to go on with it")
         load_state(self.out / STATE, self._nets, self._optimizers)
         self.step, self._norm_means = int(numbers["step"]), dict(numbers["norm_means"])
 

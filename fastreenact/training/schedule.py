@@ -68,8 +68,12 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """Back from JSON. Raises ValueError: names or types that are not this class's."""
+        """Back from JSON; what an older version did not store has its default.
+
+        Raises:
+            ValueError: names or types that are not this class's.
+        """
         types = {field.name: type(field.default) for field in fields(cls)}
-        if set(values) != set(types) or any(type(values[name]) is not kind for name, kind in types.items()):
+        if any(type(value) is not types.get(name) for name, value in values.items()):
             raise ValueError("the run's settings do not fit this version")
         return cls(**values)
