@@ -38,7 +38,8 @@ def bald_person(start: int = 0):
     p = parts()
     for seed in range(start, start + 50):
         person = make_person(seed)
-        if all(np.isnan(person.look.rest[p.where[name]]).all() for name in ("glasses", "curtain")):
+        worn = [range(p.where[name].start, p.where[name].stop) for name in ("glasses", "curtain", "brim", "phones")]
+        if not any(np.isin(part, person.look.kept).any() for part in worn):
             return person
     raise LookupError("no such person")
 

@@ -1,4 +1,4 @@
-"""What a generated head has besides its skin: eyes, mouth, teeth, tongue, ears, hair, neck, shoulders, glasses.
+"""What a generated head has besides its skin: eyes, mouth, ears, hair, neck, shoulders, and what people wear.
 
 All parts are one mesh with a fixed number of vertices; what somebody lacks is left out by NaN.
 """
@@ -18,6 +18,7 @@ EYE_RADIUS = 0.21
 IRIS, PUPIL = 0.4, 0.17  # rad from the axis of the eye
 _EYE_CORNERS = ((36, 40), (44, 48))
 _EYE_RINGS, _EYE_SPOKES = 13, 24
+SCALP_STRANDS, HAIRLINE_STRANDS, BEARD_STRANDS, STRAND_NODES = 430, 170, 110, 6
 
 
 class Parts(NamedTuple):
@@ -25,6 +26,7 @@ class Parts(NamedTuple):
 
     rest: Array  # [V, 3]
     follow: Array  # [V, 72]
+    follow32: NDArray[np.float32]  # the same
     triangles: Triangles  # [F, 3]
     uv: Array  # [V, 2] texture coordinates, 1 is a period of the texture
     turns: Array  # [V] 1: turns with the head, 0: stays with the shoulders
@@ -138,12 +140,12 @@ def _ear(side: float) -> _Piece:
     radius, azimuth = across[:, 0], across[:, 1] * 2 * np.pi
     up, along = np.sin(azimuth), np.cos(azimuth)  # along: towards the back
     out = np.array([side, 0.0, 0.0])
-    back = np.array([side * 0.42, -0.1, -0.85])
+    back = np.array([side * 0.33, -0.1, -0.9])
     narrower = 1.0 - 0.32 * smoothstep(up, 0.2, -1.0)  # the lobe
     relief = 0.11 - 0.09 * smoothstep(radius, 0.75, 0.4)
     relief += 0.05 * smoothstep(radius, 0.65, 0.85) - 0.14 * smoothstep(radius, 0.9, 1.0)
     rest = (
-        np.array([side * 1.04, 0.14, -0.2]) + (radius * up * 0.4)[:, None] * (0.0, 1.0, -0.12)
+        np.array([side * 1.01, 0.17, -0.22]) + (radius * up * 0.4)[:, None] * (0.0, 1.0, -0.12)
         + (radius * along * narrower * 0.23)[:, None] * back + relief[:, None] * out
     )  # fmt: skip
     follow = _like((0, 1, 2) if side < 0 else (9, 10, 11), 0.9)
@@ -168,16 +170,23 @@ def _curtain() -> _Piece:
 
 
 def _neck() -> _Piece:
-    across = _share(10, 32, closed=True)
-    y, azimuth = -0.9 - 1.8 * across[:, 0], across[:, 1] * 2 * np.pi
-    wider = 0.62 + 0.5 * smoothstep(y, -1.7, -2.6)
-    narrow = 1.0 - 0.6 * smoothstep(y, -1.2, -0.95)  # out of the way of the open mouth
-    rest = np.column_stack(
-        [wider * narrow * np.sin(azimuth), y, -0.28 - 0.1 * across[:, 0] + 0.62 * narrow * np.cos(azimuth)]
+    across = _share(12, 32, closed=True)
+    y, azimuth = -0.85 - 1.85 * across[:, 0], across[:, 1] * 2 * np.pi
+    wider = 0.72 + 0.5 * smoothstep(y, -1.75, -2.6)
+    narrow = 1.0 - 0.45 * smoothstep(y, -1.25, -0.9)  # out of the way of the open mouth
+    front = np.cos(azimuth)
+    throat = 0.05 * np.exp(-(((y + 1.5) / 0.12) ** 2)) * np.exp(-((np.sin(azimuth) / 0.25) ** 2)) * (front > 0)
+    sinews = (
+        0.03
+        * np.exp(-(((np.abs(np.sin(azimuth)) - 0.35 - 0.25 * smoothstep(y, -2.3, -1.2)) / 0.12) ** 2))
+        * (front > 0)
     )
-    turns = smoothstep(y, -2.1, -0.9)
-    uv = across[:, ::-1] * (2, 1)
-    return _piece(rest, _grid(10, 32, closed=True), across, turns=turns, uv=uv, centre=(0, -1.2, -0.3))
+    rest = np.column_stack([
+        wider * narrow * np.sin(azimuth), y, -0.3 - 0.1 * across[:, 0] + (0.64 * narrow + throat + sinews) * front,
+    ])  # fmt: skip
+    turns = smoothstep(y, -2.1, -0.95)
+    uv = across[:, ::-1] * (4, 2)
+    return _piece(rest, _grid(12, 32, closed=True), across, turns=turns, uv=uv, centre=(0, -1.2, -0.3))
 
 
 def _torso() -> _Piece:
@@ -216,16 +225,81 @@ def _glasses() -> _Piece:
 
 
 @functools.cache
+def strand_roots() -> NDArray[np.intp]:
+    """The vertices of the skin that hairs grow from: scalp first, hairline included, then beard."""
+    s = surface()
+    _, y, z = s.rest.T
+    rng = np.random.default_rng(5)
+    scalp = ((y > 0.75) & (z < 0.97) | (z < -0.1) & (y > -0.85)) & ~((y < 0.9) & (z > 0.15))
+    hairline = scalp & (y > 0.95) & (z > 0.2) | scalp & (z > -0.25) & (y < 0.95)
+    beard = (s.regions["beard"] > 0.5) | (s.regions["moustache"] > 0.5)
+    groups = (scalp & ~hairline, SCALP_STRANDS - HAIRLINE_STRANDS), (hairline, HAIRLINE_STRANDS), (beard, BEARD_STRANDS)
+    return np.concatenate([rng.choice(np.flatnonzero(mask), count) for mask, count in groups])
+
+
+def _strands() -> _Piece:
+    """Ribbons, all of them at their roots until a person's hair is combed."""
+    roots, s = strand_roots(), surface()
+    each = 2 * STRAND_NODES
+    rest, follow = s.rest[roots].repeat(each, axis=0), s.follow[roots].repeat(each, axis=0)
+    one = _grid(STRAND_NODES, 2)
+    triangles = (one[None] + (np.arange(len(roots)) * each)[:, None, None]).reshape(-1, 3)
+    across = np.tile(_share(STRAND_NODES, 2), (len(roots), 1))
+    return _Piece(rest, follow, triangles, across * (0.4, 0.03), np.ones(len(rest)), 0.0, across)
+
+
+def _brim() -> _Piece:
+    """The brim of a hat, from the head outwards."""
+    across = _share(3, 48, closed=True)
+    return _piece(np.zeros((len(across), 3)), _grid(3, 48, closed=True), across)
+
+
+def _phones() -> _Piece:
+    """Headphones: an arch over the head, and a cushion on each ear."""
+    turn = np.linspace(-1.75, 1.75, 25)
+    arch = np.concatenate([
+        np.column_stack([1.22 * np.sin(turn), 0.35 + 1.68 * np.cos(turn), np.full(25, z)]) for z in (-0.39, -0.21)
+    ])  # fmt: skip
+    pieces, triangles = [arch], [_grid(2, 25)]
+    for side in (-1.0, 1.0):
+        share = _share(4, 20, closed=True)
+        radius = np.interp(share[:, 0], (0, 0.4, 0.7, 1), (0.0, 0.3, 0.36, 0.36))
+        out = np.interp(share[:, 0], (0, 0.4, 0.7, 1), (1.32, 1.32, 1.27, 1.05))
+        angle = share[:, 1] * 2 * np.pi
+        pieces.append(
+            np.column_stack([side * out, 0.15 + 1.15 * radius * np.sin(angle), -0.25 + radius * np.cos(angle)])
+        )
+        triangles.append(_grid(4, 20, closed=True) + sum(map(len, pieces[:-1])))
+    rest = np.concatenate(pieces)
+    return _piece(rest, np.concatenate(triangles), np.zeros((len(rest), 2)), centre=(0.0, 0.3, -0.3))
+
+
+def _earrings() -> _Piece:
+    """Two hoops; a person may have them smaller, as pearls."""
+    turn = np.linspace(0, 2 * np.pi, 17)
+    pieces, triangles = [], []
+    for k, side in enumerate((-1.0, 1.0)):
+        ring = [np.column_stack([np.full(17, side * 1.1) + dx, -0.3 + r * np.cos(turn), -0.2 + r * np.sin(turn)])
+                for r, dx in ((0.13, 0.0), (0.16, 0.02))]  # fmt: skip
+        pieces.append(np.concatenate(ring) - (0.0, 0.13, 0.0))
+        triangles.append(_grid(2, 17) + 34 * k)
+    rest = np.concatenate(pieces)
+    follow = np.concatenate([np.tile(_like(points, 0.9), (34, 1)) for points in ((0, 1, 2), (9, 10, 11))])
+    return _piece(rest, np.concatenate(triangles), np.zeros((68, 2)), follow=follow, centre=0.0)
+
+
+@functools.cache
 def parts() -> Parts:
     """The mean head with everything; the same object every time."""
     mean = default_model().mean.astype(np.float64)
     s = surface()
-    skin = _piece(s.rest, s.triangles, s.plane, follow=s.follow, uv=s.plane * 0.55, centre=0.0)
+    skin = _piece(s.rest, s.triangles, s.plane, follow=s.follow, uv=s.plane * 0.5, centre=0.0)
     pieces = {
         "skin": skin, "left_eye": _eye(mean, 0), "right_eye": _eye(mean, 1),
         "mouth": _mouth(mean), "upper_teeth": _teeth(True), "lower_teeth": _teeth(False), "tongue": _tongue(),
         "left_ear": _ear(-1.0), "right_ear": _ear(1.0), "hair": _shell(), "curtain": _curtain(), "neck": _neck(),
-        "torso": _torso(), "glasses": _glasses(),
+        "torso": _torso(), "glasses": _glasses(), "strands": _strands(), "brim": _brim(), "phones": _phones(),
+        "earrings": _earrings(),
     }  # fmt: skip
     where, triangles, start = {}, [], 0
     for name, piece in pieces.items():
@@ -236,6 +310,6 @@ def parts() -> Parts:
     behind = np.concatenate([np.full(len(p.rest), p.behind) for p in pieces.values()])
     rest, follow, uv, turns = joined
     return Parts(
-        rest, follow, np.concatenate(triangles).astype(np.int32), uv, turns, behind, where,
+        rest, follow, follow.astype(np.float32), np.concatenate(triangles).astype(np.int32), uv, turns, behind, where,
         {name: piece.across for name, piece in pieces.items()},
     )  # fmt: skip

@@ -1,20 +1,22 @@
-"""What is around a generated head: light, background, texture of skin and hair, camera. All from random states."""
+"""Light and camera of a shot of a generated head, and the fine texture of skin, hair and cloth. From random states."""
 
 import functools
 import io
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
 from torch import Tensor
+from torch.nn import functional
 
-from fastreenact.training.head_look import Look
+from fastreenact.training.head_backdrop import spectrum_noise
 
 Array32 = NDArray[np.float32]
 _TEXTURE_SIDE = 512
-_TEXTURES = 6  # different ones; more would not be told apart
+_TEXTURES = 4  # different ones; more would not be told apart
+_TEXEL = 1 / 210  # model units: a texel of the finest texture, about
 
 
 class Scene(NamedTuple):
@@ -22,134 +24,144 @@ class Scene(NamedTuple):
 
     sky: Array32  # [3] ambient light from above, linear
     ground: Array32  # [3] from below
-    lights: Array32  # [L, 3] towards the light, in camera axes
+    lights: Array32  # [L, 3] towards the light, in camera axes; the first casts shadows
     colours: Array32  # [L, 3]
     softness: float  # 0 hard, 1 lights half of what is turned away
+    shadow: float  # 0 none, 1 black
+    penumbra: float  # width of a shadow's edge, cells of the depth map
     body_turn: float  # share of the head's turning that the shoulders follow
     blur: float  # standard deviation as a share of the picture's side
+    sharpening: float  # by the camera
     noise: float  # standard deviation in levels
+    grain: float  # size of the noise in px, 1 or more
     quality: int  # of JPEG; 0 none
+    exposure: float
+    gain: Array32  # [3] white balance
     contrast: float
+    bend: float  # how much highlights and shadows are flattened
+    saturation: float
+    vignette: float
     texture: int
 
 
-def make_scene(seed: int) -> Scene:
-    """Light, camera and surroundings of a shot, decided by `seed`."""
-    rng = np.random.default_rng((seed, 2))
+def _lamps(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Directions [L, 3] and colours [L, 3], the strongest first."""
     count = int(rng.integers(1, 4))
-    azimuth, height = rng.normal(0, 0.8, count), rng.uniform(-0.15, 1.1, count)
-    lights = np.column_stack([np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)])
-    warmth = rng.normal(0, 0.14, (count, 1)) * (1.0, 0.1, -1.0)
-    strength = rng.dirichlet(np.ones(count))[:, None] * rng.uniform(0.6, 1.5)
-    ambient = rng.uniform(0.1, 0.4)
-    tint = 1 + rng.normal(0, 0.06, 3)
-    frontal = 0.9 * ambient + float((strength[:, 0] * lights[:, 2].clip(0)).sum())
-    exposure = max(1.0, rng.uniform(0.5, 0.9) / frontal)  # a camera does not leave a face black
-    ambient, strength = ambient * exposure, strength * exposure
+    azimuth, height = rng.normal(0, 0.8, count), rng.uniform(-0.1, 1.15, count)
+    lamps = np.column_stack([np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)])
+    strength = np.sort(rng.dirichlet(np.ones(count)))[::-1, None] * rng.uniform(0.6, 1.6)
+    colours = strength * (1 + rng.normal(0, 0.14, (count, 1)) * (1.0, 0.1, -1.0))
+    if rng.random() < 0.12:  # lamps of strong colour
+        colours = colours * rng.uniform(0.1, 1.4, (count, 3))
+    if rng.random() < 0.15:  # one more from behind
+        side = rng.choice((-1, 1)) * rng.uniform(0.6, 0.9)
+        lamps = np.concatenate([lamps, np.array([(side, 0.3, -0.6)]) / np.linalg.norm((side, 0.3, 0.6))])
+        colours = np.concatenate([colours, rng.uniform(0.5, 2.0) * rng.uniform(0.6, 1.0, (1, 3))])
+    return lamps, colours
+
+
+def make_scene(seed: int) -> Scene:
+    """Light and camera of a shot, decided by `seed`."""
+    rng = np.random.default_rng((seed, 2))
+    lamps, colours = _lamps(rng)
+    ambient = rng.uniform(0.08, 0.45) * (1 + rng.normal(0, 0.07, 3))
+    frontal = 0.8 * ambient.mean() + float((colours.mean(1) * lamps[:, 2].clip(0)).sum())
+    # A camera does not leave a face black, nor white; now and then nearly.
+    exposure = np.clip(1.0, rng.uniform(0.5, 0.9) / frontal, rng.uniform(1.0, 1.6) / frontal)
+    if rng.random() < 0.2:
+        exposure *= rng.choice((rng.uniform(0.25, 0.6), rng.uniform(1.3, 2.2)))
+    sharp = rng.random() < 0.5
     return Scene(
-        (ambient * tint * 1.1).astype(np.float32), (ambient * tint * rng.uniform(0.4, 0.9)).astype(np.float32),
-        lights.astype(np.float32), (strength * (1 + warmth)).astype(np.float32), float(rng.uniform(0.0, 0.4)),
-        float(rng.uniform(0.0, 0.35)), float(rng.uniform(0.0, 0.0025) * (rng.random() < 0.6)),
-        float(rng.gamma(1.3, 1.0)), int(rng.integers(45, 97)) * int(rng.random() < 0.6), float(rng.uniform(0.9, 1.15)),
-        int(rng.integers(_TEXTURES)),
+        sky=(ambient * 1.15).astype(np.float32), ground=(ambient * rng.uniform(0.35, 0.9)).astype(np.float32),
+        lights=lamps.astype(np.float32), colours=colours.astype(np.float32), softness=float(rng.uniform(0.0, 0.3)),
+        shadow=float(rng.uniform(0.3, 1.0)), penumbra=float(rng.uniform(0.7, 2.5)),
+        body_turn=float(rng.uniform(0.0, 0.35)),
+        blur=0.0 if sharp else float(rng.gamma(1.5, 0.0013)),
+        sharpening=float(rng.uniform(0.2, 1.2) * (rng.random() < 0.25)),
+        noise=float(rng.gamma(1.3, 1.2)) * (rng.random() < 0.8), grain=float(rng.choice((1.0, 1.0, 2.0))),
+        quality=int(rng.integers(35, 97)) * int(rng.random() < 0.6),
+        exposure=float(exposure), gain=(1 + rng.normal(0, 0.06, 3)).astype(np.float32),
+        contrast=float(rng.uniform(0.85, 1.2)),
+        bend=float(rng.uniform(0.0, 0.8)),
+        saturation=float(rng.choice((rng.uniform(0.6, 1.25), 1.0, 0.0), p=(0.6, 0.37, 0.03))),
+        vignette=float(rng.uniform(0, 0.5) * (rng.random() < 0.3)), texture=int(rng.integers(_TEXTURES)),
     )  # fmt: skip
 
 
-def spectrum_noise(rng: np.random.Generator, height: int, width: int, slope: float, stretch: float = 1.0) -> Array32:
-    """Noise [height, width] whose amplitude falls as frequency to the -slope; periodic, mean 0, deviation 1.
-
-    Natural pictures have a slope of about 1 (Field, 1987). stretch > 1 makes streaks along y.
-    """
-    fy, fx = np.fft.fftfreq(height)[:, None] * stretch, np.fft.rfftfreq(width)[None]
-    size = np.hypot(fy, fx)
-    size[0, 0] = np.inf
-    wave = np.exp(2j * np.pi * rng.random(size.shape)) * rng.rayleigh(1.0, size.shape) * size**-slope
-    noise = np.fft.irfft2(wave, (height, width))
-    return (noise / noise.std()).astype(np.float32)
-
-
-@functools.lru_cache(maxsize=_TEXTURES)
-def texture(index: int) -> Tensor:
-    """[1, 2, 512, 512]: pores and blotches of skin; strands of hair along v."""
+@functools.lru_cache(maxsize=_TEXTURES * 4)
+def texture(index: int, level: int) -> Tensor:
+    """[1, 3, 512 >> level, ...]: pores and blotches of skin; strands of hair along v; weave and folds of cloth."""
+    if level:
+        return functional.avg_pool2d(texture(index, level - 1), 2) * 1.12  # some contrast of what is averaged stays
     rng = np.random.default_rng((index, 3))
     n = _TEXTURE_SIDE
-    skin = 0.6 * spectrum_noise(rng, n, n, 0.9) + 0.7 * spectrum_noise(rng, n, n, 1.7)
-    hair = 0.7 * spectrum_noise(rng, n, n, 0.9, 16.0) + 0.6 * spectrum_noise(rng, n, n, 1.5, 4.0)
-    return torch.from_numpy(np.clip(np.stack([skin, hair]), -2.5, 2.5))[None]
+    skin = 0.8 * spectrum_noise(rng, n, n, 0.5) + 0.45 * spectrum_noise(rng, n, n, 1.5)
+    hair = 0.75 * spectrum_noise(rng, n, n, 0.8, 16.0) + 0.75 * spectrum_noise(rng, n, n, 1.1, 8.0)
+    x = np.arange(n) * (2 * np.pi / n)
+    threads = np.sin(x * (64 + 16 * index))[None] * np.sin(x * (64 + 16 * index))[:, None]
+    cloth = 0.6 * threads + 0.5 * spectrum_noise(rng, n, n, 0.7) + 0.7 * spectrum_noise(rng, n, n, 1.7)
+    return torch.from_numpy(np.clip(np.stack([skin, hair, cloth]), -2.5, 2.5).astype(np.float32))[None]
+
+
+def texture_for(index: int, pixel: float) -> Tensor:
+    """The texture thinned out so that a texel is not much smaller than a pixel of `pixel` model units."""
+    return texture(index, int(np.clip(np.log2(max(pixel / _TEXEL, 1.0)) + 0.2, 0, 4)))
+
+
+@functools.cache
+def _camera_noise() -> Array32:
+    """[2, 640, 640, 3] deviation 1, from pixel to pixel and over two pixels."""
+    rng = np.random.default_rng(21)
+    fine = rng.standard_normal((640, 640, 3)).astype(np.float32)
+    fine = 0.7 * fine + 0.7 * fine.mean(axis=-1, keepdims=True) * np.sqrt(3)
+    coarse = (fine + np.roll(fine, 1, 0) + np.roll(fine, 1, 1) + np.roll(fine, (1, 1), (0, 1))) / 2
+    return np.stack([fine, coarse])
 
 
 @functools.lru_cache(maxsize=4)
-def background(seed: int, size: int) -> Tensor:
-    """[size, size, 3] linear light behind a head, kept for the next frame of the shot.
-
-    Noise with the spectrum of natural pictures, gradients, shapes, in and out of focus.
-    """
-    rng = np.random.default_rng((seed, 4))
-    vivid = rng.random() ** 2
-
-    def colours(count: int) -> NDArray[np.float64]:
-        grey = rng.uniform(0.02, 1.0, (count, 1))
-        return np.asarray(np.clip(grey + vivid * rng.uniform(-0.6, 0.6, (count, 3)), 0, 1))
-
-    base, other = colours(2)
-    ramp = np.linspace(-1, 1, size, dtype=np.float32)
-    angle = rng.uniform(0, 2 * np.pi)
-    share = np.clip(0.5 + 0.5 * (np.cos(angle) * ramp[None] + np.sin(angle) * ramp[:, None]), 0, 1)[..., None]
-    field: NDArray[Any] = base + (other - base) * share * rng.random()
-    if rng.random() < 0.65:
-        picture = Image.fromarray((np.clip(field, 0, 1) * 255).astype(np.uint8))
-        draw = ImageDraw.Draw(picture)
-        for _ in range(rng.integers(1, 14)):
-            x, y, w, h = rng.uniform(-0.2, 1.0, 2).tolist() + rng.exponential(0.25, 2).tolist()
-            colour = tuple((colours(1)[0] * 255).astype(int).tolist())
-            corners = [x * size, y * size, (x + w) * size + 1, (y + h) * size + 1]
-            if rng.random() < 0.6:
-                draw.rectangle(corners, fill=colour)
-            else:
-                draw.ellipse(corners, fill=colour)
-        picture = picture.filter(ImageFilter.GaussianBlur(float(size * rng.choice([0.0, 0.004, 0.015, 0.04]))))
-        field = np.asarray(picture, np.float64) / 255
-    if rng.random() < 0.6:
-        n = min(size, 256)
-        slope = rng.uniform(1.0, 2.0)
-        grey = spectrum_noise(rng, n, n, slope)[..., None]
-        tint = [spectrum_noise(rng, n, n, slope + 0.3) for _ in range(2)]
-        tinted: NDArray[Any] = grey + 0.4 * vivid * np.stack([*tint, -tint[0] - tint[1]], axis=-1)
-        if n != size:
-            tinted = np.kron(tinted, np.ones((-(-size // n), -(-size // n), 1), np.float32))[:size, :size]
-        field = field + rng.uniform(0.01, 0.16) * tinted
-    return torch.from_numpy((np.clip(field, 0, 1) ** 2).astype(np.float32))
-
-
-def shade(scene: Scene, look: Look, normals: Tensor) -> Tensor:
-    """Light that vertices send to the camera, [V, 3] linear: soft diffuse, ambient from above and below, highlights.
-
-    Args:
-        normals: [V, 3] in camera axes.
-    """
-    sky, ground = torch.from_numpy(scene.sky), torch.from_numpy(scene.ground)
-    up = normals[:, 1:2] * 0.5 + 0.5
-    light = ground + (sky - ground) * up
-    lights, colours = torch.from_numpy(scene.lights), torch.from_numpy(scene.colours)
-    facing = normals @ lights.T
-    light = light + ((facing + scene.softness) / (1 + scene.softness)).clamp_min(0) @ colours
-    half = lights + torch.tensor([0.0, 0.0, 1.0])
-    half = half / half.norm(dim=1, keepdim=True).clamp_min(1e-6)
-    gloss = torch.from_numpy(look.gloss)
-    shine = (normals @ half.T).clamp_min(0) ** gloss[:, 1:2]
-    return torch.from_numpy(look.albedo) * light + gloss[:, :1] * (shine @ colours)
+def _corners(size: int) -> Array32:
+    """[S, S, 1] squared distance from the middle."""
+    at = np.linspace(-1, 1, size, dtype=np.float32)
+    return np.asarray((at[None] ** 2 + at[:, None] ** 2)[..., None] / 2)
 
 
 def photograph(scene: Scene, picture: Array32, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Linear light [S, S, 3] as a camera delivers it: tone, blur, noise, JPEG; uint8."""
-    levels = (np.sqrt(np.clip(picture, 0, 1)) - 0.5) * (255 * scene.contrast) + 127.5
-    if scene.blur * len(levels) > 0.2:
-        soft = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
-        levels = np.asarray(soft.filter(ImageFilter.GaussianBlur(scene.blur * len(levels))), np.float32)
-    levels = levels + scene.noise * rng.standard_normal(levels.shape, np.float32)
-    image = np.clip(levels + 0.5, 0, 255).astype(np.uint8)
+    """Linear light [S, S, 3] as a camera delivers it: white balance, tone, blur, sharpening, noise, JPEG; uint8."""
+    size = len(picture)
+    seen = picture * scene.gain
+    if scene.vignette:
+        seen *= 1 - scene.vignette * _corners(size)
+    if scene.saturation != 1.0:
+        grey = seen @ np.array([[0.3], [0.59], [0.11]], np.float32)
+        seen = grey + scene.saturation * (seen - grey)
+    tone = np.sqrt(np.clip(seen, 0, 2.0))
+    if scene.bend:  # towards a curve that is steep in the middle and flat at both ends
+        kept = np.minimum(tone, 1.0)
+        tone = tone + scene.bend * (kept * kept * (3 - 2 * kept) - kept)
+    levels = (tone - 0.5) * (255 * scene.contrast) + 127.5
+    if scene.blur * size > 0.2 or scene.sharpening:
+        image = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+        if scene.blur * size > 0.2:
+            image = image.filter(ImageFilter.GaussianBlur(scene.blur * size))
+        if scene.sharpening:
+            image = image.filter(ImageFilter.UnsharpMask(1 + size / 256, int(100 * scene.sharpening), 0))
+        levels = np.asarray(image, np.float32)
+    if scene.noise:
+        levels = levels + scene.noise * _noise_at(rng, int(scene.grain) - 1, size)
+    image8 = np.clip(levels + 0.5, 0, 255).astype(np.uint8)
     if scene.quality:
         file = io.BytesIO()
-        Image.fromarray(image).save(file, "JPEG", quality=scene.quality)
-        image = np.array(Image.open(file))
-    return image
+        Image.fromarray(image8).save(file, "JPEG", quality=scene.quality)
+        image8 = np.array(Image.open(file))
+    return image8
+
+
+def _noise_at(rng: np.random.Generator, kind: int, size: int) -> Array32:
+    """[S, S, 3] of the camera noise, anywhere; tiled where a picture is larger."""
+    field = _camera_noise()[kind]
+    y, x = rng.integers(0, 640, 2)
+    if size > 320:
+        repeats = -(-size // 640) + 1
+        field = np.tile(field, (repeats, repeats, 1))
+    y, x = y % (len(field) - size + 1), x % (len(field) - size + 1)
+    return field[y : y + size, x : x + size]

@@ -13,17 +13,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from fastreenact.face.keypoints import COUNT
 from fastreenact.face.morphable import EXPRESSION_NAMES, IDENTITY_MODES, default_model, rotation_matrix
 from fastreenact.ops.render_mesh import render_mesh, render_mesh_ids
+from fastreenact.training.head_backdrop import background
+from fastreenact.training.head_light import openness, shade, vertex_normals
 from fastreenact.training.head_look import Look, person_look
 from fastreenact.training.head_parts import EYE_RADIUS, eye_centres, parts
-from fastreenact.training.head_scene import background, make_scene, photograph, shade, texture
+from fastreenact.training.head_scene import Scene, make_scene, photograph, texture_for
+from fastreenact.training.head_skin import skin_uv, wrinkled
 
 Array = NDArray[np.float32]
+_normals = vertex_normals
 _GAZE = {name: EXPRESSION_NAMES.index(name) for name in EXPRESSION_NAMES if name.startswith("eyeLook")}
 _GAZE_RAD = 0.55  # turn of an eye at a coefficient of 1
 _HIDDEN = 0.02  # model units: what lies deeper than this behind the nearest surface is hidden
+_STILL = 0.004  # model units: less than a quarter of a pixel at 256
 _NEAR_FACE = 0.3  # share of a pixel that has to show the face
+
+
+class Mesh(NamedTuple):
+    """What a person's frames have in common."""
+
+    calm: Tensor  # [v, 3] without expression, model units
+    moving: Tensor  # [m] vertices that expressions move
+    follow: Tensor  # [m, 72]
+    turns: Tensor  # [v, 1]
+    behind: Tensor  # [v]
 
 
 class Person(NamedTuple):
@@ -32,6 +48,7 @@ class Person(NamedTuple):
     seed: int
     shape: Array  # [50] coefficients of the morphable model
     look: Look
+    mesh: Mesh
 
 
 class Rendered(NamedTuple):
@@ -55,7 +72,8 @@ def make_person(seed: int) -> Person:
     """A person, decided by `seed`: coefficients about as people differ, and looks."""
     rng = np.random.default_rng((seed, 1))
     shape = np.clip(rng.normal(0, 0.9, IDENTITY_MODES), -2.2, 2.2).astype(np.float32)
-    return Person(seed, shape, person_look(rng))
+    look = person_look(rng, openness().numpy())
+    return Person(seed, shape, look, _mesh(shape, look))
 
 
 def random_pose(rng: np.random.Generator, spread: float = 1.0) -> Array:
@@ -90,14 +108,6 @@ def random_expression(rng: np.random.Generator, strength: float = 1.0) -> Array:
     return np.clip(e * strength, 0, 1).astype(np.float32)
 
 
-@functools.cache
-def _tensors() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """follow [V, 72], triangles [F, 3], turns [V, 1], behind [V] of all parts."""
-    p = parts()
-    follow, turns, behind = (torch.from_numpy(a.astype(np.float32)) for a in (p.follow, p.turns[:, None], p.behind))
-    return follow, torch.from_numpy(p.triangles), turns, behind
-
-
 def _gaze(expression: Array) -> NDArray[np.float64]:
     """Rotations [2, 3, 3] of the eyes, image left (the subject's right) first."""
     turns = []
@@ -108,21 +118,40 @@ def _gaze(expression: Array) -> NDArray[np.float64]:
     return rotation_matrix(np.array(turns))
 
 
-def _pose_mesh(person: Person, pose: Array, expression: Array, body_turn: float) -> tuple[Tensor, Array]:
-    """Vertices [V, 3] in camera axes (model units, before scale and translation); the keypoints [72, 2], normalised."""
-    model, p = default_model(), parts()
-    follow, _, turns, _ = _tensors()
-    points = model.points(person.shape, expression)
-    x = torch.from_numpy(person.look.rest) + follow @ torch.from_numpy(points - model.mean)
+@functools.cache
+def _moves() -> NDArray[np.bool_]:
+    """[V] whether expressions move a vertex."""
+    modes = np.swapaxes(default_model().expression_basis, 1, 2).reshape(-1, COUNT).astype(np.float64)
+    return np.asarray(np.abs(parts().follow @ modes.T).max(axis=1) > _STILL)
+
+
+def _mesh(shape: Array, look: Look) -> Mesh:
+    model, p, kept = default_model(), parts(), look.kept
+    calm = model.points(shape, np.zeros(len(EXPRESSION_NAMES), np.float32)) - model.mean
+    x = look.rest + p.follow32[kept] @ calm
+    moving = np.flatnonzero(_moves()[kept])
+    return Mesh(
+        torch.from_numpy(x), torch.from_numpy(moving), torch.from_numpy(p.follow32[kept[moving]]),
+        torch.from_numpy(p.turns[kept, None].astype(np.float32)), torch.from_numpy(p.behind[kept].astype(np.float32)),
+    )  # fmt: skip
+
+
+def _pose_mesh(person: Person, pose: Array, expression: Array, body_turn: float) -> tuple[Tensor, Tensor, Array]:
+    """Vertices [v, 3] and ways of the hair [v, 3] in camera axes (model units, before scale and translation); the
+    keypoints [72, 2], normalised."""
+    model, p, mesh = default_model(), parts(), person.mesh
     calm = model.points(person.shape, np.zeros(len(EXPRESSION_NAMES), np.float32))
+    points = model.points(person.shape, expression)
+    x = mesh.calm.clone()
+    x[mesh.moving] += mesh.follow @ torch.from_numpy(points - calm)
     for side, (name, turn) in enumerate(zip(("left_eye", "right_eye"), _gaze(expression), strict=True)):
         centre = eye_centres(calm)[side]
         ball = person.look.rest[p.where[name]] - eye_centres(model.mean)[side]
         x[p.where[name]] = torch.from_numpy((ball @ turn.T * _eye_size(calm, side) + centre).astype(np.float32))
     head = torch.from_numpy(rotation_matrix(pose[:3]).astype(np.float32))
     body = torch.from_numpy(rotation_matrix(pose[:3] * body_turn).astype(np.float32))
-    x = turns * (x @ head.T) + (1 - turns) * (x @ body.T)
-    return x, model.project(person.shape, expression, pose)
+    x = mesh.turns * (x @ head.T) + (1 - mesh.turns) * (x @ body.T)
+    return x, torch.from_numpy(person.look.tangent) @ head.T, model.project(person.shape, expression, pose)
 
 
 def _eye_size(points: Array, side: int) -> float:
@@ -131,22 +160,13 @@ def _eye_size(points: Array, side: int) -> float:
     return float(np.clip(np.linalg.norm(points[a] - points[b]) * 0.54 / EYE_RADIUS, 0.8, 1.3))
 
 
-def _pixels(x: Tensor, pose: Array, size: int) -> Tensor:
-    """Vertices [1, V, 3] as the rasterizer takes them: pixels, depth with what is hidden under skin farther away."""
+def _pixels(person: Person, x: Tensor, pose: Array, size: int) -> Tensor:
+    """Vertices [1, v, 3] as the rasterizer takes them: pixels, depth with what is hidden under skin farther away."""
     scale = float(pose[5]) * size / 2
     middle = torch.tensor([(float(pose[3]) + 1) * size / 2, (float(pose[4]) + 1) * size / 2, 0.0])
     px = x * torch.tensor([scale, -scale, scale]) + middle
-    px[:, 2] -= _tensors()[3] * scale
+    px[:, 2] -= person.mesh.behind * scale
     return px[None].contiguous()
-
-
-def _normals(x: Tensor, triangles: Tensor) -> Tensor:
-    """Unit normals [V, 3]; what is not there (NaN) has none."""
-    index = triangles.long()
-    a, b, c = (x[index[:, k]] for k in range(3))
-    face = torch.linalg.cross(b - a, c - a).nan_to_num(0.0)
-    total = torch.zeros_like(x).index_add_(0, index.T.reshape(-1), face.repeat(3, 1))
-    return total / total.norm(dim=1, keepdim=True).clamp_min(1e-9)
 
 
 def render(person: Person, pose: Any, expression: Any, size: int, seed: int) -> Rendered:
@@ -167,20 +187,53 @@ def render(person: Person, pose: Any, expression: Any, size: int, seed: int) -> 
     """
     pose, expression = _checked("pose", pose, 6), _checked("expression", expression, len(EXPRESSION_NAMES))
     _need_size(size)
-    scene, triangles = make_scene(seed), _tensors()[1]
-    x, keypoints = _pose_mesh(person, pose, expression, scene.body_turn)
-    light = shade(scene, person.look, _normals(x, triangles))
-    look = person.look
-    attributes = torch.cat([light, torch.from_numpy(look.texture), torch.from_numpy(look.face)[:, None]], 1)
-    drawn, alpha = render_mesh(_pixels(x, pose, size), triangles, attributes, (size, size))
+    scene = make_scene(seed)
+    x, turned, keypoints = _pose_mesh(person, pose, expression, scene.body_turn)
+    attributes = _attributes(scene, person.look, x, turned)
+    drawn, alpha = render_mesh(_pixels(person, x, pose, size), person.look.triangles, attributes, (size, size))
     drawn, alpha = drawn[0], alpha[0, ..., None]
-    uv = (drawn[..., 3:5] / alpha.clamp_min(1e-3)).remainder(1.0) * 2 - 1
-    grain = functional.grid_sample(texture(scene.texture), uv[None], align_corners=False, padding_mode="border")[0]
-    modulated = drawn[..., :3] * (1 + (grain.permute(1, 2, 0) * drawn[..., 5:7]).sum(-1, keepdim=True)).clamp_min(0.2)
-    picture = modulated + (1 - alpha) * background(seed, size)
+    picture = _colours(scene, person.look, drawn, alpha, expression, 2 / (size * float(pose[5])))
+    picture += (1 - alpha) * background(seed, size)
     rng = np.random.default_rng((seed, 5, zlib.crc32(pose.tobytes() + expression.tobytes())))
-    mask = (drawn[..., 7] > _NEAR_FACE).numpy()
+    mask = (drawn[..., 14] > _NEAR_FACE).numpy()
+    picture *= scene.exposure
     return Rendered(photograph(scene, picture.numpy(), rng), keypoints, pose, expression, mask)
+
+
+@functools.cache
+def _skin_share() -> Tensor:
+    """[V, 3]: place in the picture of the skin, and 1, where the skin of the face is; 0 elsewhere."""
+    p = parts()
+    share = np.zeros((len(p.rest), 3), np.float32)
+    where = p.where["skin"]
+    share[where] = np.column_stack([skin_uv(p.across["skin"]), np.ones(where.stop - where.start)])
+    return torch.from_numpy(share)
+
+
+def _attributes(scene: Scene, look: Look, x: Tensor, tangents: Tensor) -> Tensor:
+    """[V, 15] what is drawn: colour of all but the face's skin, light on that, its place in its picture and share,
+    place and strengths of the fine texture, share of the face."""
+    light, shine = shade(scene, look, x, tangents)
+    place = _skin_share()[torch.from_numpy(look.kept)]
+    is_skin = place[:, 2:]
+    colour = torch.from_numpy(look.albedo) * light * (1 - is_skin) + shine
+    return torch.cat(
+        [colour, light * is_skin, place, torch.from_numpy(look.texture), torch.from_numpy(look.face)[:, None]], 1
+    )
+
+
+def _colours(scene: Scene, look: Look, drawn: Tensor, alpha: Tensor, expression: Array, pixel: float) -> Tensor:
+    """Linear light [S, S, 3] of what is drawn, times its share of the pixels; `pixel` in model units."""
+    uv = (drawn[..., 9:11] / alpha.clamp_min(1e-3)).frac_() * 2 - 1
+    grain = functional.grid_sample(
+        texture_for(scene.texture, pixel), uv[None], align_corners=False, padding_mode="border"
+    )[0].permute(1, 2, 0)
+    detail = 1 + ((grain * drawn[..., 11:14]).sum(-1, keepdim=True) / alpha.clamp_min(1e-3))
+    at = drawn[..., 6:8] / drawn[..., 8:9].clamp_min(1e-3)
+    skin = functional.grid_sample(
+        wrinkled(look.skin, look.wrinkles, expression)[None], at[None], align_corners=False, padding_mode="border"
+    )[0].permute(1, 2, 0)
+    return (drawn[..., :3] + drawn[..., 3:6] * skin) * detail.clamp(0.15, 2.5)
 
 
 def flow(person: Person, seen: Rendered, other: Rendered, seed: int) -> Flow:
@@ -197,9 +250,11 @@ def flow(person: Person, seen: Rendered, other: Rendered, seed: int) -> Flow:
     """
     if seen.image.shape != other.image.shape:
         raise ValueError(f"other: got size {other.image.shape[0]}, need that of `seen`, {seen.image.shape[0]}")
-    size, triangles = len(seen.image), _tensors()[1]
+    size, triangles = len(seen.image), person.look.triangles
     turn = make_scene(seed).body_turn
-    here, there = (_pixels(_pose_mesh(person, r.pose, r.expression, turn)[0], r.pose, size) for r in (seen, other))
+    here, there = (
+        _pixels(person, _pose_mesh(person, r.pose, r.expression, turn)[0], r.pose, size) for r in (seen, other)
+    )
     ids, weights = render_mesh_ids(here, triangles, (size, size))
     hit = ids[0] >= 0
     corners = triangles[ids[0][hit].long()].long()  # [P, 3]
