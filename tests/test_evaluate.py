@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("av", reason="PyAV is not installed")
 
@@ -16,6 +17,7 @@ from fastreenact.errors import MediaError, NoFaceError
 from fastreenact.evaluation import clips as clips_module
 from fastreenact.evaluation import metrics, run
 from fastreenact.evaluation.clips import Faces, read_clip
+from fastreenact.evaluation.learned import Learned
 from fastreenact.evaluation.report import Row, means, table
 from fastreenact.face.morphable import default_model
 from fastreenact.face.tracker import Landmarks
@@ -203,6 +205,26 @@ def test_a_model_stands_beside_the_landmark_warp(clip, tmp_path):
     row = find(result, method="face2face-rho", part="all")
     assert (row.metrics["akd_px"] is None) == (row.lost == row.frames)  # random weights may draw no face at all
     assert row.metrics["psnr_face_db"] < find(result, method="landmark-warp", part="all").metrics["psnr_face_db"]
+
+
+def test_learned_metrics_of_clips(clip, tmp_path, monkeypatch):
+    class Colours(torch.nn.Module):
+        """Stands for Inception and ArcFace: the picture, coarsely."""
+
+        def forward(self, x):
+            return torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)
+
+    monkeypatch.setattr(run, "load_learned", lambda *paths: Learned(None, Colours(), Colours()))
+    write_image(tmp_path / "other.png", face(5, 5, -6, 150))
+    result = evaluate([clip], tmp_path / "out", cross=[tmp_path / "other.png"])
+    still, moved = (find(result, portrait=None, method=name, part="all").metrics
+                    for name in ("source unchanged", "landmark-warp"))  # fmt: skip
+    assert 0 <= moved["fid"] < still["fid"]
+    assert moved["csim"] > 0.97  # upright again, all are one face
+    across = find(result, portrait="other", method="landmark-warp", part="largest motion").metrics
+    assert across["csim"] > 0.9
+    assert across["fid"] > 0
+    assert set(across) == {"ard_deg", "geodesic_deg", "expression_percent", "csim", "fid"}
 
 
 def test_table_escapes_names():
