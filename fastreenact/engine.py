@@ -20,8 +20,9 @@ from fastreenact.face.motion import Motion
 from fastreenact.face.retarget import Retargeter
 from fastreenact.face.tracker import Tracker
 from fastreenact.models import MODELS, make_renderer
+from fastreenact.models.face2face_rho import Face2FaceRho
 from fastreenact.timings import STAGES, StageTimer
-from fastreenact.weights import find_default_weights
+from fastreenact.weights import find_default_weights, load_face2face_rho
 
 log = logging.getLogger("fastreenact")
 
@@ -58,8 +59,8 @@ class Engine:
         model: "face2face-rho", "landmark-warp", or None: Face2Face^rho where weights for it are at hand, else the
             landmark warp, which needs none.
         weights: path of a safetensors file, or a loaded model; None takes the weights that ship with the package.
-        size: side S of the square frames, 64 to 2048, or None: the size that the weights were trained for
-            (`landmark-warp`: the portrait itself, whole and at its own size).
+        size: side S of square frames of the face, 64 to 2048, or None: the portrait itself, whole and at its own size;
+            with weights that do not draw over the landmark warp (published ones) the size that they were trained for.
         device: "cpu", "cuda", "cuda:1", ... or None: the GPU where there is one.
         dtype: "float32", "bfloat16" or "float16" (or PyTorch's), of the activations; None is float32 on the CPU,
             float16 on a GPU.
@@ -101,8 +102,10 @@ class Engine:
         self.dtype = _resolve_dtype(dtype, self.device)
         self.model, self._weights = _resolve_model(model, weights)
         self._size = _check_size(size)
-        # The landmark warp can take the portrait whole; everything else sees the square around the face.
-        self._whole = self.model == "landmark-warp" and self._size is None
+        # The landmark warp, and what draws over it, can take the portrait whole, and cuts along lids and lips where
+        # they really are; published weights see the square around the face, and the keypoints of the fitted model.
+        self._exact = self.model == "landmark-warp" or self._weights.over_base
+        self._whole = self._exact and self._size is None
         self._paste = paste
         self._faces = default_model()
         self._make_retarget = partial(
@@ -138,8 +141,7 @@ class Engine:
             face = fit_source(picture, model=self._faces, tracker=self._tracker)
             retarget = self._make_retarget(face.shape, face.expression, face.pose, reference=self._reference)
             rest = retarget.rest_keypoints
-            # The warp cuts along lids and lips where they really are; what the fit is off by stays as it is.
-            offset = face.tracked - rest if self.model == "landmark-warp" else np.zeros_like(rest)
+            offset = face.tracked - rest if self._exact else np.zeros_like(rest)
             renderer = self._renderer(picture.shape[:2] if self._whole else self._size)
             paster = None
             if self._whole:
@@ -260,7 +262,7 @@ class Engine:
 
     def _renderer(self, size: Any) -> Any:
         """The inference form: one for all portraits, but for the landmark warp of whole pictures of their own size."""
-        if self._avatars and not isinstance(size, tuple):
+        if self._avatars and (self.model != "landmark-warp" or not isinstance(size, tuple)):
             return self._avatars[0].renderer
         return make_renderer(self.model, size, self._weights, self.dtype, self.device)
 
@@ -347,7 +349,7 @@ def _resolve_model(model: str | None, weights: Any) -> tuple[str, Any]:
         return model, None
     found = weights if weights is not None else find_default_weights("face2face-rho")
     if found is not None:
-        return "face2face-rho", found
+        return "face2face-rho", found if isinstance(found, Face2FaceRho) else load_face2face_rho(found)
     if model == "face2face-rho":
         raise ValueError(
             "model is 'face2face-rho' and there are no weights for it: give weights=FILE.safetensors "

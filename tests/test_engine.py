@@ -236,6 +236,27 @@ def test_engine_takes_its_size_from_the_weights(weights):
         assert engine.output_size == (512, 512) == engine.source_picture.shape[:2]
 
 
+def test_engine_draws_over_the_landmark_warp_in_the_whole_portrait():
+    """Networks that give nothing leave the landmark warp, driven by the keypoints as tracked."""
+    silent = random_face2face_rho(0, over_base=True)
+    silent.metadata |= {"size": "64", "motion_size": "64"}
+    motion_net = silent.motion
+    for layer in (silent.renderer.de_conv_block[0], motion_net.f1_motion, motion_net.model1_3, motion_net.model2_3):
+        for parameter in layer.parameters():
+            parameter.data.zero_()
+    engine, plain = make(model=None, weights=silent), make()
+    assert engine.model == "face2face-rho"
+    assert engine.output_size == (HEIGHT, WIDTH)
+    second = engine.add(source(3)[:200])
+    for index in (0, 12, 25):
+        found, wanted = (e.step(motion(index), time=index / 30).astype(int) for e in (engine, plain))
+        assert abs(found - wanted).max() <= 1
+        assert set(engine.timings) >= {"rasterize", "motion", "warp", "decode", "deliver"}
+    assert engine.step(motion(3), avatar=second).shape == (200, WIDTH, 3)
+    square = make(model=None, weights=silent, size=96)
+    assert square.step(motion(3)).shape == (96, 96, 3)
+
+
 def test_engine_pastes_back_and_leaves_the_rest_alone(weights):
     with make(model="face2face-rho", weights=weights, size=64, paste=True) as engine:
         result = engine.step(frame(4))

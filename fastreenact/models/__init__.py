@@ -43,7 +43,7 @@ def _face2face_rho(
         model = load_face2face_rho(weights)
     trained = int(model.metadata["size"])
     if model.over_base:
-        return FusedOverBase(fuse(model, trained, dtype, device), size)
+        return FusedOverBase(fuse(model, trained, dtype, device), None if isinstance(size, tuple) else size)
     return fuse(model, trained if size is None else size, dtype, device)
 
 
