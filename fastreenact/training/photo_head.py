@@ -21,9 +21,10 @@ from fastreenact.face.driver import SourceFace
 from fastreenact.face.expressions import smoothstep
 from fastreenact.face.morphable import default_model, rotation_matrix
 from fastreenact.ops.render_mesh import render_mesh
+from fastreenact.training.head_light import vertex_normals
 from fastreenact.training.head_mesh import surface
 from fastreenact.training.head_parts import eye_centres, parts
-from fastreenact.training.heads import _eye_size, _gaze, _normals
+from fastreenact.training.heads import _eye_size, _gaze
 from fastreenact.training.photo_layers import blur, fill, grow
 from fastreenact.training.photo_parts import gaze_of, part_colours
 from fastreenact.training.photo_sheet import CANVAS, make_sheet
@@ -200,7 +201,7 @@ def _atlas(picture: Tensor, person: Tensor, x: Array, at: Tensor, nearest: Tenso
     triangles = m.triangles[(m.triangles < m.skin).all(1)].contiguous()
     flat = torch.cat([(m.atlas + 1) * side / 2, torch.zeros(m.skin, 1)], 1)[None]
     vertices = torch.from_numpy(x)
-    normals = _normals(vertices[: m.skin], triangles)
+    normals = vertex_normals(vertices[: m.skin], triangles)
     solid = torch.from_numpy(m.solid[: m.skin, None])
     attributes = torch.cat([at[: m.skin], vertices[: m.skin, 2:], normals[:, 2:], solid], 1).float().contiguous()
     drawn, _ = render_mesh(flat.contiguous(), triangles, attributes, (side, side), supersample=1)

@@ -9,12 +9,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastreenact.face.morphable import default_model
-from fastreenact.ops.render_mesh import render_mesh
+from fastreenact.ops.render_mesh import render_mesh, render_mesh_ids
 from fastreenact.training.photo_head import PhotoHead, mesh, pose_mesh, to_pixels
 from fastreenact.training.photo_sheet import CANVAS, NODES, move_sheet
 
 Array = NDArray[np.float32]
 _NEAR_FACE = 0.3  # share of a pixel that has to show the face
+_BACKGROUND, _SHEET, _HEAD = 0, 1, 2
+_SLACK = 0.01  # of the frame's side: what is no deeper than this behind the nearest surface is seen
 
 
 def _grid_triangles() -> Tensor:
@@ -24,9 +26,15 @@ def _grid_triangles() -> Tensor:
     return torch.from_numpy(both.astype(np.int32))
 
 
-_SHEET = _grid_triangles()
+_SHEET_TRIANGLES = _grid_triangles()
 _RAMP = torch.from_numpy(((np.arange(NODES) + 0.5) / NODES * 2 - 1).astype(np.float32))
-_SHEET_PLACE = torch.stack(torch.meshgrid(_RAMP, _RAMP, indexing="xy"), -1).reshape(-1, 2).contiguous()
+_SHEET_PLACES = torch.stack(torch.meshgrid(_RAMP, _RAMP, indexing="xy"), -1).reshape(-1, 2).contiguous()
+
+
+def _centres(size: int) -> Tensor:
+    """[size, size, 2] centres of the pixels, px."""
+    ramp = torch.arange(size) + 0.5
+    return torch.stack(torch.meshgrid(ramp, ramp, indexing="xy"), -1)
 
 
 def _read(image: NDArray[np.uint8], places: Tensor) -> Tensor:
@@ -37,9 +45,15 @@ def _read(image: NDArray[np.uint8], places: Tensor) -> Tensor:
 
 
 class Seen(NamedTuple):
+    """A frame, before the camera, and where in it everything is."""
+
     picture: Tensor  # [S, S, 3] 0..1
-    keypoints: Array  # [72, 2]
-    mask: NDArray[np.bool_]  # [S, S]
+    keypoints: Array  # [72, 2] normalised
+    mask: NDArray[np.bool_]  # [S, S] the face
+    head: Tensor  # [1, V, 3] px, the vertices of the head
+    sheet: Tensor  # [1, NODES^2, 3] px
+    shown: Tensor  # [S, S] which of them a pixel shows, _BACKGROUND, _SHEET or _HEAD
+    depth: Tensor  # [S, S] of it, px
 
 
 def render(head: PhotoHead, pose: Array, expression: Array, zoom: float, shift: Array, size: int) -> Seen:
@@ -48,28 +62,56 @@ def render(head: PhotoHead, pose: Array, expression: Array, zoom: float, shift: 
     Args:
         pose: [6] in the frame.
         expression: [51].
-        zoom, shift: the camera: the photograph's box at rest is at zoom * box + shift, normalised units of the frame.
+        zoom, shift: of the camera: what is at rest goes from its place in the photograph's box to zoom * place + shift.
+        size: of the frame, px.
     """
     m = mesh()
-    ramp = (torch.arange(size) + 0.5) * (2 / size) - 1
-    frame = torch.stack(torch.meshgrid(ramp, ramp, indexing="xy"), -1)
-    under = _read(head.plate, (frame - torch.from_numpy(shift)) / (zoom * CANVAS))
-    px = torch.from_numpy(move_sheet(head.pose, head.depth, head.follow, pose, zoom, shift) * (size / 2))
-    px[:, :2] += size / 2
-    place, there = render_mesh(px[None].contiguous(), _SHEET, _SHEET_PLACE, (size, size), supersample=1)
-    around = _read(head.sheet, place[0])
+    places = (_centres(size) * (2 / size) - 1 - torch.from_numpy(shift)) / (zoom * CANVAS)
+    under = _read(head.plate, places)
+    sheet = torch.from_numpy(move_sheet(head.pose, head.depth, head.follow, pose, zoom, shift) * (size / 2))
+    sheet[:, :2] += size / 2
+    spread, there = render_mesh(
+        sheet[None], _SHEET_TRIANGLES, torch.cat([_SHEET_PLACES, sheet[:, 2:]], 1), (size, size), supersample=1
+    )
+    around = _read(head.sheet, spread[0, ..., :2])
     share = around[..., 3:] * there[0, ..., None]
     under = under + (around[..., :3] - under) * share
     x = pose_mesh(head.rest, head.shape, pose, expression)
     x[:, 2] -= m.behind
-    textured = torch.zeros(len(x), 8)  # place in the atlas, share of the skin, colour of parts, opacity, face
-    textured[: m.skin, :2], textured[: m.skin, 2] = m.atlas, 1.0
-    textured[:, 3:6] = torch.from_numpy(head.colours)
-    textured[:, :6] *= torch.from_numpy(m.solid)[:, None]
-    textured[:, 6], textured[:, 7] = torch.from_numpy(m.solid), torch.from_numpy(m.face * m.solid)
-    drawn = render_mesh(to_pixels(x, pose, size), m.triangles, textured, (size, size))[0][0]
-    skin = drawn[..., 2:3]
+    px = to_pixels(x, pose, size)
+    # Place in the atlas, share of the skin, colour of the parts; opacity, face, depth.
+    attributes = torch.zeros(len(x), 9)
+    attributes[: m.skin, :2], attributes[: m.skin, 2] = m.atlas, 1.0
+    attributes[:, 3:6], attributes[:, 6] = torch.from_numpy(head.colours), 1.0
+    attributes[:, 7], attributes[:, 8] = torch.from_numpy(m.face), px[0, :, 2]
+    drawn = render_mesh(px, m.triangles, attributes * torch.from_numpy(m.solid)[:, None], (size, size))[0][0]
+    skin, solid = drawn[..., 2:3], drawn[..., 6]
     colour = drawn[..., 3:6] + skin * _read(head.atlas, drawn[..., :2] / skin.clamp_min(1e-3))
-    picture = colour + (1 - drawn[..., 6:7]) * under
-    keypoints = default_model().project(head.shape, expression, pose)
-    return Seen(picture, keypoints, (drawn[..., 7] > _NEAR_FACE).numpy())
+    return Seen(
+        colour + (1 - solid[..., None]) * under, default_model().project(head.shape, expression, pose),
+        (drawn[..., 7] > _NEAR_FACE).numpy(), px, sheet[None],
+        torch.where(solid > 0.5, _HEAD, torch.where(share[..., 0] > 0.5, _SHEET, _BACKGROUND)),
+        torch.where(solid > 0.5, drawn[..., 8] / solid.clamp_min(1e-3), spread[0, ..., 2]),
+    )  # fmt: skip
+
+
+def flow(seen: Seen, other: Seen) -> Array:
+    """Where each pixel of a frame is seen in another of the same draw.
+
+    Returns:
+        [3, S, S] float32: x and y, normalised, and 1 where the other frame shows the point, 0 where it does not.
+    """
+    size = len(seen.shown)
+    points = torch.cat([_centres(size), torch.zeros(size, size, 1)], -1)  # the background is at rest
+    for kind, here, there, triangles in (
+        (_SHEET, seen.sheet, other.sheet, _SHEET_TRIANGLES), (_HEAD, seen.head, other.head, mesh().triangles),
+    ):  # fmt: skip
+        ids, weights = render_mesh_ids(here, triangles, (size, size))
+        hit = (seen.shown == kind) & (ids[0] >= 0)
+        points[hit] = (there[0][triangles[ids[0][hit].long()].long()] * weights[0][hit][..., None]).sum(1)
+    at = points[..., :2].floor().long()
+    within = ((at >= 0) & (at < size)).all(-1)
+    row, column = at[..., 1].clamp(0, size - 1), at[..., 0].clamp(0, size - 1)
+    nearest = (other.depth[row, column] <= points[..., 2] + _SLACK * size) | (seen.shown == _BACKGROUND)
+    visible = within & nearest & (other.shown[row, column] == seen.shown)
+    return torch.cat([points[..., :2] * (2 / size) - 1, visible[..., None]], -1).permute(2, 0, 1).contiguous().numpy()

@@ -21,7 +21,7 @@ from fastreenact.training.head_scene import Scene, make_scene, photograph
 from fastreenact.training.heads import random_expression
 from fastreenact.training.photo_head import PhotoHead, prepare
 from fastreenact.training.photo_layers import Cutout
-from fastreenact.training.photo_render import render
+from fastreenact.training.photo_render import Seen, flow, render
 
 Array = NDArray[np.float32]
 
@@ -36,6 +36,8 @@ _LEAST_SEEN = 0.95  # rad of yaw from which on a photograph shows too little of 
 _IRISES = (468, 473)  # of the tracker's 478 points, image left first
 _TURN = np.array((0.1, 0.2, 0.08))  # rad, deviations of the head's turns from the photograph's
 _TURN_LIMIT = np.array((0.3, 0.4, 0.3))
+_FLIP_POSE = np.array((1, -1, -1, -1, 1, 1), np.float32)
+_FLIP_FLOW = np.array((-1, 1, 1), np.float32)[:, None, None]
 _TURN_KEPT = 0.75  # share of the photograph's own turn that is kept: frames are a little more frontal than it
 
 
@@ -101,7 +103,7 @@ class PhotoFolder:
         if all(self._head(name) is None for name in self._names):
             raise MediaError(
                 f"{self._root}: no photograph in it can be used ({broken_summary(self)}); give pictures ("
-                f"{', '.join(SUFFIXES)}) of one face each, with hair and neck, at least {size // 2} px large"
+                f"{', '.join(SUFFIXES)}) of one face each, with hair and neck, at least {_LEAST_DETAIL * size:.0f} px large"
             )
 
     def __len__(self) -> int:
@@ -121,19 +123,23 @@ class PhotoFolder:
         else:
             raise FastreenactError(f"{_DRAWS} photographs in a row could not be used ({broken_summary(self)})")
         camera = _random_camera(rng)
-        source, *drivers = (self._frame(head, camera, s, rng) for s in (rng.random() ** 0.5, *[1.0] * _DRIVERS))
-        return Draw(source, drivers)
+        strengths = (rng.random() ** 0.5, *[1.0] * _DRIVERS)
+        motions = [(_random_pose(head.pose, camera, rng), random_expression(rng, strength)) for strength in strengths]
+        source, *drivers = (render(head, *motion, camera.zoom, camera.shift, self.size) for motion in motions)
+        frames = [self._frame(s, pose, camera, rng) for s, (pose, _) in zip((source, *drivers), motions, strict=True)]
+        flows = [flow(driver, source) for driver in drivers]
+        if camera.flipped:
+            flows = [np.ascontiguousarray(f[..., ::-1] * _FLIP_FLOW) for f in flows]
+        return Draw(frames[0], frames[1:], flows)
 
-    def _frame(self, head: PhotoHead, camera: _Camera, strength: float, rng: np.random.Generator) -> Frame:
-        pose = _random_pose(head.pose, camera, rng)
-        seen = render(head, pose, random_expression(rng, strength), camera.zoom, camera.shift, self.size)
+    def _frame(self, seen: Seen, pose: Array, camera: _Camera, rng: np.random.Generator) -> Frame:
         picture = (np.clip(seen.picture.numpy(), 0, 1) ** camera.gamma * camera.gain) ** 2
         image = photograph(camera.scene, picture.astype(np.float32), rng)
         keypoints, mask = seen.keypoints, seen.mask
         if camera.flipped:
             image, mask = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(mask[:, ::-1])
             keypoints = np.ascontiguousarray(keypoints[MIRROR] * np.array((-1, 1), np.float32))
-            pose = pose * np.array((1, -1, -1, -1, 1, 1), np.float32)
+            pose = pose * _FLIP_POSE
         return Frame(image, keypoints, pose, head_pose_input(pose, keypoints, self.metadata), mask)
 
     def _head(self, name: str) -> PhotoHead | None:
