@@ -160,8 +160,9 @@ def test_sizes():
         assert rows[f"{side} px", BASELINE] > rows[f"{side} px", UNCHANGED] + 1
 
 
-def test_any_renderer():
-    methods = Methods(None, random_face2face_rho(0), "cpu", None)
+@pytest.mark.parametrize("over_base", [False, True])
+def test_any_renderer(over_base):
+    methods = Methods(None, random_face2face_rho(0, over_base=over_base), "cpu", None)
     assert methods.model == "face2face-rho"
     source = head_case(0, SIZE).source
     driven = encoded(methods.at(SIZE), source)
