@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastreenact.face.morphable import default_model
-from fastreenact.ops.render_mesh import render_mesh, render_mesh_ids
+from fastreenact.ops.render_mesh import render_mesh
 from fastreenact.training.photo_head import PhotoHead, mesh, pose_mesh, to_pixels
 from fastreenact.training.photo_sheet import CANVAS, NODES, move_sheet
 
@@ -106,9 +106,8 @@ def flow(seen: Seen, other: Seen) -> Array:
     for kind, here, there, triangles in (
         (_SHEET, seen.sheet, other.sheet, _SHEET_TRIANGLES), (_HEAD, seen.head, other.head, mesh().triangles),
     ):  # fmt: skip
-        ids, weights = render_mesh_ids(here, triangles, (size, size))
-        hit = (seen.shown == kind) & (ids[0] >= 0)
-        points[hit] = (there[0][triangles[ids[0][hit].long()].long()] * weights[0][hit][..., None]).sum(1)
+        drawn, hit = render_mesh(here, triangles, there[0], (size, size), supersample=1)
+        points = torch.where(((seen.shown == kind) & (hit[0] > 0))[..., None], drawn[0], points)
     at = points[..., :2].floor().long()
     within = ((at >= 0) & (at < size)).all(-1)
     row, column = at[..., 1].clamp(0, size - 1), at[..., 0].clamp(0, size - 1)

@@ -35,6 +35,7 @@ _GOOD_FIT = 0.05  # normalised units, as for a driver's frame
 _LEAST_SEEN = 0.95  # rad of yaw from which on a photograph shows too little of the other side
 _IRISES = (468, 473)  # of the tracker's 478 points, image left first
 _TURN = np.array((0.1, 0.2, 0.08))  # rad, deviations of the head's turns from the photograph's
+_SPREADS = (0.3, 1.3)  # of the poses of a draw: some people hardly move
 _TURN_LIMIT = np.array((0.3, 0.4, 0.3))
 _FLIP_POSE = np.array((1, -1, -1, -1, 1, 1), np.float32)
 _FLIP_FLOW = np.array((-1, 1, 1), np.float32)[:, None, None]
@@ -102,8 +103,8 @@ class PhotoFolder:
         self._names = sorted(path.relative_to(self._root).as_posix() for path in found)
         if all(self._head(name) is None for name in self._names):
             raise MediaError(
-                f"{self._root}: no photograph in it can be used ({broken_summary(self)}); give pictures ("
-                f"{', '.join(SUFFIXES)}) of one face each, with hair and neck, at least {_LEAST_DETAIL * size:.0f} px large"
+                f"{self._root}: no photograph in it can be used ({broken_summary(self)}); give pictures of one face "
+                f"each ({', '.join(SUFFIXES)}), with hair and neck at least {_LEAST_DETAIL * size:.0f} px large"
             )
 
     def __len__(self) -> int:
@@ -124,7 +125,8 @@ class PhotoFolder:
             raise FastreenactError(f"{_DRAWS} photographs in a row could not be used ({broken_summary(self)})")
         camera = _random_camera(rng)
         strengths = (rng.random() ** 0.5, *[1.0] * _DRIVERS)
-        motions = [(_random_pose(head.pose, camera, rng), random_expression(rng, strength)) for strength in strengths]
+        spread = rng.uniform(*_SPREADS)
+        motions = [(_random_pose(head.pose, camera, spread, rng), random_expression(rng, s)) for s in strengths]
         source, *drivers = (render(head, *motion, camera.zoom, camera.shift, self.size) for motion in motions)
         frames = [self._frame(s, pose, camera, rng) for s, (pose, _) in zip((source, *drivers), motions, strict=True)]
         flows = [flow(driver, source) for driver in drivers]
@@ -189,10 +191,10 @@ def _random_camera(rng: np.random.Generator) -> _Camera:
     )  # fmt: skip
 
 
-def _random_pose(own: Array, camera: _Camera, rng: np.random.Generator) -> Array:
+def _random_pose(own: Array, camera: _Camera, spread: float, rng: np.random.Generator) -> Array:
     """A pose [6] in the frame, turned by up to about 25 degrees from the photograph's own."""
-    turn = _TURN_KEPT * own[:3] + rng.normal(0, _TURN)
+    turn = _TURN_KEPT * own[:3] + spread * rng.normal(0, _TURN)
     turn = np.clip(turn, own[:3] - _TURN_LIMIT, own[:3] + _TURN_LIMIT)
-    place = (own[3:5] + rng.normal(0, (0.04, 0.03))) * camera.zoom + camera.shift
+    place = (own[3:5] + spread * rng.normal(0, (0.04, 0.03))) * camera.zoom + camera.shift
     scale = own[5] * camera.zoom * np.exp(np.clip(rng.normal(0, 0.03), -0.08, 0.08))
     return np.array([*turn, *place, scale], np.float32)
