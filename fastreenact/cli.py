@@ -335,6 +335,8 @@ def _train(args: argparse.Namespace) -> int:
         motion_size=args.motion_size, base=args.base, steps=args.steps, batch=args.batch,
         learning_rate=args.learning_rate, warm_up=args.warm_up, ema=args.ema, bf16=args.bf16,
         discriminator_from=args.discriminator_from, save_every=args.save_every, sheet_every=args.save_every)
+    if result is None:  # the first process tells
+        return 0
     _say(f"{_printable(str(result.weights))}: {result.step} of {result.steps} steps")
     if result.skipped:
         _complain(f"{result.skipped} files or folders of the data were skipped: {SKIPPED} beside the weights says why",

@@ -157,6 +157,30 @@ def test_bfloat16_is_close_and_keeps_fields_exact(out):
     assert all(p.dtype == torch.float32 for p in half.renderer.parameters())
 
 
+def test_a_source_is_encoded_once_for_its_drivers(out, monkeypatch):
+    class Four(Discs):
+        def draw(self, rng: np.random.Generator) -> Draw:
+            draws = [super(Four, self).draw(rng) for _ in range(4)]
+            return Draw(draws[0].source, [draw.drivers[0] for draw in draws])
+
+    initial = random_face2face_rho(4)
+    initial.metadata = dict(Discs().metadata)
+    trainer = Trainer(Four(), out, SMALL, initial=initial)
+    batch = batch_of(Four(), 0, 0, 6)
+    assert batch.source_of.tolist() == [0] * 4 + [1] * 2
+    encoded = []
+    encode = trainer.renderer_ema.encode
+    monkeypatch.setattr(trainer.renderer_ema, "encode", lambda *given: encoded.append(len(given[0])) or encode(*given))
+    field = torch.rand(6, 8, 8, 2) - 0.5
+    with torch.no_grad():
+        once = trainer._render(trainer.renderer_ema, batch, field)
+        each = torch.arange(6)
+        again = trainer._render(trainer.renderer_ema, batch._replace(distinct=each, source_of=each), field)
+    assert encoded == [2, 6]
+    assert torch.allclose(once, again, atol=1e-5)
+    assert not torch.allclose(once[3], once[4], atol=1e-2)
+
+
 def test_averages_and_clipping(out):
     trainer = Trainer(Discs(), out, replace(SMALL, discriminator_from=4, steps=10, learning_rate=1e-3))
     before = trainer.renderer.de_conv_block[0].weight.detach().clone()

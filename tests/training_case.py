@@ -1,5 +1,6 @@
 """Small data for the tests of training: drawn heads in memory, and a folder of the VoxCeleb layout."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from PIL import Image
 
 from fastreenact.face.morphable import default_model
 from fastreenact.training.data import Draw, Frame
+from fastreenact.training.loop import Trainer
 
 RNG = np.random.default_rng
 
@@ -68,3 +70,12 @@ def write_folder(root: Path, videos: dict[str, list[int]], size: int = 80, *, ma
                 Image.fromarray(inside.astype(np.uint8) * 255).save(root / video / "mask" / f"{n}.png")
             np.savetxt(root / video / "landmark" / f"{n}.txt", keypoints(n / 100))
             np.savetxt(root / video / "headpose" / f"{n}.txt", [0, 0, 0, n / 100, 0, 0.0015])
+
+
+def digest(trainer: Trainer) -> str:
+    """A hash of everything the networks hold."""
+    found = hashlib.sha256()
+    for net in trainer._nets.values():
+        for value in net.state_dict().values():
+            found.update(value.contiguous().numpy().tobytes())
+    return found.hexdigest()

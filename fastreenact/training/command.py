@@ -14,6 +14,7 @@ import torch
 
 from fastreenact.errors import MediaError
 from fastreenact.progress import ProgressLine
+from fastreenact.training import processes
 from fastreenact.training.data import Dataset, Mixture, VoxCelebFolder, broken_summary
 from fastreenact.training.head_pairs import HeadPairs
 from fastreenact.training.loop import WEIGHTS, Progress, Trainer, saved_config
@@ -41,8 +42,8 @@ def train(
     out: Path, *, resume: bool, stream: TextIO, heads: int | None = None, photos: Path | None = None,
     videos: Path | None = None, data: Path | None = None, shares: Mapping[str, float] | None = None,
     vgg: Path | None = None, initial: Path | None = None, device: str | None = None, **changes: Any,
-) -> Result:
-    """Train until the last step, SIGINT or SIGTERM; the state is saved.
+) -> Result | None:
+    """Train until the last step, SIGINT or SIGTERM; the state is saved. `torchrun` may start several of these.
 
     Args:
         out: folder of the run.
@@ -59,7 +60,7 @@ def train(
         changes: settings of `TrainConfig`; those that are None are left as they are. A new run draws over the landmark
             warp unless `base` is False.
     Returns:
-        `Result`.
+        `Result`; None in all processes but the first.
     Raises:
         ValueError: nothing to train on.
         ValueError, MediaError, WeightsError, FastreenactError: as `TrainConfig`, the data sets and `Trainer` say.
@@ -69,24 +70,29 @@ def train(
     if out.exists() and not out.is_dir():
         raise MediaError(f"{out} is not a folder: name one for the run")
     reconstruction = None if vgg is None else VggLoss(load_vgg19(vgg))
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     start = None if initial is None else load_face2face_rho(initial)
-    dataset = _dataset(config.size, heads, photos, videos, data, shares or {}, stream)
-    trainer = Trainer(
-        dataset, out, config, device=device, reconstruction=reconstruction, initial=start, resume=resume
-    )
-    _log.info("%d draws a pass, %s, %s", len(dataset), device, broken_summary(dataset))
-    line = _Line(stream)
-    try:
-        with _asked_to_stop() as stop:
-            step = trainer.run(stop=stop, progress=line)
-    finally:
-        line.close()
-        broken = dataset.broken
-        if broken:
-            listed = "".join(f"{path}: {reason}\n" for path, reason in sorted(broken.items()))
-            (out / SKIPPED).write_text(listed, encoding="utf-8")
-    return Result(out / WEIGHTS, step, config.steps, len(broken))
+    with processes.joined(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))) as own:
+        first = processes.rank() == 0
+        if not first:
+            processes.wait()  # videos are tracked by one
+        dataset = _dataset(config.size, heads, photos, videos, data, shares or {}, stream)
+        if first:
+            processes.wait()
+        trainer = Trainer(
+            dataset, out, config, device=own, reconstruction=reconstruction, initial=start, resume=resume
+        )
+        _log.info("%d draws a pass, %s, %s", len(dataset), own, broken_summary(dataset))
+        line = _Line(stream)
+        try:
+            with _asked_to_stop() as stop:
+                step = trainer.run(stop=stop, progress=line if first else None)
+        finally:
+            line.close()
+            broken = dataset.broken
+            if broken and first:
+                listed = "".join(f"{path}: {reason}\n" for path, reason in sorted(broken.items()))
+                (out / SKIPPED).write_text(listed, encoding="utf-8")
+    return Result(out / WEIGHTS, step, config.steps, len(broken)) if first else None
 
 
 def _dataset(

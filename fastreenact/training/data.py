@@ -74,9 +74,13 @@ class Batch(NamedTuple):
     mask: Tensor  # [N, 1, S, S], 1 on the driver's face; 0 everywhere where there is no mask
     base: Base | None  # the landmark warp of each pair, for networks that draw over it
     flow: Tensor | None  # [N, 3, S, S]: where the source shows what the driver shows (x, y), and 1 where it does
+    distinct: Tensor  # [K] int64: a pair with each source, for pairs of one draw share theirs
+    source_of: Tensor  # [N] int64: which of the K sources a pair has
 
 
-def batch_of(dataset: Dataset, seed: int, step: int | None, batch: int, motion_size: int, *, base: bool) -> Batch:
+def batch_of(
+    dataset: Dataset, seed: int, step: int | None, batch: int, motion_size: int, *, base: bool, rank: int = 0
+) -> Batch:
     """The batch of a step, the same whenever it is asked for; step None: one that no step trains on the same way.
 
     Args:
@@ -85,15 +89,20 @@ def batch_of(dataset: Dataset, seed: int, step: int | None, batch: int, motion_s
         batch: N.
         motion_size: M that the landmark images are drawn for.
         base: whether to make the landmark warp of each pair.
+        rank: of the process, where several share a step; each has draws of its own.
     """
-    key = (seed, 1, 0) if step is None else (seed, 0, step)
+    key = (seed, 1, 0) if step is None else (seed, rank and rank + 1, step)
     pairs: list[tuple[Frame, Frame]] = []
+    distinct: list[int] = []
+    source_of: list[int] = []
     bases: list[Base] = []
     flows: list[NDArray[np.float32]] = []
     place = 0
     while len(pairs) < batch:
         drawn = dataset.draw(np.random.default_rng((*key, place)))
         drivers = drawn.drivers[: batch - len(pairs)]
+        distinct.append(len(pairs))
+        source_of += [place] * len(drivers)
         pairs += [(drawn.source, driver) for driver in drivers]
         bases += landmark_bases(drawn.source, drivers) if base else []
         flows += (drawn.flows or _no_flows(len(drivers), dataset.size))[: len(drivers)]
@@ -103,6 +112,7 @@ def batch_of(dataset: Dataset, seed: int, step: int | None, batch: int, motion_s
         _pictures(sources), _pictures(drivers), _drawings(sources, motion_size), _drawings(drivers, motion_size),
         _poses(sources), _poses(drivers), torch.from_numpy(np.stack([f.mask for f in drivers])).float()[:, None],
         join_bases(bases) if base else None, torch.from_numpy(np.stack(flows)) if base else None,
+        torch.tensor(distinct), torch.tensor(source_of),
     )  # fmt: skip
 
 
@@ -123,7 +133,7 @@ def _drawings(frames: list[Frame], motion_size: int) -> tuple[Tensor, Tensor, Te
 
 
 def batches(
-    dataset: Dataset, seed: int, steps: range, batch: int, motion_size: int, *, base: bool
+    dataset: Dataset, seed: int, steps: range, batch: int, motion_size: int, *, base: bool, rank: int = 0
 ) -> Iterator[Batch]:
     """The batches of `steps` in turn; the next ones are made by threads meanwhile."""
     ahead: deque[Future[Batch]] = deque()
@@ -132,7 +142,7 @@ def batches(
         coming = iter(steps)
         while True:
             for step in islice(coming, _LOADERS - len(ahead)):
-                ahead.append(executor.submit(batch_of, dataset, seed, step, batch, motion_size, base=base))
+                ahead.append(executor.submit(batch_of, dataset, seed, step, batch, motion_size, base=base, rank=rank))
             if not ahead:
                 return
             yield ahead.popleft().result()

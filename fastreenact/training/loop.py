@@ -21,6 +21,7 @@ from fastreenact.models.face2face_rho import (
     BASE,
     MODEL_NAME,
     Face2FaceRho,
+    Features,
     MotionNet,
     RenderingNet,
     compose,
@@ -28,12 +29,12 @@ from fastreenact.models.face2face_rho import (
     resize_field,
 )
 from fastreenact.models.head_pose import check_convention
-from fastreenact.training import losses
+from fastreenact.training import losses, processes
 from fastreenact.training.base import Base, base_picture, on_field
 from fastreenact.training.data import Batch, Dataset, batch_of, batches
 from fastreenact.training.discriminator import Discriminator
 from fastreenact.training.reconstruction import PyramidLoss, VggLoss
-from fastreenact.training.schedule import TrainConfig
+from fastreenact.training.schedule import LEAST_ALONE, TrainConfig
 from fastreenact.training.state import load_state, read_numbers, save_state
 
 STATE, WEIGHTS, LOSSES, SHEETS = "state.safetensors", "weights.safetensors", "losses.jsonl", "sheets"
@@ -73,6 +74,10 @@ class Trainer:
     The motion network runs in float32 also where `bf16` is set: in bfloat16 a coordinate near 1 is only good to 2^-8,
     half a pixel at 256. Each network's gradient is clipped against the running mean of its own norm: with the published
     weights of the losses norms begin at 1e5 for the generator and 1e2 for the discriminator, and fall by orders.
+
+    Several processes (see `processes`) share a step's pairs, each with draws of its own. Gradients are averaged before
+    they are clipped, so that all have the same weights. On GPUs BatchNorm sees the whole batch; on CPUs each process
+    normalises by its own share, and the running statistics are averaged. The first process writes.
     """
 
     def __init__(
@@ -99,6 +104,7 @@ class Trainer:
             resume: go on from the last state in `out`.
         Raises:
             ValueError: the dataset has another size or an unusable head pose convention, or another than `initial`;
+                the processes cannot share the batch;
                 resumed with `initial`, or with another reconstruction loss, convention or `base` than it began with.
             FastreenactError: the folder holds a run already, and `resume` is False.
             WeightsError: no state to resume, or a damaged one.
@@ -106,6 +112,12 @@ class Trainer:
         if dataset.size != config.size:
             raise ValueError(f"the dataset makes frames of size {dataset.size}, the run needs {config.size}")
         check_convention(dataset.metadata)
+        share, rest = divmod(config.batch, processes.count())
+        if rest or (share == 1 and config.motion_size < LEAST_ALONE):
+            raise ValueError(
+                f"{processes.count()} processes cannot share a batch of {config.batch}: choose a multiple of that"
+                + ("" if rest else ", two or more for each, or a motion_size of at least 128")
+            )
         self.dataset, self.config, self.out, self.step = dataset, config, Path(out), 0
         self.device = torch.device(device)
         self.reconstruction = (PyramidLoss() if reconstruction is None else reconstruction).to(self.device)
@@ -126,12 +138,15 @@ class Trainer:
             net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.motion_ema = copy.deepcopy(self.motion).eval().requires_grad_(False)
         self.renderer_ema = copy.deepcopy(self.renderer).eval().requires_grad_(False)
+        if processes.count() > 1 and self.device.type == "cuda":
+            for net in (self.motion, self.renderer):
+                nn.SyncBatchNorm.convert_sync_batchnorm(net)  # in place; names of parameters and buffers stay
         trained: dict[str, nn.Module] = {
             "motion": self.motion, "renderer": self.renderer, "discriminator": self.discriminator,
         }  # fmt: skip
         self._nets = trained | {"motion_ema": self.motion_ema, "renderer_ema": self.renderer_ema}
         self._optimizers = {
-            name: torch.optim.Adam(net.parameters(), lr=config.learning_rate, betas=(0.9, 0.999))
+            name: torch.optim.Adam(net.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), fused=True)
             for name, net in trained.items()
         }
         self._norm_means: dict[str, float] = {}
@@ -140,6 +155,7 @@ class Trainer:
         elif (self.out / STATE).exists():
             raise FastreenactError(f"{self.out} holds a training run already: resume it, or name another folder")
         self.out.mkdir(parents=True, exist_ok=True)
+        self._share, self._writes = share, processes.rank() == 0
 
     def run(
         self, *, stop: Callable[[], bool] | None = None, progress: Callable[[Progress], None] | None = None
@@ -156,11 +172,13 @@ class Trainer:
         """
         config = self.config
         times = deque([perf_counter()], maxlen=_RATE_STEPS + 1)
-        _cut_losses(self.out / LOSSES, self.step)
-        with (self.out / LOSSES).open("a", encoding="ascii") as file:
+        path = self.out / LOSSES if self._writes else Path(os.devnull)
+        if self._writes:
+            _cut_losses(path, self.step)
+        with path.open("a", encoding="ascii") as file:
             for batch in batches(
-                self.dataset, config.seed, range(self.step, config.steps), config.batch, config.motion_size,
-                base=config.base,
+                self.dataset, config.seed, range(self.step, config.steps), self._share, config.motion_size,
+                base=config.base, rank=processes.rank(),
             ):  # fmt: skip
                 values = self._train(self._moved(batch))
                 file.write(json.dumps({"step": self.step, **values}) + "\n")
@@ -169,11 +187,11 @@ class Trainer:
                 times.append(perf_counter())
                 if progress is not None:
                     progress(_progress(config, self.step, values, times))
-                stopped = stop is not None and stop()
+                stopped = processes.any_of(stop is not None and stop(), self.device)
                 last = stopped or self.step == config.steps
-                if last or self.step % config.save_every == 0:
+                if self._writes and (last or self.step % config.save_every == 0):
                     self.save()
-                if last or self.step % config.sheet_every == 0:
+                if self._writes and (last or self.step % config.sheet_every == 0):
                     self.write_sheet()
                 if stopped:
                     break
@@ -239,6 +257,7 @@ class Trainer:
             parts |= self._descend(parts["discriminator"], "discriminator")
         self._update_averages()
         names, values = list(parts), torch.stack([value.detach().float() for value in parts.values()])
+        processes.average([values])
         numbers = dict(zip(names, values.tolist(), strict=True))  # the step's one wait for the device
         if not values.isfinite().all():
             bad = ", ".join(name for name, value in zip(names, values, strict=True) if not value.isfinite())
@@ -294,6 +313,7 @@ class Trainer:
         norms = {}
         for name in names:
             gradients = [p.grad for p in self._nets[name].parameters() if p.grad is not None]
+            processes.average(gradients)
             norms[f"{name}_norm"] = norm = nn.utils.get_total_norm(gradients)
             self._clip(name, gradients, float(norm))
             self._optimizers[name].step()
@@ -314,13 +334,15 @@ class Trainer:
         return small, middle, large
 
     def _render(self, renderer: RenderingNet, batch: Batch, field: Tensor) -> Tensor:
-        """The driver's picture as the renderer makes it, [N, 3, S, S] float32."""
+        """The driver's picture as the renderer makes it, [N, 3, S, S] float32; each source is encoded once."""
         with self._autocast():
-            features = renderer.encode(batch.source, batch.source_pose)
-            return renderer.decode(features, field, batch.driver_pose).float()
+            known = renderer.encode(batch.source[batch.distinct], batch.source_pose[batch.distinct])
+            f1, f2, f3, f4 = (maps.index_select(0, batch.source_of) for maps in known[:4])
+            return renderer.decode(Features(f1, f2, f3, f4, known.size), field, batch.driver_pose).float()
 
     def _update_averages(self) -> None:
         """Draw weights and statistics of the averaged networks towards the trained ones."""
+        processes.average([b for net in (self.motion, self.renderer) for b in net.buffers() if b.is_floating_point()])
         share = 1 - self.config.ema_at(self.step)
         with torch.no_grad():
             for average, net in ((self.motion_ema, self.motion), (self.renderer_ema, self.renderer)):
@@ -349,6 +371,7 @@ class Trainer:
             to(batch.source_pose), to(batch.driver_pose), to(batch.mask),
             None if batch.base is None else Base(*(part.to(self.device) for part in batch.base)),
             None if batch.flow is None else batch.flow.to(self.device),
+            batch.distinct.to(self.device), batch.source_of.to(self.device),
         )  # fmt: skip
 
     def _description(self) -> dict[str, Any]:

@@ -11,6 +11,10 @@ from fastreenact.training.losses import FIELD_WEIGHT
 _DECAY_FROM = 330 / 380
 _FIELD_UNTIL = 5 / 105
 
+# motion_size from which one pair may be alone: below it the motion network's middle is one pixel, and BatchNorm has no
+# variance of one value.
+LEAST_ALONE = 128
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -19,7 +23,7 @@ class TrainConfig:
     size: int = 256  # side of the pictures, px
     motion_size: int = 256  # side for which the motion network's landmark images are drawn, a multiple of 64
     steps: int = 380_000
-    batch: int = 6
+    batch: int = 6  # pairs in a step, of all processes together
     learning_rate: float = 2e-4
     warm_up: int = 0  # steps over which the learning rate rises to that
     discriminator_from: int = 0  # step at which the discriminator joins; `steps` leaves it out
@@ -44,9 +48,8 @@ class TrainConfig:
             raise ValueError(f"ema must be from 0 to below 1, got {self.ema}")
         if self.discriminator_from < 0 or self.seed < 0 or self.warm_up < 0:
             raise ValueError("discriminator_from, seed and warm_up must not be negative")
-        if self.batch == 1 and self.motion_size < 128:
-            # The motion network's middle would be one pixel, and BatchNorm has no variance of one value.
-            raise ValueError("a batch of 1 needs a motion_size of at least 128")
+        if self.batch == 1 and self.motion_size < LEAST_ALONE:
+            raise ValueError(f"a batch of 1 needs a motion_size of at least {LEAST_ALONE}")
 
     def learning_rate_at(self, step: int) -> float:
         """Linearly up to its height, constant, then linearly to 0 at the end."""

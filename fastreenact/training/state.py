@@ -93,7 +93,8 @@ def _load_moments(
         return
     state = {}
     for moment in _MOMENTS:
-        wanted = torch.zeros(()) if moment == "step" else torch.zeros_like(parameter)  # keeps the memory layout
+        # The fused Adam counts steps on the parameter's device; zeros_like keeps its memory layout.
+        wanted = parameter.new_zeros(()) if moment == "step" else torch.zeros_like(parameter)
         state[moment] = wanted.detach().copy_(_take(path, tensors, f"{prefix}/{moment}", wanted))
     optimizer.state[parameter] = state
 
