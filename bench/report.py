@@ -18,7 +18,7 @@ BENCH = Path(__file__).resolve().parent
 # In the order of the page.
 SCRIPTS = (
     "engine", "network", "soak", "reenactment", "fit", "warp", "spade", "rasterize_landmarks", "to_frame",
-    "render_mesh",
+    "compose_frame", "render_mesh",
 )  # fmt: skip
 
 

@@ -2,12 +2,15 @@
 // and the Python shims in fastreenact/ops have checked shapes, strides and types before they get here.
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "compose_frame.h"
 #include "isa.h"
 #include "rasterize_landmarks.h"
 #include "render_mesh.h"
@@ -39,20 +42,26 @@ int64_t rows_per_block(int64_t bytes_per_row) {
 
 // Runs one op's kernel over its rows, without the GIL.
 template <typename Params>
-void run_rows(const Params& params, void (*kernel)(const Params&, int64_t, int64_t), int64_t rows,
-              int64_t bytes_per_row) {
+void run_blocks(const Params& params, void (*kernel)(const Params&, int64_t, int64_t), int64_t rows,
+                int64_t rows_of_block) {
     struct Job {
         const Params& params;
         void (*kernel)(const Params&, int64_t, int64_t);
     } job{params, kernel};
     py::gil_scoped_release nogil;
     parallel_for(
-        rows, rows_per_block(bytes_per_row),
+        rows, rows_of_block,
         [](void* context, int64_t begin, int64_t end) {
             const Job& it = *static_cast<Job*>(context);
             it.kernel(it.params, begin, end);
         },
         &job);
+}
+
+template <typename Params>
+void run_rows(const Params& params, void (*kernel)(const Params&, int64_t, int64_t), int64_t rows,
+              int64_t bytes_per_row) {
+    run_blocks(params, kernel, rows, rows_per_block(bytes_per_row));
 }
 
 template <typename T>
@@ -126,6 +135,43 @@ void bind_runtime(py::module_& m) {
     m.def("set_num_threads", &set_num_threads, py::arg("count").noconvert(), "Change them, from the next op on.",
           py::call_guard<py::gil_scoped_release>());
     m.def("num_workers", &num_workers, "Worker threads alive now; 0 before the first op.");
+}
+
+void bind_compose_frame(py::module_& m) {
+    using py::arg;
+    m.def(
+        "compose_frame",
+        [](uintptr_t raw, uintptr_t surface, int64_t side, int64_t raw_stride_y, int64_t raw_stride_x,
+           int64_t surface_stride, int64_t left, int64_t top, int64_t width, int64_t height, double centre_x,
+           double centre_y, double size, double fade, double most_gain, int dtype) {
+            ComposeFrameParams p;
+            p.raw = address<const void>(raw);
+            p.surface = address<uint8_t>(surface);
+            p.side = side;
+            p.raw_stride_y = raw_stride_y;
+            p.raw_stride_x = raw_stride_x;
+            p.surface_stride = surface_stride;
+            p.left = left;
+            p.top = top;
+            p.width = width;
+            p.height = height;
+            p.centre_x = centre_x;
+            p.centre_y = centre_y;
+            p.size = size;
+            p.fade = fade;
+            // most_gain * sigmoid(value - gain_middle) - 1, by sigmoid(x) = (1 + tanh(x / 2)) / 2
+            p.gain_scale = static_cast<float>(0.5 * most_gain);
+            p.gain_shift = static_cast<float>(0.5 * most_gain - 1.0);
+            p.gain_middle = static_cast<float>(std::log(most_gain - 1.0));
+            p.dtype = dtype;
+            // Each block activates anew what its first row needs: where the square is enlarged, blocks of at least
+            // eight of its rows.
+            const int64_t enlarged = 8 * static_cast<int64_t>(size / static_cast<double>(side));
+            run_blocks(p, kernels().compose_frame, height, std::max(rows_per_block(width * 24), enlarged));
+        },
+        py::kw_only(), arg("raw"), arg("surface"), arg("side"), arg("raw_stride_y"), arg("raw_stride_x"),
+        arg("surface_stride"), arg("left"), arg("top"), arg("width"), arg("height"), arg("centre_x"), arg("centre_y"),
+        arg("size"), arg("fade"), arg("most_gain"), arg("dtype"));
 }
 
 void bind_warp(py::module_& m) {
@@ -383,6 +429,7 @@ void bind_to_frame(py::module_& m) {
 PYBIND11_MODULE(_C, m) {
     m.doc() = "CPU kernels of fastreenact, and its CUDA kernels where they were compiled in.";
     fastreenact::bind_runtime(m);
+    fastreenact::bind_compose_frame(m);
     fastreenact::bind_warp(m);
     fastreenact::bind_spade(m);
     fastreenact::bind_rasterize_landmarks(m);

@@ -4,15 +4,17 @@
 
 namespace fastreenact {
 
+struct ComposeFrameParams;
 struct RenderMeshParams;
 struct SpadeParams;
 struct ToFrameParams;
 struct WarpParams;
 
-// One entry per op: computes the output rows [begin, end), rows counted through the batch (n * H + y); render_mesh the
-// pictures [begin, end).
+// One entry per op: computes the output rows [begin, end), rows counted through the batch (n * H + y); compose_frame
+// those of its rectangle, render_mesh the pictures [begin, end).
 struct Kernels {
     const char* name;
+    void (*compose_frame)(const ComposeFrameParams&, int64_t begin, int64_t end);
     void (*render_mesh)(const RenderMeshParams&, int64_t begin, int64_t end);
     void (*spade)(const SpadeParams&, int64_t begin, int64_t end);
     void (*to_frame)(const ToFrameParams&, int64_t begin, int64_t end);

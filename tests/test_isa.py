@@ -43,6 +43,12 @@ for dtype, table_dtype in ((f32, f32), (bf16, f32), (bf16, bf16)):
     edge = torch.cat([edge, torch.tensor([float("nan"), float("inf"), -float("inf")]).to(dtype)]).expand(1, 3, 2, -1)
     for tanh in (False, True):
         assert_close(ops.to_frame(edge, tanh=tanh), ops.to_frame_reference(edge.double(), tanh=tanh))
+    squares = (9, 31, (14.3, 16.1, 27.7), 0.08), (40, 7, (3.5, 3.5, 7), 0.0), (5, 300, (140, 150, 310), 0.3)
+    for side, size, box, fade in squares:
+        raw = (torch.randn(side, side, 4, generator=g) * 0.5).to(dtype)
+        picture = torch.randint(0, 256, (size, size, 3), generator=g, dtype=torch.uint8)
+        wanted = ops.compose_frame_reference(raw.double(), picture.clone(), box, most_gain=1.5, fade=fade)
+        assert_close(ops.compose_frame(raw, picture.clone(), box, most_gain=1.5, fade=fade), wanted)
 for channels in (*range(1, 20), 33):
     image = torch.randint(0, 256, (1, 11, 12, channels), generator=g, dtype=torch.uint8)
     field = torch.rand(1, 4, 5, 2, generator=g) * 2.4 - 1.2

@@ -7,9 +7,10 @@ import torch
 from fastreenact.errors import WeightsError
 from fastreenact.face.crop import Box
 from fastreenact.models import make_renderer
-from fastreenact.models.face2face_rho import BASE, compose, motion_inputs, random_face2face_rho, resize_field
-from fastreenact.models.landmark_warp import LandmarkWarp
-from fastreenact.models.over_base import compose_frame
+from fastreenact.models.face2face_rho import BASE, MOST_GAIN, compose, motion_inputs, random_face2face_rho, resize_field
+from fastreenact.models.landmark_warp import LandmarkWarp, Placement
+from fastreenact.models.over_base import _Cells, _Nodes
+from fastreenact.ops import compose_frame
 from fastreenact.training.base import base_picture
 from fastreenact.training.data import batch_of
 from fastreenact.training.head_pairs import HeadPairs
@@ -116,12 +117,71 @@ def test_compose_frame_follows_its_formula(size):
     raw = torch.randn(64, 64, 4, generator=rng) * 0.3
     surface = torch.randint(0, 256, (size, size, 3), generator=rng, dtype=torch.uint8)
     found = surface.clone()
-    compose_frame(raw, found, Box(size / 2, size / 2, size), 0.0)
+    compose_frame(raw, found, Box(size / 2, size / 2, size), most_gain=MOST_GAIN)
     base = surface.permute(2, 0, 1)[None].double() / 127.5 - 1
     decoded = torch.cat([raw[..., :3].tanh(), 1.5 * (raw[..., 3:] + np.log(2)).sigmoid()], -1).permute(2, 0, 1)[None]
     decoded = torch.nn.functional.interpolate(decoded.double(), (size, size), mode="bilinear")
     wanted = ((compose(decoded, base) + 1) * 127.5).clamp(0, 255)[0].permute(1, 2, 0)
     assert (found.double() - wanted).abs().max() <= 0.51
+
+
+def test_frames_are_drawn_into_out(model):
+    seen = render(make_person(2), random_pose(np.random.default_rng(0)), np.zeros(51, np.float32), 96, 4)
+    picture = np.pad(seen.image, ((10, 31), (25, 8), (0, 0)), mode="edge")
+    renderer = make_renderer("face2face-rho", None, model, torch.float32, "cpu")
+    state = renderer.encode(picture, seen.keypoints, seen.pose, Box(25 + 48, 10 + 48, 96))
+    other = render(make_person(2), random_pose(np.random.default_rng(1)), np.zeros(51, np.float32), 96, 4)
+    wanted = renderer.drive(state, other.keypoints, other.pose)
+    wide = torch.full((139, 131, 4), 77, dtype=torch.uint8)
+    for out in (torch.full(picture.shape, 77, dtype=torch.uint8), wide[1:-1, 1:-1, :3]):
+        assert renderer.drive(state, other.keypoints, other.pose, out=out) is out
+        assert torch.equal(out, wanted)
+    wide[1:-1, 1:-1, :3] = 77
+    assert (wide == 77).all()
+    assert torch.equal(state.image[0], torch.from_numpy(picture))
+    with pytest.raises(ValueError, match=r"out must be uint8 \[137, 129, 3\], got torch.float32"):
+        renderer.drive(state, other.keypoints, other.pose, out=torch.zeros(picture.shape))
+
+
+@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("box", [Box(30, 23.5, 40), Box(31.7, 20.2, 77.7), Box(70, -5, 61)], ids=str)
+def test_fields_of_nodes_and_of_the_box_are_read_where_they_lie(box, step):
+    """Against `grid_sample`; boxes within the picture and beyond it, nodes that do not fill it evenly."""
+    height, width, side, fade = 50, 64, 16, 0.08
+    rest = torch.from_numpy(Placement(None, (0, 0), step, ()).whole_field(height, width))
+    rng = torch.Generator().manual_seed(0)
+    nodes = rest + 0.1 * torch.randn(rest.shape, generator=rng)
+    at = ((torch.arange(side) + 0.5) * 2 / side - 1) * (box.size / 2)
+    h, w = rest.shape[:2]
+    x, y = (at + box.cx) * 2 / (w * step) - 1, (at + box.cy) * 2 / (h * step) - 1
+    held = sample(nodes - rest, x, y) * torch.tensor((width / box.size, height / box.size))
+    wanted = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1) * (2 / box.size) + held
+    found = _Cells(side, box, height, width, step, torch.device("cpu")).read(nodes)
+    assert (found[0] - wanted).abs().max() < 2e-6
+
+    offset = torch.randn(1, side, side, 2, generator=rng)
+    x = ((torch.arange(w) + 0.5) * step - box.cx) * 2 / box.size
+    y = ((torch.arange(h) + 0.5) * step - box.cy) * 2 / box.size
+    t = [((1 - place.abs()) / (2 * fade)).clamp(0, 1) for place in (x, y)]
+    say = [place * place * (3 - 2 * place) for place in t]
+    more = sample(offset[0], x, y) * (say[0] * say[1][:, None])[..., None]
+    wanted = nodes + more * torch.tensor((box.size / width, box.size / height))
+    moving = _Nodes(box, fade, height, width, step, torch.device("cpu"))
+    assert (moving.add(nodes.clone(), offset) - wanted).abs().max() < 5e-6
+    left, top, right, low = moving.window
+    still = torch.ones(h, w, dtype=torch.bool)
+    still[top:low, left:right] = False
+    assert (more[still] == 0).all()
+    # Without a fade the networks have their say everywhere.
+    assert _Nodes(box, 0.0, height, width, step, torch.device("cpu")).window == (0, 0, w, h)
+
+
+def sample(values, x, y):
+    """[h, w, 2] at columns and rows in -1..1, the edge repeated."""
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]
+    values = values.permute(2, 0, 1)[None]
+    at = torch.nn.functional.grid_sample(values, grid, padding_mode="border", align_corners=False)
+    return at[0].permute(1, 2, 0)
 
 
 def test_weights_files_say_what_they_draw_over(model, tmp_path):

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastreenact import ops
 from fastreenact.face.crop import Box, crop
 from fastreenact.models.face2face_rho import MOST_GAIN
 from fastreenact.models.fuse_face2face_rho import FusedFace2FaceRho, SourceState
+from fastreenact.models.landmark_field import ramp
 from fastreenact.models.landmark_warp import LandmarkWarp, Placement, State
 
 _FADE = 0.08  # of the square's side: over this width from its edge the networks gain their say, in a larger picture
@@ -32,6 +32,8 @@ class OverBaseState:
     box: Box
     image: Tensor  # uint8 [1, H, W, 3]
     fade: float  # share of the box's side
+    cells: "_Cells"
+    nodes: "_Nodes"
 
 
 class FusedOverBase:
@@ -71,7 +73,9 @@ class FusedOverBase:
         base = warp.encode(picture, keypoints, pose, square)
         networks = self._networks.encode(crop(picture, square, self._networks.size), keypoints, pose)
         fade = 0.0 if height == width and square == whole else _FADE
-        return OverBaseState(warp, base, networks, square, base.image, fade)
+        cells = _Cells(self._networks.motion_size // 4, square, height, width, base.grid.step, self.device)
+        nodes = _Nodes(square, fade, height, width, base.grid.step, self.device)
+        return OverBaseState(warp, base, networks, square, base.image, fade, cells, nodes)
 
     def drive(
         self, state: OverBaseState, keypoints: Any, pose: Any, out: Tensor | None = None, timer: Any = None
@@ -82,7 +86,8 @@ class FusedOverBase:
             state: from `encode` of this object.
             keypoints: [72, 2] of the portrait's shape with the driver's expression and pose.
             pose: [6], the driver's.
-            out: uint8 [H, W, 3] to write into, on any device; None makes one on ours that the caller owns.
+            out: uint8 [H, W, 3] to write into, on any device (without a copy where it is contiguous and on ours); None
+                makes one on ours that the caller owns.
             timer: has `stage(name)`, a context manager; stages may be entered more than once.
         Returns:
             uint8 [H, W, 3] RGB: `out` if given.
@@ -92,96 +97,119 @@ class FusedOverBase:
         shape = tuple(state.image.shape[1:])
         if out is not None and (out.shape != shape or out.dtype != torch.uint8):
             raise ValueError(f"out must be uint8 {list(shape)}, got {out.dtype} {list(out.shape)}")
+        in_place = out is not None and out.device == state.image.device and out.is_contiguous()
         with torch.inference_mode():
+            surface = out if out is not None and in_place else torch.empty(shape, dtype=torch.uint8, device=self.device)
             with _stage(timer, "motion"):
                 placed = state.warp.place(state.base, keypoints, pose)
                 nodes = torch.from_numpy(placed.whole_field(*shape[:2])).to(self.device)
-                field = self._in_box(state, nodes, placed.step)
+                field = state.cells.read(nodes)
             raw, offset = self._networks.step_on(state.networks, keypoints, pose, field, timer)
             with _stage(timer, "warp"):
-                moved = self._base(state, placed, nodes, offset)
+                self._base(state, placed, state.nodes.add(nodes, offset), surface)
             with _stage(timer, "deliver"):
-                compose_frame(raw[0], moved, state.box, state.fade)
-                if out is None:
-                    return moved.clone()
-                out.copy_(moved)
-                return out
+                ops.compose_frame(raw[0], surface, state.box, most_gain=MOST_GAIN, fade=state.fade)
+                return surface if out is None or in_place else out.copy_(surface)
 
-    def _in_box(self, state: OverBaseState, nodes: Tensor, step: int) -> Tensor:
-        """The base's field [h, w, 2] of the whole picture, as the networks read it: [1, M/4, M/4, 2] of the box."""
-        side = self._networks.motion_size // 4
-        height, width = state.image.shape[1:3]
-        at = ((torch.arange(side, device=self.device) + 0.5) * 2 / side - 1) * (state.box.size / 2)
-        h, w = nodes.shape[:2]
-        x, y = (at + state.box.cx) * (2 / (w * step)) - 1, (at + state.box.cy) * (2 / (h * step)) - 1
-        grid = torch.stack(torch.broadcast_tensors(x, y[:, None]), -1)[None]
+    def _base(self, state: OverBaseState, placed: Placement, nodes: Tensor, surface: Tensor) -> None:
+        """The landmark warp by the field `nodes` [h, w, 2] into `surface` uint8 [H, W, 3]."""
+        height, width = surface.shape[:2]
+        step = placed.step
+        x0, y0, x1, y1 = _moving(placed, state.nodes, *nodes.shape[:2])
+        size = (y1 - y0) * step, (x1 - x0) * step
+        if size[0] < height or size[1] < width:
+            _plain(surface)[:] = _plain(state.image[0])
+        part = surface[y0 * step : y1 * step, x0 * step : x1 * step]
+        fits = tuple(part.shape[:2]) == size  # the last nodes may reach beyond the picture
+        moved = ops.warp(
+            state.image, nodes[None, y0:y1, x0:x1], size=size, padding="border", field_resize="bilinear",
+            out=part[None] if fits else None,
+        )  # fmt: skip
+        if not fits:
+            _plain(part)[:] = _plain(moved[0, : part.shape[0], : part.shape[1]])
+        state.warp.cover(_plain(surface), placed)
+
+
+class _Cells:
+    """The cells of the networks' field, each where it reads the landmark warp's: from the portrait alone."""
+
+    def __init__(self, side: int, box: Box, height: int, width: int, step: int, device: torch.device):
         rest = Placement(None, (0, 0), step, ()).whole_field(height, width)
-        shift = (nodes - torch.from_numpy(rest).to(self.device)).permute(2, 0, 1)[None]
-        # Beyond the picture everything moves as its edge does.
-        held = F.grid_sample(shift, grid, padding_mode="border", align_corners=False)
-        px = torch.tensor((width / state.box.size, height / state.box.size), device=self.device)
-        own = torch.stack(torch.broadcast_tensors(at, at[:, None]), -1) * (2 / state.box.size)
-        return own + held.permute(0, 2, 3, 1) * px
+        at = (np.arange(side) + 0.5) * (box.size / side) - box.size / 2  # px from the box's centre
+        h, w = rest.shape[:2]
+        where = _grid((at + box.cx) * (2 / (w * step)) - 1, (at + box.cy) * (2 / (h * step)) - 1)
+        # Beyond the picture everything moves as its edge does: what is held there is the displacement, not the place.
+        places = torch.from_numpy(where)
+        held = ops.warp(torch.from_numpy(rest)[None], places, size=(side, side), padding="border").numpy()
+        scale = np.array((width / box.size, height / box.size), np.float32)
+        own = _grid(at, at) * np.float32(2 / box.size)
+        self._where = places.to(device)
+        self._scale = torch.from_numpy(np.broadcast_to(scale, own.shape).copy()).to(device)
+        self._shift = torch.from_numpy(own - held * scale).to(device)
 
-    def _base(self, state: OverBaseState, placed: Placement, nodes: Tensor, offset: Tensor) -> Tensor:
-        """The landmark warp with its field moved by `offset` [1, M/4, M/4, 2] of the box: uint8 [H, W, 3]."""
-        height, width = state.image.shape[1:3]
-        h, w = nodes.shape[:2]
-        half = state.box.size / 2
-        x = ((torch.arange(w, device=self.device) + 0.5) * placed.step - state.box.cx) / half
-        y = ((torch.arange(h, device=self.device) + 0.5) * placed.step - state.box.cy) / half
-        grid = torch.stack(torch.broadcast_tensors(x, y[:, None]), -1)[None]
-        more = F.grid_sample(offset.permute(0, 3, 1, 2), grid, padding_mode="border", align_corners=False)[0]
-        more = more * (_say(x, state.fade) * _say(y, state.fade)[:, None])
-        px = torch.tensor((state.box.size / width, state.box.size / height), device=self.device)
-        field = nodes + more.permute(1, 2, 0) * px
-        size = (h * placed.step, w * placed.step)
-        moved = ops.warp(state.image, field[None].contiguous(), size=size, padding="border", field_resize="bilinear")
-        moved = moved[0, :height, :width].contiguous()
-        state.warp.cover(moved.numpy() if moved.device.type == "cpu" else moved, placed)
-        return moved
+    def read(self, nodes: Tensor) -> Tensor:
+        """The landmark warp's field [h, w, 2] of the whole picture as [1, side, side, 2] of the box."""
+        return ops.warp(
+            nodes[None], self._where, size=self._where.shape[1:3], padding="border", scale=self._scale,
+            shift=self._shift,
+        )  # fmt: skip
 
 
-def compose_frame(raw: Tensor, surface: Tensor, box: Box, fade: float) -> None:
-    """Apply what the networks give to the landmark warp's picture, in place.
+class _Nodes:
+    """The landmark warp's nodes, each where it reads the networks' field: from the portrait alone."""
 
-    level = base + say ((gain - 1) base + 255 tanh(colour)), enlarged bilinearly from the box to the picture
+    def __init__(self, box: Box, fade: float, height: int, width: int, step: int, device: torch.device):
+        half = box.size / 2
+        x = ((np.arange(-(-width // step)) + 0.5) * step - box.cx) / half
+        y = ((np.arange(-(-height // step)) + 0.5) * step - box.cy) / half
+        say_x, say_y = _say(x, fade), _say(y, fade)
+        inside_x, inside_y = np.flatnonzero(say_x), np.flatnonzero(say_y)
+        # Left, top, right and low: outside, the networks have no say.
+        self.window = (
+            (int(inside_x[0]), int(inside_y[0]), int(inside_x[-1]) + 1, int(inside_y[-1]) + 1)
+            if len(inside_x) and len(inside_y)
+            else (0, 0, 0, 0)
+        )
+        left, top, right, low = self.window
+        self._where = torch.from_numpy(_grid(x[left:right], y[top:low])).to(device)
+        scale = np.array((box.size / width, box.size / height)) * (say_y[top:low, None] * say_x[left:right])[..., None]
+        self._scale = torch.from_numpy(scale[None].astype(np.float32)).to(device)
 
-    Args:
-        raw: [R, R, 4] before activations: colour and gain.
-        surface: uint8 [H, W, 3] RGB.
-        box: where the R x R lie in the picture, px.
-        fade: over this share of its side from the edge `say` rises from 0 to 1; 0: it is 1 everywhere.
-    """
-    height, width = surface.shape[:2]
-    half = box.size / 2
-    left, right = max(round(box.cx - half), 0), min(round(box.cx + half), width)
-    top, low = max(round(box.cy - half), 0), min(round(box.cy + half), height)
-    if right <= left or low <= top:
-        return
-    values = raw.float()
-    colour = 255 * values[..., :3].tanh()
-    gain = MOST_GAIN * (values[..., 3:] - float(np.log(MOST_GAIN - 1))).sigmoid() - 1
-    maps = torch.cat([colour, gain], -1).permute(2, 0, 1)[None]
-    x = (torch.arange(left, right, device=raw.device) + 0.5 - box.cx) / half
-    y = (torch.arange(top, low, device=raw.device) + 0.5 - box.cy) / half
-    if maps.shape[2:] != (len(y), len(x)):
-        grid = torch.stack(torch.broadcast_tensors(x, y[:, None]), -1)[None]
-        maps = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
-    part = surface[top:low, left:right]
-    base, maps = part.float(), maps[0].permute(1, 2, 0)
-    change = maps[..., 3:] * base + maps[..., :3]
-    if fade > 0:
-        change = change * (_say(x, fade) * _say(y, fade)[:, None])[..., None]
-    part.copy_((base + change + 0.5).clamp_(0, 255))
+    def add(self, nodes: Tensor, offset: Tensor) -> Tensor:
+        """`nodes` [h, w, 2], moved by `offset` [1, M/4, M/4, 2] of the box in place."""
+        left, top, right, low = self.window
+        part = nodes[top:low, left:right]
+        moved = ops.warp(
+            offset.contiguous(), self._where, size=self._where.shape[1:3], padding="border", scale=self._scale,
+            shift=part[None],
+        )  # fmt: skip
+        _plain(part)[:] = _plain(moved[0])
+        return nodes
 
 
-def _say(at: Tensor, fade: float) -> Tensor:
+def _plain(tensor: Tensor) -> Any:
+    """NumPy's view of it on the CPU: PyTorch would wake its threads for copies that take microseconds."""
+    return tensor.numpy() if tensor.device.type == "cpu" else tensor
+
+
+def _grid(x: Any, y: Any) -> Any:
+    """Places float32 [1, h, w, 2] of columns `x` [w] and rows `y` [h]."""
+    return np.stack(np.broadcast_arrays(x, y[:, None]), -1)[None].astype(np.float32)
+
+
+def _moving(placed: Placement, nodes: _Nodes, h: int, w: int) -> tuple[int, int, int, int]:
+    """Left, top, right and low of the nodes that may not be at rest, of h x w, with a border of nodes that are."""
+    left, top, right, low = nodes.window
+    if placed.field is not None:
+        x0, y0 = (int(edge) // placed.step for edge in placed.corner)
+        left, top = min(left, x0), min(top, y0)
+        right, low = max(right, x0 + placed.field.shape[1]), max(low, y0 + placed.field.shape[0])
+    return max(left - 1, 0), max(top - 1, 0), min(right + 1, w), min(low + 1, h)
+
+
+def _say(at: Any, fade: float) -> Any:
     """0 at -1 and 1 and beyond, 1 from `fade` of the side inwards; 1 everywhere without a fade."""
-    if fade <= 0:
-        return torch.ones_like(at)
-    t = ((1 - at.abs()) / (2 * fade)).clamp(0, 1)
-    return t * t * (3 - 2 * t)
+    return ramp((1 - np.abs(at)) / (2 * fade)) if fade > 0 else np.ones_like(at)
 
 
 def _stage(timer: Any, name: str) -> Any:

@@ -1,5 +1,6 @@
 """The kernels as functions on PyTorch tensors: one op per file, each beside its meaning in plain PyTorch."""
 
+from fastreenact.ops.compose_frame import compose_frame, compose_frame_reference
 from fastreenact.ops.rasterize_landmarks import rasterize_landmarks, rasterize_landmarks_reference, rasterize_lines
 from fastreenact.ops.render_mesh import (
     render_mesh,
@@ -12,6 +13,8 @@ from fastreenact.ops.to_frame import to_frame, to_frame_reference
 from fastreenact.ops.warp import warp, warp_reference
 
 __all__ = [
+    "compose_frame",
+    "compose_frame_reference",
     "rasterize_landmarks",
     "rasterize_landmarks_reference",
     "rasterize_lines",

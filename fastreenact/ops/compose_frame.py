@@ -1,0 +1,136 @@
+"""compose_frame: a square of colours and gains, enlarged bilinearly and applied to a picture in place."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastreenact import _C
+from fastreenact.ops import checks
+from fastreenact.ops.library import register
+
+
+def compose_frame(
+    raw: Tensor, surface: Tensor, box: Sequence[float], *, most_gain: float, fade: float = 0.0
+) -> Tensor:
+    """Give every pixel of a square of a picture a gain and a colour, in place.
+
+    level = base + say ((gain - 1) base + 255 tanh(colour)), gain = most_gain sigmoid(value - ln(most_gain - 1))
+
+    Args:
+        raw: [R, R, 4] float32, bfloat16 or float16 (GPU only), channels contiguous: three colours and the value of the
+            gain, before activations. They are enlarged (or shrunk) bilinearly after them, pixel centres on pixel
+            centres (align_corners=False), the edge repeated.
+        surface: uint8 [H, W, 3] RGB, pixels packed, any distance of rows: `base`, replaced by the levels, rounded to
+            nearest. NaN gives 0.
+        box: centre x, centre y and side (px, more than 0) of the square of the picture that `raw` covers; its edges are
+            rounded to whole pixels, and it may reach beyond the picture.
+        most_gain: the gain's upper limit, more than 1; a value of 0 is a gain of 1.
+        fade: share of the side, 0 to 0.5: over this width `say` rises from 0 on the edges of the box to 1, smoothly; 0:
+            it is 1 everywhere.
+
+    Returns:
+        `surface`.
+
+    Raises:
+        TypeError: an argument is no tensor or has a dtype that is not listed.
+        ValueError: a shape, stride, device or number that does not fit; an input requires grad.
+    """
+    checks.need_tensor("raw", raw)
+    checks.need_tensor("surface", surface)
+    _compose_frame(raw, surface, [float(value) for value in box], float(most_gain), float(fade))
+    return surface
+
+
+def compose_frame_reference(
+    raw: Tensor, surface: Tensor, box: Sequence[float], *, most_gain: float, fade: float = 0.0
+) -> Tensor:
+    """What `compose_frame` means, in plain PyTorch: any device, float64 too. What runs on a GPU."""
+    height, width = surface.shape[:2]
+    left, right = _inside(box[0], box[2], width)
+    top, low = _inside(box[1], box[2], height)
+    if right <= left or low <= top:
+        return surface
+    value = raw.to(torch.promote_types(raw.dtype, torch.float32))
+    gain = most_gain * (value[..., 3:] - math.log(most_gain - 1)).sigmoid() - 1
+    maps = torch.cat([255 * value[..., :3].tanh(), gain], -1)
+    # Where the lower or right one has no weight it is not read: NaN beside a pixel stays beside it.
+    y0, y1, wy, say_y = _taps(top, low, box[1], box[2], len(raw), fade, maps)
+    x0, x1, wx, say_x = _taps(left, right, box[0], box[2], len(raw), fade, maps)
+    maps = torch.lerp(maps[y0], maps[y1], wy[:, None, None])
+    maps = torch.lerp(maps[:, x0], maps[:, x1], wx[:, None])
+    part = surface[top:low, left:right]
+    base, say = part.to(maps.dtype), say_y[:, None, None] * say_x[:, None]
+    level = base + say * (maps[..., 3:] * base + maps[..., :3])
+    part.copy_((level + 0.5).clamp(0, 255).nan_to_num(0.0))
+    return surface
+
+
+def _inside(centre: float, size: float, length: int) -> tuple[int, int]:
+    """First pixel of the box along one axis, and the one after its last, within the picture."""
+    return max(round(centre - size / 2), 0), min(round(centre + size / 2), length)
+
+
+def _taps(
+    first: int, end: int, centre: float, size: float, side: int, fade: float, like: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For pixels [first, end): the two rows or columns of the square around each, the second's weight, and say."""
+    from_centre = torch.arange(first, end, dtype=torch.float64, device=like.device) + 0.5 - centre
+    at = ((from_centre / size + 0.5) * side - 0.5).clamp(0, side - 1)
+    low = at.long()
+    weight = at - low
+    t = ((0.5 - from_centre.abs() / size) / fade).clamp(0, 1) if fade > 0 else torch.ones_like(at)
+    say = t * t * (3 - 2 * t)
+    return low, low + (weight > 0), weight.to(like.dtype), say.to(like.dtype)
+
+
+def _check(raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float, fade: float) -> None:
+    """Raise what `compose_frame` raises for tensors and numbers."""
+    checks.need_forward_only("compose_frame", raw=raw)
+    checks.need_activation_dtype("raw", raw)
+    checks.need_dtype("surface", surface, (torch.uint8,))
+    checks.need_shape("raw", raw, (None, None, 4), "[R, R, 4]")
+    checks.need_shape("surface", surface, (None, None, 3), "[H, W, 3]")
+    checks.need_same_device(raw, surface=surface)
+    checks.need_channels_last("raw", raw)
+    if raw.shape[0] != raw.shape[1] or raw.shape[0] < 1:
+        raise ValueError(f"raw: got shape {list(raw.shape)}, needs a square of at least 1 x 1")
+    (height, width, _), (stride_y, stride_x, stride_c) = surface.shape, surface.stride()
+    if stride_c != 1 or (width > 1 and stride_x != 3) or (height > 1 and stride_y < 3 * width):
+        raise ValueError(f"surface: got strides {list(surface.stride())}, needs packed pixels in rows that lie apart")
+    if len(box) != 3 or not all(map(math.isfinite, box)) or box[2] <= 0:
+        raise ValueError(f"box: got {list(box)}, needs centre x, centre y and a side of more than 0, in px")
+    if not 1 < most_gain < math.inf:
+        raise ValueError(f"most_gain: got {most_gain}, needs more than 1")
+    if not 0 <= fade <= 0.5:
+        raise ValueError(f"fade: got {fade}, needs a share of the side from 0 to 0.5")
+
+
+def _implementation(raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float, fade: float) -> None:
+    _check(raw, surface, box, most_gain, fade)
+    if raw.device.type != "cpu":
+        compose_frame_reference(raw, surface, box, most_gain=most_gain, fade=fade)
+        return
+    checks.need_apart("surface", surface, "raw", raw)
+    height, width = surface.shape[:2]
+    (left, right), (top, low) = _inside(box[0], box[2], width), _inside(box[1], box[2], height)
+    if right <= left or low <= top:
+        return
+    _C.compose_frame(
+        raw=raw.data_ptr(), surface=surface.data_ptr(), side=raw.shape[0], raw_stride_y=raw.stride(0),
+        raw_stride_x=raw.stride(1), surface_stride=surface.stride(0), left=left, top=top, width=right - left,
+        height=low - top, centre_x=box[0], centre_y=box[1], size=box[2], fade=fade, most_gain=most_gain,
+        dtype=checks.DTYPES[raw.dtype],
+    )  # fmt: skip
+
+
+def _fake(raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float, fade: float) -> None:
+    _check(raw, surface, box, most_gain, fade)
+
+
+_compose_frame = register(
+    "compose_frame(Tensor raw, Tensor(a!) surface, float[] box, float most_gain, float fade) -> ()",
+    _implementation,
+    _fake,
+)
