@@ -48,8 +48,6 @@ class _Camera(NamedTuple):
     scene: Scene
     zoom: float
     shift: Array  # [2] normalised
-    gain: Array  # [3]
-    gamma: float
     flipped: bool
 
 
@@ -135,8 +133,7 @@ class PhotoFolder:
         return Draw(frames[0], frames[1:], flows)
 
     def _frame(self, seen: Seen, pose: Array, camera: _Camera, rng: np.random.Generator) -> Frame:
-        picture = (np.clip(seen.picture.numpy(), 0, 1) ** camera.gamma * camera.gain) ** 2
-        image = photograph(camera.scene, picture.astype(np.float32), rng)
+        image = photograph(camera.scene, seen.picture.clamp(0, 1).square().numpy(), rng)
         keypoints, mask = seen.keypoints, seen.mask
         if camera.flipped:
             image, mask = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(mask[:, ::-1])
@@ -183,12 +180,9 @@ class PhotoFolder:
 
 
 def _random_camera(rng: np.random.Generator) -> _Camera:
-    gain = np.exp(rng.normal(0, 0.1)) * (1 + rng.normal(0, 0.03, 3))
-    return _Camera(
-        make_scene(int(rng.integers(2**31))), float(rng.uniform(0.9, 1.1)),
-        rng.uniform(-0.06, 0.06, 2).astype(np.float32), gain.astype(np.float32), float(np.exp(rng.normal(0, 0.12))),
-        bool(rng.random() < 0.5),
-    )  # fmt: skip
+    scene = make_scene(int(rng.integers(2**31)))
+    shift = rng.uniform(-0.06, 0.06, 2).astype(np.float32)
+    return _Camera(scene, float(rng.uniform(0.9, 1.1)), shift, bool(rng.random() < 0.5))
 
 
 def _random_pose(own: Array, camera: _Camera, spread: float, rng: np.random.Generator) -> Array:
