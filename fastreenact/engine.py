@@ -98,9 +98,9 @@ class Engine:
     ) -> None:
         _refuse_after_fork()
         _FORK["used"] = True
-        self.device = _resolve_device(device)
-        self.dtype = _resolve_dtype(dtype, self.device)
-        self.model, self._weights = _resolve_model(model, weights)
+        self.device = resolve_device(device)
+        self.dtype = resolve_dtype(dtype, self.device)
+        self.model, self._weights = resolve_model(model, weights)
         self._size = _check_size(size)
         # The landmark warp, and what draws over it, can take the portrait whole, and cuts along lids and lips where
         # they really are; published weights see the square around the face, and the keypoints of the fitted model.
@@ -314,7 +314,8 @@ def _read_source(source: Any) -> np.ndarray:
     return np.array(as_picture(source, "source")[0], order="C")  # the caller may write into his own again
 
 
-def _resolve_device(device: str | torch.device | None) -> torch.device:
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """The device that a name means; None is the GPU where there is one. Raises ValueError: a name of none."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -328,7 +329,8 @@ def _resolve_device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def _resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The dtype that a name means on `device`; None is the device's own. Raises ValueError: one that it does not run."""
     if dtype is None:
         return torch.float32 if device.type == "cpu" else torch.float16
     chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
@@ -339,7 +341,7 @@ def _resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> tor
     return chosen
 
 
-def _resolve_model(model: str | None, weights: Any) -> tuple[str, Any]:
+def resolve_model(model: str | None, weights: Any) -> tuple[str, Any]:
     """The model's name and its weights; says once in the log what was taken when the caller left it open."""
     if model is not None and model not in MODELS:
         raise ValueError(f"model is {model!r}; there are {', '.join(MODELS)}")

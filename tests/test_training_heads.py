@@ -206,6 +206,21 @@ def test_draws_are_those_of_the_training_loop_and_reproduce():
         assert not np.array_equal(a.image, first.source.image)
 
 
+def test_true_flow_of_a_draw_holds_the_background_still():
+    """Sampling the source by the true flow gives the driver where it is known; the background does not move."""
+    draw = HeadPairs(64, people=50).draw(np.random.default_rng(5))  # in calm light
+    assert draw.flows is not None
+    source = torch.from_numpy(draw.source.image).permute(2, 0, 1)[None].float()
+    for driver, known in zip(draw.drivers, draw.flows, strict=True):
+        field, seen = torch.from_numpy(known[:2]), known[2] == 1
+        still = np.abs(known[0] - ((np.arange(64) + 0.5) / 32 - 1)) < 1e-6
+        assert (still & seen)[:4, :4].all()  # the corner shows background
+        moved = torch.nn.functional.grid_sample(source, field.permute(1, 2, 0)[None], align_corners=False)[0]
+        wanted = torch.from_numpy(driver.image).permute(2, 0, 1).float()
+        error, unmoved = ((x - wanted).abs().mean(0).numpy()[seen & ~still].mean() for x in (moved, source[0]))
+        assert error < 0.6 * unmoved
+
+
 def test_keypoints_err_as_a_trackers_do():
     """Alike in all frames of a draw, and a little from frame to frame."""
     dataset = HeadPairs(48, people=50)

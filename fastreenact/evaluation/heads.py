@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact.engine import _resolve_device, _resolve_dtype, _resolve_model
+from fastreenact.engine import resolve_device, resolve_dtype, resolve_model
 from fastreenact.evaluation.clips import Keypoints, Picture, Progress
 from fastreenact.evaluation.judge import Judge, Sample, Truth, row
 from fastreenact.evaluation.report import CROSS_HEADS, SELF_HEADS, Row
@@ -81,9 +81,9 @@ class Methods:
 
     def __init__(self, model: str | None, weights: Any, device: str | None, dtype: str | None):
         """As for `Engine`."""
-        self.device = _resolve_device(device)
-        self.dtype = _resolve_dtype(dtype, self.device)
-        self.model, self._weights = _resolve_model(model, weights)
+        self.device = resolve_device(device)
+        self.dtype = resolve_dtype(dtype, self.device)
+        self.model, self._weights = resolve_model(model, weights)
 
     def at(self, size: int) -> dict[str, Any]:
         """Name -> renderer of squares of `size` px."""

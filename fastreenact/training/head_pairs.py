@@ -66,5 +66,8 @@ def _flow(person: Person, driver: Rendered, source: Rendered, shot: int) -> NDAr
     """[3, S, S] as a batch has it: where the source shows each pixel of the driver, and whether it does."""
     found = flow(person, driver, source, shot)
     inside = (np.abs(found.field) < 1).all(axis=-1)  # NaN is not
-    known = np.concatenate((np.nan_to_num(found.field), (found.visible & inside)[..., None]), axis=-1)
+    at = (np.arange(found.field.shape[0], dtype=np.float32) + 0.5) * (2 / found.field.shape[0]) - 1
+    still = np.stack(np.broadcast_arrays(at, at[:, None]), -1)
+    field = np.where(found.behind[..., None], still, np.nan_to_num(found.field))
+    known = np.concatenate((field, ((found.visible & inside) | found.behind)[..., None]), axis=-1)
     return np.ascontiguousarray(known.transpose(2, 0, 1), np.float32)

@@ -66,6 +66,7 @@ class Flow(NamedTuple):
 
     field: Array  # [S, S, 2] normalised (align_corners=False); NaN where there is no head
     visible: NDArray[np.bool_]  # [S, S] the point is seen in the other frame, too
+    behind: NDArray[np.bool_]  # [S, S] neither frame shows a head there: both show the same background
 
 
 def make_person(seed: int) -> Person:
@@ -270,7 +271,7 @@ def flow(person: Person, seen: Rendered, other: Rendered, seed: int) -> Flow:
     shown = within & (ids[0][at[:, 1], at[:, 0]] >= 0) & (points[:, 2] >= nearest[at[:, 1], at[:, 0]] - slack)
     visible = torch.zeros((size, size), dtype=torch.bool)
     visible[hit] = shown
-    return Flow(field.numpy(), visible.numpy())
+    return Flow(field.numpy(), visible.numpy(), (~hit & (ids[0] < 0)).numpy())
 
 
 def _checked(name: str, value: Any, length: int) -> Array:
