@@ -330,7 +330,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The dtype that a name means on `device`; None is the device's own. Raises ValueError: one that it does not run."""
+    """The dtype that a name means; None is that of `device`. Raises ValueError: one that does not run there."""
     if dtype is None:
         return torch.float32 if device.type == "cpu" else torch.float16
     chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
