@@ -232,15 +232,13 @@ def test_keypoints_err_as_a_trackers_do():
         person = make_person(int(rng.integers(50)))
         rng.integers(2**31)
         place = rng.normal(0, 0.01, (72, 2))
-        rng.random()
-        for frame in (draw.source, *draw.drivers):
-            pose, expression = random_pose(rng), random_expression(rng, 1.0)
-            assert np.array_equal(pose, frame.pose)
-            rng.normal(0, 1, (72, 2))
-            if frame is not draw.source:
-                error = frame.keypoints - model.project(person.shape, expression, pose)
-                common.append((error * place).sum() / (place * place).sum())
-                single.append((error - place).std())
+        strengths, spread = (rng.random() ** 0.5, 1.0, 1.0, 1.0, 1.0), rng.uniform(0.3, 1.2)
+        motions = [(random_pose(rng, spread), random_expression(rng, strength)) for strength in strengths]
+        for frame, (pose, expression) in zip((draw.source, *draw.drivers), motions, strict=True):
+            np.testing.assert_array_equal(frame.pose, pose)
+            error = frame.keypoints - model.project(person.shape, expression, pose)
+            common.append((error * place).sum() / (place * place).sum())
+            single.append((error - place).std())
     assert np.mean(common) == pytest.approx(1.0, abs=0.05)
     assert np.mean(single) == pytest.approx(0.0025, rel=0.1)
 

@@ -208,13 +208,13 @@ def background(seed: int, size: int) -> Tensor:
         drawn(canvas)
     if rng.random() < 0.12:
         _writing(canvas)
-    blur = n * float(rng.choice((0.0, 0.004, 0.012, 0.03), p=(0.3, 0.25, 0.3, 0.15)))
+    blur = n * float(rng.choice((0.0, 0.004, 0.012, 0.03), p=(0.2, 0.25, 0.35, 0.2)))
     picture = canvas.picture.filter(ImageFilter.GaussianBlur(blur)) if blur else canvas.picture
     if n != size:
         picture = picture.resize((size, size), Image.Resampling.BICUBIC)
     field = np.asarray(picture, np.float32) / 255
     if size <= _TILE:
-        field = field * (1 + rng.uniform(0.0, 0.12) * (rng.random() < 0.7) * noise_patch(rng, size))
+        field = field * (1 + rng.uniform(0.0, 0.1) * (rng.random() < 0.6) * noise_patch(rng, size))
         if rng.random() < 0.15:
             field = field + rng.uniform(0.03, 0.2) * noise_patch(rng, size)
     return torch.from_numpy((np.clip(field, 0, 1) ** 2).astype(np.float32))

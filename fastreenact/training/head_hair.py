@@ -68,10 +68,9 @@ def _combed(points: Array, style: str, parting: float) -> Array:
     return np.asarray(way / np.linalg.norm(way, axis=1, keepdims=True).clip(1e-6))
 
 
-def _grown(t: Traits, rng: np.random.Generator, s: Surface) -> Array:
+def _grown(t: Traits, rng: np.random.Generator, s: Surface, line: float) -> Array:
     """[V] above 0 where hair grows on the head."""
     x, y, z = s.rest.T
-    line = rng.uniform(1.12, 1.38) + 0.2 * t.age * (not t.female)
     parted = rng.uniform(-0.6, 0.6)
     front = (y - line + rng.uniform(0.0, 0.4) * (x - parted * 0.5) ** 2 * smoothstep(z, 0.0, 0.5)) / 0.25
     sides = (rng.uniform(-0.12, 0.08) + 0.45 * smoothstep(y, 0.35, 1.15) - z) / 0.3
@@ -95,7 +94,10 @@ def grow(t: Traits, rng: np.random.Generator) -> Hair:
     """Somebody's hair, beard and hat."""
     s = surface()
     directions, _, radius = _directions()
-    grown = _grown(t, rng, s)
+    line = rng.uniform(1.12, 1.38) + 0.2 * t.age * (not t.female)
+    if rng.random() < 0.25:  # bangs
+        line = rng.uniform(0.8, 1.05)
+    grown = _grown(t, rng, s, line)
     volume = t.volume * (1 + 0.35 * waves(s.rest, rng, 3.0)) * (1 + 0.5 * smoothstep(s.rest[:, 1], 0.8, 1.7))
     thickness = np.where(grown > 0, volume * np.tanh(grown * 0.9), np.maximum(0.2 * grown, -0.04))
     beard = np.full(len(radius), -0.5)
@@ -115,16 +117,16 @@ def grow(t: Traits, rng: np.random.Generator) -> Hair:
     kept = np.zeros(len(radius), bool)
     kept[s.triangles[(thickness >= 0)[s.triangles].any(axis=1)]] = True
     shell[~kept] = np.nan
-    style = str(rng.choice(STYLES, p=(0.3, 0.25, 0.2, 0.1, 0.15)))
+    style = str(rng.choice(STYLES, p=(0.4, 0.25, 0.2, 0.0, 0.15) if t.length else (0.25, 0.25, 0.2, 0.15, 0.15)))
     parting = float(rng.choice((rng.uniform(-0.5, 0.5), 0.0)))
     combed = _combed(s.rest, style, parting)
-    strands, tangents = _comb(t, rng, style, parting, radius + np.maximum(thickness, 0.0), grown, thickness, cap)
+    strands, tangents = _comb(t, rng, style, parting, line, radius + np.maximum(thickness, 0.0), grown, thickness, cap)
     return Hair(shell, thickness, cap, is_beard, strands, combed, tangents)
 
 
 def _comb(
-    t: Traits, rng: np.random.Generator, style: str, parting: float, radii: Array, grown: Array, thickness: Array,
-    cap: NDArray[np.bool_],
+    t: Traits, rng: np.random.Generator, style: str, parting: float, line: float, radii: Array, grown: Array,
+    thickness: Array, cap: NDArray[np.bool_],
 ) -> tuple[Array, Array]:  # fmt: skip
     """Strands [S, N, 2, 3] from their roots along the comb over the shell; their tangents [S, N, 3]."""
     directions = _directions()[0]
@@ -135,11 +137,11 @@ def _comb(
     longest = 0.55 + 2.2 * t.length if t.length else rng.uniform(0.12, 0.6)
     length = np.where(on_scalp, longest * rng.uniform(0.5, 1.1, count), rng.uniform(0.1, 0.12 + 0.25 * t.beard, count))
     step = (length / (STRAND_NODES - 1))[:, None]
-    lift = np.where(on_scalp, rng.exponential(0.012 + 0.03 * (style in ("up", "curly")), count), 0.015)
+    lift = np.where(on_scalp, rng.exponential(0.008 + 0.03 * (style in ("up", "curly")), count), 0.015)
     point = directions[roots] * (radii[roots] * 1.002)[:, None]
     jitter = rng.normal(0, 0.2 + 0.35 * (style == "curly"), (count, 3))
     phase, curl = rng.uniform(0, 2 * np.pi, (count, 1)), rng.uniform(0.6, 1.6) * (style == "curly")
-    end = 0.1 + rng.uniform(0.75, 1.2, count)  # how far down the forehead hairs may hang
+    end = line + 0.1 - rng.uniform(-0.05, 0.15, count)  # how far down the forehead hairs hang
     nodes, fall = [point], 0.25 + 0.5 * bool(t.length)
     for k in range(1, STRAND_NODES):
         out = point / np.linalg.norm(point, axis=1, keepdims=True)
@@ -153,16 +155,19 @@ def _comb(
         least = _radius(point, radii) * 1.004 + 0.012 + lift * k ** (1.0 if style == "up" else 0.5)
         drawn = np.where(point[:, 1] > -0.4, np.minimum(now, least + 0.03 * k), now)
         point = point * (np.maximum(drawn, least) / now)[:, None]
+        around = np.hypot(point[:, 0], point[:, 2] + 0.35)  # of the neck
+        apart = np.where(point[:, 1] < -0.7, np.maximum(0.88 / around.clip(0.05), 1.0), 1.0)
+        point = np.column_stack([point[:, 0] * apart, point[:, 1], (point[:, 2] + 0.35) * apart - 0.35])
         nodes.append(point)
-    line = np.stack(nodes, axis=1)  # [S, N, 3]
-    tangent = np.gradient(line, axis=1)
+    middle = np.stack(nodes, axis=1)  # [S, N, 3]
+    tangent = np.gradient(middle, axis=1)
     tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True).clip(1e-6)
-    side = np.cross(tangent, line)
+    side = np.cross(tangent, middle)
     side /= np.linalg.norm(side, axis=-1, keepdims=True).clip(1e-6)
-    thick = np.where(on_scalp, rng.uniform(0.006, 0.032, count), rng.uniform(0.004, 0.012, count))
+    thick = np.where(on_scalp, rng.uniform(0.004, 0.022, count), rng.uniform(0.003, 0.01, count))
     profile = np.interp(np.linspace(0, 1, STRAND_NODES), (0, 0.3, 0.7, 1), (0.7, 1.0, 0.8, 0.12))
     half = side * (thick[:, None] * profile)[..., None]
-    ribbons = np.stack([line - half, line + half], axis=2)
+    ribbons = np.stack([middle - half, middle + half], axis=2)
     ribbons[~alive] = np.nan
     return ribbons, tangent
 
@@ -183,7 +188,7 @@ def long_hair(t: Traits, rng: np.random.Generator) -> Array:
 def strand_colours(t: Traits, rng: np.random.Generator) -> Array:
     """[S * N * 2, 3] albedo of the strands: each its own tone, darker at the roots."""
     count = SCALP_STRANDS + BEARD_STRANDS
-    tone = np.exp(rng.normal(0, 0.25, (count, 1)))
+    tone = np.exp(rng.normal(0, 0.16, (count, 1)))
     if t.age > 0.5:  # some are grey
         tone = np.where(rng.random((count, 1)) < 0.5 * (t.age - 0.5), tone * 2.0 + 0.5, tone)
     along = np.linspace(0.75, 1.15, STRAND_NODES)[None, :, None]

@@ -98,8 +98,7 @@ def _look(canvas: _Canvas, skin: Tensor, wrinkles: float) -> Look:
     chosen, casting = (torch.from_numpy(number[p.triangles[k]].astype(np.int32)) for k in (whole, whole & ~of_strands))
     c.texture[:, :2] += 8.0  # above 0, whatever it was stretched by
     rest, albedo, gloss, opened, texture, tangent, face = (
-        a[there].astype(np.float32)
-        for a in (c.rest, np.clip(c.albedo, 0, 1), c.gloss, c.open, c.texture, c.tangent, c.face)
+        a[there].astype(np.float32) for a in (c.rest, c.albedo, c.gloss, c.open, c.texture, c.tangent, c.face)
     )
     return Look(
         np.flatnonzero(there), chosen, casting, rest, albedo, gloss, opened, texture, tangent, face, skin, wrinkles
@@ -109,7 +108,7 @@ def _look(canvas: _Canvas, skin: Tensor, wrinkles: float) -> Look:
 def _face(canvas: _Canvas, t: Traits, rng: np.random.Generator) -> None:
     """Skin, ears and neck, eyes, the mouth."""
     p, s = parts(), surface()
-    oil, rough = rng.uniform(0.02, 0.14), 0.04 + 0.06 * t.age + 0.06 * rng.random()
+    oil, rough = rng.uniform(0.02, 0.1), 0.03 + 0.05 * t.age + 0.05 * rng.random()
     where = canvas.paint("skin", 1.0, (oil, rng.uniform(7, 20)), skin=rough)
     canvas.face[where] = s.regions["face"]
     canvas.gloss[where, 0] *= 0.6 + 0.7 * s.regions["oily"]
@@ -149,11 +148,11 @@ def _teeth(across: Array, enamel: Array, upper: bool) -> Array:
     """[v, 3] teeth with gaps between and gums at their roots."""
     edge = across[:, 0] if upper else 1 - across[:, 0]
     column = np.round(across[:, 1] * 40).astype(int)
-    gap = (column % 4 == 2) * 0.45
+    gap = (column % 4 == 2) * 0.3
     tone = 0.96 + 0.07 * np.sin(12.9 * (column // 4))
     dim = (1 - 0.8 * smoothstep(np.abs(across[:, 1] - 0.5), 0.12, 0.5))[:, None]
     gums = _mix(enamel * ((1 - gap) * tone)[:, None], linear((0.72, 0.38, 0.38)), smoothstep(edge, 0.3, 0.1))
-    return gums * dim * (0.9 if upper else 0.65)
+    return gums * dim * (0.75 if upper else 0.55)
 
 
 def _clothe(canvas: _Canvas, t: Traits, rng: np.random.Generator) -> None:
@@ -189,8 +188,8 @@ def _cover(canvas: _Canvas, t: Traits, rng: np.random.Generator) -> None:
     where = p.where["hair"]
     canvas.rest[where] = hair.shell
     roots = (0.5 + 0.5 * smoothstep(hair.thickness, 0.0, 0.1)) * (1 + 0.15 * head_hair.waves(hair.shell, rng, 14.0))
-    shine = (float(rng.uniform(0.01, 0.12)), float(rng.uniform(15, 60)))
-    canvas.paint("hair", np.clip(t.hair * np.nan_to_num(roots)[:, None], 0, 1), shine, hair=rng.uniform(0.25, 0.6))
+    shine = (float(rng.uniform(0.02, 0.14)), float(rng.uniform(15, 60)))
+    canvas.paint("hair", np.clip(t.hair * np.nan_to_num(roots)[:, None], 0, 1), shine, hair=rng.uniform(0.15, 0.45))
     canvas.tangent[where] = hair.shell_tangents
     canvas.texture[where, :2] *= (rng.uniform(0.7, 1.6), rng.uniform(0.5, 3.0))
     canvas.albedo[where][hair.beard] *= 0.9
@@ -199,11 +198,14 @@ def _cover(canvas: _Canvas, t: Traits, rng: np.random.Generator) -> None:
         _fill(canvas, where, hair.cap, cloth, rng)
     near = smoothstep(hair.thickness, -0.04, 0.01)  # hair keeps light from the skin around it
     canvas.open[p.where["skin"]] *= 1 - 0.55 * near
+    stubbly = 0.75 * smoothstep(hair.thickness, -0.035, 0.0) * ~hair.cap  # hairs too single to be strands
+    tone = np.clip(t.hair / t.skin, 0.02, 2.0)
+    canvas.albedo[p.where["skin"]] = 1 + (tone - 1) * stubbly[:, None]
     canvas.hidden[p.where["skin"]] = hair.thickness > 0.04
     where = canvas.paint("strands", head_hair.strand_colours(t, rng), (1.3 * shine[0], shine[1]), hair=0.15)
     canvas.rest[where] = hair.strands.reshape(-1, 3)
     canvas.tangent[where] = hair.strand_tangents.repeat(2, axis=1).reshape(-1, 3)
-    where = canvas.paint("curtain", t.hair * 0.8, shine, hair=rng.uniform(0.25, 0.6))
+    where = canvas.paint("curtain", t.hair * 0.8, shine, hair=rng.uniform(0.2, 0.5))
     canvas.tangent[where] = (0.0, -1.0, 0.0)
     if t.hat == "scarf":
         canvas.rest[where] = head_hair.long_hair(t, rng)

@@ -61,9 +61,9 @@ _UPPER_LIP_OUT, _LOWER_LIP_OUT = (52, 54, 53, 62, 58, 59, 57), (52, 68, 69, 71, 
 _BROW = (17, 18, 19, 20, 21)
 _FINE, _MIDDLE, _COARSE = 0.042, 0.06, 0.13  # rad: spacing of the vertices around eyes, nose and mouth; around; behind
 _FINE_TO, _MIDDLE_TO, _END = 1.3, 1.45, 2.65  # rad from the front: to where; where the mesh ends
-# Trackers' brow points lie on the upper edge of the hairs (the mean of MediaPipe's two rows of brow points is 0.035
-# below them).
-_BROW_BELOW = 0.04
+# Trackers' brow points lie on the upper edge of the hairs; the line half way to MediaPipe's lower row of brow points is
+# 0.03 to 0.06 below them: here at the outer end, in the middle, at the inner end.
+_BROW_BELOW = (0.045, 0.05, 0.05)
 
 
 class Surface(NamedTuple):
@@ -268,7 +268,8 @@ def curves() -> dict[str, list[Array]]:
     """Lines of the face in the plane, each [P, 2]: lids, brows from inner to outer end, outlines of lips and mouth."""
     spread = _shape()[0]
     line = lambda points: to_plane(spline(points, 4) @ spread)  # noqa: E731
-    below = lambda points: to_plane(spline(points, 4) @ spread - (0.0, _BROW_BELOW, 0.0))[::-1]  # noqa: E731
+    drop = np.interp(np.linspace(0, 1, 17), (0, 0.5, 1), _BROW_BELOW)[:, None] * (0.0, 1.0, 0.0)
+    below = lambda points: to_plane(spline(points, 4) @ spread - drop)[::-1]  # noqa: E731
     both = lambda make, points: [make(points), make(_other_side(points))]  # noqa: E731
     return {
         "upper_lid": both(line, UPPER_LID), "lower_lid": both(line, LOWER_LID), "brow": both(below, _BROW),

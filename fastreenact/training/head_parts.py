@@ -18,7 +18,7 @@ EYE_RADIUS = 0.21
 IRIS, PUPIL = 0.4, 0.17  # rad from the axis of the eye
 _EYE_CORNERS = ((36, 40), (44, 48))
 _EYE_RINGS, _EYE_SPOKES = 13, 24
-SCALP_STRANDS, HAIRLINE_STRANDS, BEARD_STRANDS, STRAND_NODES = 430, 170, 110, 6
+SCALP_STRANDS, HAIRLINE_STRANDS, BEARD_STRANDS, STRAND_NODES = 560, 220, 120, 6
 
 
 class Parts(NamedTuple):
@@ -170,23 +170,22 @@ def _curtain() -> _Piece:
 
 
 def _neck() -> _Piece:
-    across = _share(12, 32, closed=True)
-    y, azimuth = -0.85 - 1.85 * across[:, 0], across[:, 1] * 2 * np.pi
-    wider = 0.72 + 0.5 * smoothstep(y, -1.75, -2.6)
-    narrow = 1.0 - 0.45 * smoothstep(y, -1.25, -0.9)  # out of the way of the open mouth
-    front = np.cos(azimuth)
-    throat = 0.05 * np.exp(-(((y + 1.5) / 0.12) ** 2)) * np.exp(-((np.sin(azimuth) / 0.25) ** 2)) * (front > 0)
-    sinews = (
-        0.03
-        * np.exp(-(((np.abs(np.sin(azimuth)) - 0.35 - 0.25 * smoothstep(y, -2.3, -1.2)) / 0.12) ** 2))
-        * (front > 0)
-    )
-    rest = np.column_stack([
-        wider * narrow * np.sin(azimuth), y, -0.3 - 0.1 * across[:, 0] + (0.64 * narrow + throat + sinews) * front,
-    ])  # fmt: skip
+    """From inside the jaw, in front, and the skull, behind, down to the shoulders."""
+    across = _share(14, 32, closed=True)
+    azimuth = across[:, 1] * 2 * np.pi
+    front, aside = np.cos(azimuth), np.abs(np.sin(azimuth))
+    top = -0.95 + 0.35 * (1 - front)
+    y = top + (-2.7 - top) * across[:, 0]
+    wider = 0.7 + 0.55 * smoothstep(y, -1.75, -2.6) + 0.06 * smoothstep(y, -1.2, -0.6)
+    narrow = 1.0 - 0.4 * smoothstep(across[:, 0], 0.14, 0.0)  # out of the way of the open mouth
+    throat = 0.05 * np.exp(-(((y + 1.5) / 0.12) ** 2)) * np.exp(-((aside / 0.25) ** 2)) * (front > 0)
+    sinew = aside - 0.35 - 0.25 * smoothstep(y, -2.3, -1.2)
+    throat = throat + 0.04 * np.exp(-((sinew / 0.12) ** 2)) * (front > 0)
+    deep = -0.34 - 0.1 * smoothstep(y, -0.9, -2.7) + (0.58 * narrow + throat) * front
+    rest = np.column_stack([wider * narrow * np.sin(azimuth), y, deep])
     turns = smoothstep(y, -2.1, -0.95)
     uv = across[:, ::-1] * (4, 2)
-    return _piece(rest, _grid(12, 32, closed=True), across, turns=turns, uv=uv, centre=(0, -1.2, -0.3))
+    return _piece(rest, _grid(14, 32, closed=True), across, turns=turns, uv=uv, centre=(0, -1.2, -0.3))
 
 
 def _torso() -> _Piece:

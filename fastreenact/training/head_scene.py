@@ -69,16 +69,16 @@ def make_scene(seed: int) -> Scene:
     # A camera does not leave a face black, nor white; now and then nearly.
     exposure = np.clip(1.0, rng.uniform(0.5, 0.9) / frontal, rng.uniform(1.0, 1.6) / frontal)
     if rng.random() < 0.2:
-        exposure *= rng.choice((rng.uniform(0.25, 0.6), rng.uniform(1.3, 2.2)))
-    sharp = rng.random() < 0.5
+        exposure *= rng.choice((rng.uniform(0.4, 0.7), rng.uniform(1.2, 1.9)))
+    sharp = rng.random() < 0.6
     return Scene(
         sky=(ambient * 1.15).astype(np.float32), ground=(ambient * rng.uniform(0.35, 0.9)).astype(np.float32),
         lights=lamps.astype(np.float32), colours=colours.astype(np.float32), softness=float(rng.uniform(0.0, 0.3)),
         shadow=float(rng.uniform(0.3, 1.0)), penumbra=float(rng.uniform(0.7, 2.5)),
         body_turn=float(rng.uniform(0.0, 0.35)),
-        blur=0.0 if sharp else float(rng.gamma(1.5, 0.0013)),
-        sharpening=float(rng.uniform(0.2, 1.2) * (rng.random() < 0.25)),
-        noise=float(rng.gamma(1.3, 1.2)) * (rng.random() < 0.8), grain=float(rng.choice((1.0, 1.0, 2.0))),
+        blur=0.0 if sharp else float(rng.uniform(0.001, 0.0045)),
+        sharpening=float(rng.uniform(0.2, 1.0) * (rng.random() < 0.2)),
+        noise=float(rng.gamma(1.2, 0.9)) * (rng.random() < 0.75), grain=float(rng.choice((1.0, 1.0, 2.0))),
         quality=int(rng.integers(35, 97)) * int(rng.random() < 0.6),
         exposure=float(exposure), gain=(1 + rng.normal(0, 0.06, 3)).astype(np.float32),
         contrast=float(rng.uniform(0.85, 1.2)),

@@ -118,11 +118,12 @@ def _brows(plane: Array, lines: list[Array]) -> dict[str, Array]:
     reach, hairs = np.full(len(plane), 9.0), np.zeros(len(plane))
     for line in lines:
         t, off = along(plane, line)
-        half = 0.043 * smoothstep(t, -0.12, 0.06) * (1.0 - 0.6 * smoothstep(t, 0.5, 1.1)) + 1e-3
+        swelling = 0.5 * smoothstep(t, -0.12, 0.02) + 0.5 * smoothstep(t, 0.0, 0.35)
+        half = 0.042 * swelling * (1.0 - 0.6 * smoothstep(t, 0.5, 1.1)) + 1e-3
         lean = t * 1.0 + off * (2.2 - 3.0 * smoothstep(t, 0.0, 0.5))
         mine = np.abs(off) / half + 40.0 * np.maximum(np.abs(t - 0.5) - 0.56, 0.0)
         stroke = 0.5 * _strokes(rng, off * 30, lean, 55.0) + 0.5 * _strokes(rng, off * 45 + 7, lean, 90.0)
-        hairs = np.where(mine < reach, stroke, hairs)
+        hairs = np.where(mine < reach, stroke * (0.55 + 0.45 * smoothstep(t, -0.1, 0.3)), hairs)
         reach = np.minimum(reach, mine)
     return {"brow": reach, "brow_hairs": hairs}
 
@@ -262,7 +263,7 @@ def _dot(base: Tensor, rng: np.random.Generator, colour: Array) -> None:
 def _hairs(mix: Any, t: Traits, rng: np.random.Generator) -> None:
     """Brows and lashes."""
     r = regions()
-    thick = rng.uniform(0.5, 0.9) + 0.2 * (not t.female)
+    thick = rng.uniform(0.45, 0.85) + 0.2 * (not t.female)
     body = (1.15 - r["brow"] / thick).clamp(0, 1) ** 0.6
     hairs = (body * (rng.uniform(0.35, 0.9) + 1.3 * (r["brow_hairs"] - 0.35)) * 1.6).clamp(0, 1)
     mix(rng.uniform(0.6, 1.0) * hairs * (body > 0), t.brow)

@@ -27,7 +27,7 @@ class Traits:
     """What is drawn once for a person."""
 
     def __init__(self, rng: np.random.Generator):
-        tone = rng.uniform(0, len(_SKIN) - 1)
+        tone = rng.beta(1.1, 1.4) * (len(_SKIN) - 1)
         low = int(min(tone, len(_SKIN) - 2))
         jitter = rng.normal(0, 0.02, 3) + rng.normal(0, 0.03)
         self.skin = linear(np.clip(_SKIN[low] + (tone - low) * (_SKIN[low + 1] - _SKIN[low]) + jitter, 0.1, 0.98))
@@ -36,7 +36,7 @@ class Traits:
         grey = rng.random() < self.age**2
         dark = int(tone > 3.0)
         hair = rng.integers(7, 9) if grey else rng.integers(0, 2 if dark else 7)
-        self.hair = linear(np.clip(_HAIR[hair] * rng.uniform(0.85, 1.15) + rng.normal(0, 0.01, 3), 0.02, 0.9))
+        self.hair = linear(np.clip(_HAIR[hair] * rng.uniform(0.85, 1.15) + rng.normal(0, 0.01, 3), 0.1, 0.9))
         if rng.random() < 0.04:
             self.hair = linear(rng.uniform(0.1, 0.8, 3))
         self.brow = self.hair * rng.uniform(0.25, 0.8) if not grey else linear(_HAIR[rng.integers(0, 8)])
