@@ -26,8 +26,9 @@ namespace py = pybind11;
 namespace fastreenact {
 #ifdef FASTREENACT_WITH_CUDA
 namespace cuda {
+cudaError_t compose_frame(const ComposeFrameParams& params, cudaStream_t stream);
 cudaError_t to_frame(const ToFrameParams& params, cudaStream_t stream);
-}
+}  // namespace cuda
 #endif
 
 namespace {
@@ -78,6 +79,14 @@ Table table(uintptr_t data, const py::tuple& stride) {
     if (data == 0) return {nullptr, 0, 0, 0};
     return {address<const void>(data), at(stride, 0), at(stride, 1), at(stride, 2)};
 }
+
+#ifdef FASTREENACT_WITH_CUDA
+void check_launch(const char* name, cudaError_t error) {
+    if (error != cudaSuccess) {
+        throw std::runtime_error(std::string(name) + ": CUDA says " + cudaGetErrorString(error));
+    }
+}
+#endif
 
 // An index that leaves its table would read foreign memory: the one check that needs the values, so it is done here.
 void check_index(const char* name, const int32_t* index, int64_t count, int64_t size,
@@ -137,6 +146,33 @@ void bind_runtime(py::module_& m) {
     m.def("num_workers", &num_workers, "Worker threads alive now; 0 before the first op.");
 }
 
+ComposeFrameParams compose_frame_params(uintptr_t raw, uintptr_t surface, int64_t side, int64_t raw_stride_y,
+                                        int64_t raw_stride_x, int64_t surface_stride, int64_t left, int64_t top,
+                                        int64_t width, int64_t height, double centre_x, double centre_y, double size,
+                                        double fade, double most_gain, int dtype) {
+    ComposeFrameParams p;
+    p.raw = address<const void>(raw);
+    p.surface = address<uint8_t>(surface);
+    p.side = side;
+    p.raw_stride_y = raw_stride_y;
+    p.raw_stride_x = raw_stride_x;
+    p.surface_stride = surface_stride;
+    p.left = left;
+    p.top = top;
+    p.width = width;
+    p.height = height;
+    p.centre_x = centre_x;
+    p.centre_y = centre_y;
+    p.size = size;
+    p.fade = fade;
+    // most_gain * sigmoid(value - gain_middle) - 1, by sigmoid(x) = (1 + tanh(x / 2)) / 2
+    p.gain_scale = static_cast<float>(0.5 * most_gain);
+    p.gain_shift = static_cast<float>(0.5 * most_gain - 1.0);
+    p.gain_middle = static_cast<float>(std::log(most_gain - 1.0));
+    p.dtype = dtype;
+    return p;
+}
+
 void bind_compose_frame(py::module_& m) {
     using py::arg;
     m.def(
@@ -144,26 +180,9 @@ void bind_compose_frame(py::module_& m) {
         [](uintptr_t raw, uintptr_t surface, int64_t side, int64_t raw_stride_y, int64_t raw_stride_x,
            int64_t surface_stride, int64_t left, int64_t top, int64_t width, int64_t height, double centre_x,
            double centre_y, double size, double fade, double most_gain, int dtype) {
-            ComposeFrameParams p;
-            p.raw = address<const void>(raw);
-            p.surface = address<uint8_t>(surface);
-            p.side = side;
-            p.raw_stride_y = raw_stride_y;
-            p.raw_stride_x = raw_stride_x;
-            p.surface_stride = surface_stride;
-            p.left = left;
-            p.top = top;
-            p.width = width;
-            p.height = height;
-            p.centre_x = centre_x;
-            p.centre_y = centre_y;
-            p.size = size;
-            p.fade = fade;
-            // most_gain * sigmoid(value - gain_middle) - 1, by sigmoid(x) = (1 + tanh(x / 2)) / 2
-            p.gain_scale = static_cast<float>(0.5 * most_gain);
-            p.gain_shift = static_cast<float>(0.5 * most_gain - 1.0);
-            p.gain_middle = static_cast<float>(std::log(most_gain - 1.0));
-            p.dtype = dtype;
+            const ComposeFrameParams p =
+                compose_frame_params(raw, surface, side, raw_stride_y, raw_stride_x, surface_stride, left, top, width,
+                                     height, centre_x, centre_y, size, fade, most_gain, dtype);
             // Each block activates anew what its first row needs: where the square is enlarged, blocks of at least
             // eight of its rows.
             const int64_t enlarged = 8 * static_cast<int64_t>(size / static_cast<double>(side));
@@ -172,6 +191,21 @@ void bind_compose_frame(py::module_& m) {
         py::kw_only(), arg("raw"), arg("surface"), arg("side"), arg("raw_stride_y"), arg("raw_stride_x"),
         arg("surface_stride"), arg("left"), arg("top"), arg("width"), arg("height"), arg("centre_x"), arg("centre_y"),
         arg("size"), arg("fade"), arg("most_gain"), arg("dtype"));
+#ifdef FASTREENACT_WITH_CUDA
+    m.def(
+        "compose_frame_cuda",
+        [](uintptr_t raw, uintptr_t surface, int64_t side, int64_t raw_stride_y, int64_t raw_stride_x,
+           int64_t surface_stride, int64_t left, int64_t top, int64_t width, int64_t height, double centre_x,
+           double centre_y, double size, double fade, double most_gain, int dtype, uintptr_t stream) {
+            const ComposeFrameParams p =
+                compose_frame_params(raw, surface, side, raw_stride_y, raw_stride_x, surface_stride, left, top, width,
+                                     height, centre_x, centre_y, size, fade, most_gain, dtype);
+            check_launch("compose_frame", cuda::compose_frame(p, reinterpret_cast<cudaStream_t>(stream)));
+        },
+        py::kw_only(), arg("raw"), arg("surface"), arg("side"), arg("raw_stride_y"), arg("raw_stride_x"),
+        arg("surface_stride"), arg("left"), arg("top"), arg("width"), arg("height"), arg("centre_x"), arg("centre_y"),
+        arg("size"), arg("fade"), arg("most_gain"), arg("dtype"), arg("stream"));
+#endif
 }
 
 void bind_warp(py::module_& m) {
@@ -412,10 +446,7 @@ void bind_to_frame(py::module_& m) {
             const ToFrameParams p =
                 to_frame_params(image, out, n, height, width, image_stride_n, image_stride_c, image_stride_y,
                                 image_stride_x, out_stride_n, out_stride_y, out_stride_x, dtype, apply_tanh);
-            const cudaError_t error = cuda::to_frame(p, reinterpret_cast<cudaStream_t>(stream));
-            if (error != cudaSuccess) {
-                throw std::runtime_error(std::string("to_frame: CUDA says ") + cudaGetErrorString(error));
-            }
+            check_launch("to_frame", cuda::to_frame(p, reinterpret_cast<cudaStream_t>(stream)));
         },
         py::kw_only(), arg("image"), arg("out"), arg("n"), arg("height"), arg("width"), arg("image_stride_n"),
         arg("image_stride_c"), arg("image_stride_y"), arg("image_stride_x"), arg("out_stride_n"), arg("out_stride_y"),

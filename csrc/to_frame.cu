@@ -1,5 +1,6 @@
 // to_frame on the GPU. Compiled by nvcc into the extension, or by NVRTC from this same text (fastreenact/ops/nvrtc.py):
 // host code stands apart under __CUDACC_RTC__, and no CUDA header beyond the built-in ones is needed.
+#include "device.h"
 #include "to_frame.h"
 
 namespace fastreenact {
@@ -7,20 +8,6 @@ namespace fastreenact {
 constexpr int kPixels = 4;     // of one row, by one thread: 12 bytes, three aligned words
 constexpr int kThreadsX = 64;  // 64 * 4 = 256 pixels, the width of the smallest common picture
 constexpr int kThreadsY = 4;   // rows of one block
-
-template <int32_t kType>
-__device__ __forceinline__ float from_bits(uint16_t bits) {
-    if (kType == kBFloat16) return __uint_as_float(uint32_t(bits) << 16);
-    float value;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));  // what cuda_fp16.h does, which NVRTC would have to find
-    return value;
-}
-
-template <int32_t kType>
-__device__ __forceinline__ float load(const void* image, int64_t element) {
-    if (kType == kFloat32) return static_cast<const float*>(image)[element];
-    return from_bits<kType>(static_cast<const uint16_t*>(image)[element]);
-}
 
 // Four values that lie side by side; their address is a multiple of four elements.
 template <int32_t kType>
@@ -33,12 +20,6 @@ __device__ __forceinline__ void load_vector(const void* image, int64_t element, 
         values[0] = from_bits<kType>(v.x), values[1] = from_bits<kType>(v.y);
         values[2] = from_bits<kType>(v.z), values[3] = from_bits<kType>(v.w);
     }
-}
-
-// tanh for 8-bit levels: within 2e-6 of it, and twelve of them fit where twelve tanhf spill registers. 1 and -1 at the
-// infinities, NaN for NaN.
-__device__ __forceinline__ float level_tanh(float x) {
-    return 1.0f - __fdividef(2.0f, __expf(2.0f * x) + 1.0f);
 }
 
 // Reads `count` pixels from element `first` on, in the order of the output (r g b, r g b, ...); the rest is 0.

@@ -57,28 +57,36 @@ def test_nvcc_compiles_without_spills(name, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_params_match_the_struct(tmp_path):
+@pytest.mark.parametrize(
+    ("record", "header", "struct"),
+    [
+        (nvrtc.TO_FRAME_PARAMS, "to_frame.h", "ToFrameParams"),
+        (nvrtc.COMPOSE_FRAME_PARAMS, "compose_frame.h", "ComposeFrameParams"),
+    ],
+    ids=["to_frame", "compose_frame"],
+)
+def test_params_match_the_struct(record, header, struct, tmp_path):
     """The NumPy record has the fields, offsets and size of the C++ struct."""
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("no C++ compiler is installed")
     prints = "".join(
-        f'std::printf("%zu ", offsetof(fastreenact::ToFrameParams, {field}));' for field in nvrtc.TO_FRAME_PARAMS.names
+        f'std::printf("%zu ", offsetof(fastreenact::{struct}, {field}));' for field in record.names
     )
     code = tmp_path / "layout.cpp"
     code.write_text(
-        '#include <cstddef>\n#include <cstdio>\n#include "to_frame.h"\n'
-        f'int main() {{ {prints} std::printf("%zu", sizeof(fastreenact::ToFrameParams)); }}\n'
+        f'#include <cstddef>\n#include <cstdio>\n#include "{header}"\n'
+        f'int main() {{ {prints} std::printf("%zu", sizeof(fastreenact::{struct})); }}\n'
     )
     program = tmp_path / "layout"
     subprocess.run([compiler, "-std=c++17", f"-I{nvrtc.source_folder()}", str(code), "-o", str(program)], check=True)
     found = [int(word) for word in subprocess.run([program], capture_output=True, check=True).stdout.split()]
-    fields = nvrtc.TO_FRAME_PARAMS.fields
-    assert found == [fields[name][1] for name in nvrtc.TO_FRAME_PARAMS.names] + [nvrtc.TO_FRAME_PARAMS.itemsize]
+    assert found == [record.fields[name][1] for name in record.names] + [record.itemsize]
 
 
-def test_launch_packs_every_field(monkeypatch):
-    """Without a device: what would be launched, and on which stream."""
+@pytest.fixture
+def launches(monkeypatch):
+    """What would be launched, and on which stream: no device is needed."""
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     calls = []
 
@@ -94,14 +102,32 @@ def test_launch_packs_every_field(monkeypatch):
 
     monkeypatch.setattr(cupy.cuda, "ExternalStream", Stream)
     monkeypatch.setattr(nvrtc, "_kernel", lambda name: lambda *launch: calls.append((name, *launch)))
+    return calls
+
+
+def test_to_frame_launch_packs_every_field(launches):
     params = {field: 7 + i for i, field in enumerate(nvrtc.TO_FRAME_PARAMS.names)}
     params |= {"n": 2, "height": 100_000, "width": 257}
     nvrtc.to_frame_cuda(stream=99, **params)
-    assert calls[0] == 99
-    name, grid, block, (packed,) = calls[1]
+    assert launches[0] == 99
+    name, grid, block, (packed,) = launches[1]
     assert (name, grid, block) == ("to_frame", (2, 32 * 1024), (64, 4))
     assert isinstance(packed, np.ndarray)
     assert packed.size == 1
     assert {field: int(packed[field]) for field in params} == params
     nvrtc.to_frame_cuda(stream=99, **(params | {"n": 0}))
-    assert len(calls) == 2
+    assert len(launches) == 2
+
+
+def test_compose_frame_launch_packs_every_field(launches):
+    params = {field: 7 + i for i, field in enumerate(nvrtc.COMPOSE_FRAME_PARAMS.names)}
+    made = {"gain_scale": 0.75, "gain_shift": -0.25, "gain_middle": np.float32(np.log(0.5))}
+    given = {field: value for field, value in params.items() if field not in made}
+    given |= {"width": 257, "height": 1_000_000}
+    nvrtc.compose_frame_cuda(stream=99, most_gain=1.5, **given)
+    assert launches[0] == 99
+    name, grid, block, (packed,) = launches[1]
+    assert (name, grid, block) == ("compose_frame", (5, 32 * 1024), (64, 4))
+    assert {field: packed[field].item() for field in params} == params | given | made
+    nvrtc.compose_frame_cuda(stream=99, most_gain=1.5, **(given | {"height": 0}))
+    assert len(launches) == 2

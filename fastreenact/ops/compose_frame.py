@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def compose_frame(
 def compose_frame_reference(
     raw: Tensor, surface: Tensor, box: Sequence[float], *, most_gain: float, fade: float = 0.0
 ) -> Tensor:
-    """What `compose_frame` means, in plain PyTorch: any device, float64 too. What runs on a GPU."""
+    """What `compose_frame` means, in plain PyTorch: any device, float64 too."""
     height, width = surface.shape[:2]
     left, right = _inside(box[0], box[2], width)
     top, low = _inside(box[1], box[2], height)
@@ -109,20 +110,28 @@ def _check(raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float,
 
 def _implementation(raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float, fade: float) -> None:
     _check(raw, surface, box, most_gain, fade)
-    if raw.device.type != "cpu":
-        compose_frame_reference(raw, surface, box, most_gain=most_gain, fade=fade)
-        return
-    checks.need_apart("surface", surface, "raw", raw)
     height, width = surface.shape[:2]
     (left, right), (top, low) = _inside(box[0], box[2], width), _inside(box[1], box[2], height)
     if right <= left or low <= top:
         return
-    _C.compose_frame(
-        raw=raw.data_ptr(), surface=surface.data_ptr(), side=raw.shape[0], raw_stride_y=raw.stride(0),
-        raw_stride_x=raw.stride(1), surface_stride=surface.stride(0), left=left, top=top, width=right - left,
-        height=low - top, centre_x=box[0], centre_y=box[1], size=box[2], fade=fade, most_gain=most_gain,
-        dtype=checks.DTYPES[raw.dtype],
-    )  # fmt: skip
+    params: dict[str, Any] = {
+        "raw": raw.data_ptr(), "surface": surface.data_ptr(), "side": raw.shape[0], "raw_stride_y": raw.stride(0),
+        "raw_stride_x": raw.stride(1), "surface_stride": surface.stride(0), "left": left, "top": top,
+        "width": right - left, "height": low - top, "centre_x": box[0], "centre_y": box[1], "size": box[2],
+        "fade": fade, "most_gain": most_gain, "dtype": checks.DTYPES[raw.dtype],
+    }  # fmt: skip
+    if raw.device.type == "cpu":
+        checks.need_apart("surface", surface, "raw", raw)
+        _C.compose_frame(**params)
+        return
+    with torch.cuda.device(raw.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        if _C.WITH_CUDA:
+            _C.compose_frame_cuda(**params, stream=stream)
+        else:
+            from fastreenact.ops.nvrtc import compose_frame_cuda
+
+            compose_frame_cuda(**params, stream=stream)
 
 
 def _fake(raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float, fade: float) -> None:

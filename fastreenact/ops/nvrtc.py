@@ -5,15 +5,17 @@ imported at the first call.
 """
 
 import functools
+import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-_THREADS = (64, 4)  # kThreadsX, kThreadsY of csrc/to_frame.cu; its kernel takes any grid
-_PIXELS_PER_THREAD = 4
-_MAX_GRID_Y = 32 * 1024
+_THREADS = (64, 4)  # kThreadsX, kThreadsY of the kernels, which take any grid
+_PIXELS_PER_THREAD = 4  # of to_frame
+_MAX_GRID = 32 * 1024
 
 # csrc/to_frame.h: struct ToFrameParams, field by field.
 TO_FRAME_PARAMS = np.dtype(
@@ -32,6 +34,32 @@ TO_FRAME_PARAMS = np.dtype(
         ("out_stride_x", np.int64),
         ("dtype", np.int32),
         ("apply_tanh", np.int32),
+    ],
+    align=True,
+)
+
+
+# csrc/compose_frame.h: struct ComposeFrameParams, field by field.
+COMPOSE_FRAME_PARAMS = np.dtype(
+    [
+        ("raw", np.uint64),
+        ("surface", np.uint64),
+        ("side", np.int64),
+        ("raw_stride_y", np.int64),
+        ("raw_stride_x", np.int64),
+        ("surface_stride", np.int64),
+        ("left", np.int64),
+        ("top", np.int64),
+        ("width", np.int64),
+        ("height", np.int64),
+        ("centre_x", np.float64),
+        ("centre_y", np.float64),
+        ("size", np.float64),
+        ("fade", np.float64),
+        ("gain_scale", np.float32),
+        ("gain_shift", np.float32),
+        ("gain_middle", np.float32),
+        ("dtype", np.int32),
     ],
     align=True,
 )
@@ -88,13 +116,35 @@ def to_frame_cuda(*, stream: int, **params: int) -> None:
     rows, width = params["n"] * params["height"], params["width"]
     if rows == 0 or width == 0:
         return
-    kernel = _kernel("to_frame")
+    x, y = _THREADS
+    grid = (-(-width // (x * _PIXELS_PER_THREAD)), min(-(-rows // y), _MAX_GRID))
+    _launch("to_frame", TO_FRAME_PARAMS, grid, params, stream)
+
+
+def compose_frame_cuda(*, stream: int, most_gain: float, **params: float) -> None:
+    """What `_C.compose_frame_cuda` does: launch compose_frame on `stream` (an address) of the current device.
+
+    Args:
+        stream: a cudaStream_t as an integer; 0 is the default stream.
+        most_gain: the gain's upper limit, from which the kernel's three numbers of the gain are made.
+        params: the other fields of ComposeFrameParams; `raw` and `surface` are device addresses.
+    """
+    if params["width"] == 0 or params["height"] == 0:
+        return
+    # most_gain * sigmoid(value - gain_middle) - 1, by sigmoid(x) = (1 + tanh(x / 2)) / 2, as in csrc/bindings.cpp
+    params |= {"gain_scale": most_gain / 2, "gain_shift": most_gain / 2 - 1, "gain_middle": math.log(most_gain - 1)}
+    x, y = _THREADS
+    grid = (min(-(-int(params["width"]) // x), _MAX_GRID), min(-(-int(params["height"]) // y), _MAX_GRID))
+    _launch("compose_frame", COMPOSE_FRAME_PARAMS, grid, params, stream)
+
+
+def _launch(name: str, record: Any, grid: tuple[int, int], params: Mapping[str, float], stream: int) -> None:
+    """Launch `<name>_kernel` with `params` packed as its struct."""
+    kernel = _kernel(name)
     import cupy
 
-    packed = np.zeros((), TO_FRAME_PARAMS)
-    for field in TO_FRAME_PARAMS.fields or ():
+    packed = np.zeros((), record)
+    for field in record.names:
         packed[field] = params[field]
-    x, y = _THREADS
-    grid = (-(-width // (x * _PIXELS_PER_THREAD)), min(-(-rows // y), _MAX_GRID_Y))
     with cupy.cuda.ExternalStream(stream):
         kernel(grid, _THREADS, (packed,))

@@ -1,0 +1,96 @@
+// compose_frame on the GPU. Compiled by nvcc into the extension, or by NVRTC from this same text
+// (fastreenact/ops/nvrtc.py): host code stands apart under __CUDACC_RTC__.
+#include "compose_frame.h"
+#include "device.h"
+
+namespace fastreenact {
+
+constexpr int kThreadsX = 64;  // columns of one block, a pixel to a thread
+constexpr int kThreadsY = 4;   // rows of one block
+
+// Three colours in levels and the gain less 1.
+struct Change {
+    float value[4];
+};
+
+template <int32_t kType>
+__device__ __forceinline__ Change read_change(const ComposeFrameParams& p, int64_t row, int64_t column) {
+    const int64_t first = row * p.raw_stride_y + column * p.raw_stride_x;
+    Change change;
+#pragma unroll
+    for (int c = 0; c < 3; ++c) change.value[c] = 255.0f * level_tanh(load<kType>(p.raw, first + c));
+    const float gain = level_tanh(0.5f * (load<kType>(p.raw, first + 3) - p.gain_middle));
+    change.value[3] = gain * p.gain_scale + p.gain_shift;
+    return change;
+}
+
+// From `a` towards `b`; at 0 it is `a` whatever `b` is.
+__device__ __forceinline__ Change between(const Change& a, const Change& b, float weight) {
+    Change change;
+#pragma unroll
+    for (int c = 0; c < 4; ++c) change.value[c] = a.value[c] + weight * (b.value[c] - a.value[c]);
+    return change;
+}
+
+template <int32_t kType>
+__device__ __forceinline__ void compose_pixel(const ComposeFrameParams& p, const ComposeTap& y, const ComposeTap& x,
+                                              uint8_t* pixel) {
+    const Change upper = between(read_change<kType>(p, y.low, x.low), read_change<kType>(p, y.low, x.high), x.weight);
+    const Change lower = between(read_change<kType>(p, y.high, x.low), read_change<kType>(p, y.high, x.high), x.weight);
+    const Change change = between(upper, lower, y.weight);
+    const float say = y.say * x.say;
+#pragma unroll
+    for (int c = 0; c < 3; ++c) {
+        const float base = pixel[c];
+        float level = base + say * (change.value[3] * base + change.value[c]) + 0.5f;
+        level = level > 0.0f ? level : 0.0f;  // false for NaN
+        pixel[c] = uint8_t(level < 255.0f ? level : 255.0f);
+    }
+}
+
+// Any grid covers any rectangle.
+template <int32_t kType>
+__device__ __forceinline__ void rows(const ComposeFrameParams& p) {
+    for (int64_t column = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; column < p.width;
+         column += int64_t(gridDim.x) * blockDim.x) {
+        const ComposeTap x = compose_tap(p.left + column, p.centre_x, p.size, p.side, p.fade);
+        for (int64_t row = int64_t(blockIdx.y) * blockDim.y + threadIdx.y; row < p.height;
+             row += int64_t(gridDim.y) * blockDim.y) {
+            const ComposeTap y = compose_tap(p.top + row, p.centre_y, p.size, p.side, p.fade);
+            compose_pixel<kType>(p, y, x, p.surface + (p.top + row) * p.surface_stride + 3 * (p.left + column));
+        }
+    }
+}
+
+// Not a template: NVRTC's caller finds it by this name.
+extern "C" __global__ void __launch_bounds__(kThreadsX* kThreadsY) compose_frame_kernel(const ComposeFrameParams p) {
+    if (p.dtype == kFloat32) {
+        rows<kFloat32>(p);
+    } else if (p.dtype == kFloat16) {
+        rows<kFloat16>(p);
+    } else {
+        rows<kBFloat16>(p);
+    }
+}
+
+}  // namespace fastreenact
+
+#ifndef __CUDACC_RTC__
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+
+namespace fastreenact::cuda {
+
+// Launches on `stream` and returns at once; cudaSuccess, or why the launch failed.
+cudaError_t compose_frame(const ComposeFrameParams& p, cudaStream_t stream) {
+    if (p.height == 0 || p.width == 0) return cudaSuccess;
+    constexpr int64_t kMaxGrid = 32 * 1024;  // below the hardware's 65535; what lies beyond is taken in further turns
+    const dim3 grid(static_cast<unsigned>(std::min((p.width + kThreadsX - 1) / kThreadsX, kMaxGrid)),
+                    static_cast<unsigned>(std::min((p.height + kThreadsY - 1) / kThreadsY, kMaxGrid)));
+    compose_frame_kernel<<<grid, dim3(kThreadsX, kThreadsY), 0, stream>>>(p);
+    return cudaGetLastError();
+}
+
+}  // namespace fastreenact::cuda
+#endif

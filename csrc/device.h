@@ -1,0 +1,27 @@
+// What the CUDA kernels share: values of any dtype, and tanh. For nvcc and NVRTC only.
+#pragma once
+#include "common.h"
+
+namespace fastreenact {
+
+template <int32_t kType>
+__device__ __forceinline__ float from_bits(uint16_t bits) {
+    if (kType == kBFloat16) return __uint_as_float(uint32_t(bits) << 16);
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));  // what cuda_fp16.h does, which NVRTC would have to find
+    return value;
+}
+
+template <int32_t kType>
+__device__ __forceinline__ float load(const void* image, int64_t element) {
+    if (kType == kFloat32) return static_cast<const float*>(image)[element];
+    return from_bits<kType>(static_cast<const uint16_t*>(image)[element]);
+}
+
+// tanh for 8-bit levels: within 2e-6 of it, and twelve of them fit where twelve tanhf spill registers. 1 and -1 at the
+// infinities, NaN for NaN.
+__device__ __forceinline__ float level_tanh(float x) {
+    return 1.0f - __fdividef(2.0f, __expf(2.0f * x) + 1.0f);
+}
+
+}  // namespace fastreenact
