@@ -137,9 +137,9 @@ def _comb(
     longest = 0.55 + 2.2 * t.length if t.length else rng.uniform(0.12, 0.6)
     length = np.where(on_scalp, longest * rng.uniform(0.5, 1.1, count), rng.uniform(0.1, 0.12 + 0.25 * t.beard, count))
     step = (length / (STRAND_NODES - 1))[:, None]
-    lift = np.where(on_scalp, rng.exponential(0.008 + 0.03 * (style in ("up", "curly")), count), 0.015)
+    lift = np.where(on_scalp, rng.exponential(0.008 + 0.015 * (style in ("up", "curly")), count), 0.015)
     point = directions[roots] * (radii[roots] * 1.002)[:, None]
-    jitter = rng.normal(0, 0.2 + 0.35 * (style == "curly"), (count, 3))
+    jitter = rng.normal(0, 0.12 + 0.4 * (style == "curly"), (count, 3))
     phase, curl = rng.uniform(0, 2 * np.pi, (count, 1)), rng.uniform(0.6, 1.6) * (style == "curly")
     end = line + 0.1 - rng.uniform(-0.05, 0.15, count)  # how far down the forehead hairs hang
     nodes, fall = [point], 0.25 + 0.5 * bool(t.length)

@@ -202,7 +202,7 @@ def _cover(canvas: _Canvas, t: Traits, rng: np.random.Generator) -> None:
     tone = np.clip(t.hair / t.skin, 0.02, 2.0)
     canvas.albedo[p.where["skin"]] = 1 + (tone - 1) * stubbly[:, None]
     canvas.hidden[p.where["skin"]] = hair.thickness > 0.04
-    where = canvas.paint("strands", head_hair.strand_colours(t, rng), (1.3 * shine[0], shine[1]), hair=0.15)
+    where = canvas.paint("strands", head_hair.strand_colours(t, rng), (0.8 * shine[0], shine[1]), hair=0.15)
     canvas.rest[where] = hair.strands.reshape(-1, 3)
     canvas.tangent[where] = hair.strand_tangents.repeat(2, axis=1).reshape(-1, 3)
     where = canvas.paint("curtain", t.hair * 0.8, shine, hair=rng.uniform(0.2, 0.5))

@@ -61,6 +61,7 @@ _UPPER_LIP_OUT, _LOWER_LIP_OUT = (52, 54, 53, 62, 58, 59, 57), (52, 68, 69, 71, 
 _BROW = (17, 18, 19, 20, 21)
 _FINE, _MIDDLE, _COARSE = 0.042, 0.06, 0.13  # rad: spacing of the vertices around eyes, nose and mouth; around; behind
 _FINE_TO, _MIDDLE_TO, _END = 1.3, 1.45, 2.65  # rad from the front: to where; where the mesh ends
+_SKIN_SLACK = 6e-4  # rad^3: smooths over what the tracker's points between the keypoints err from each other
 # Trackers' brow points lie on the upper edge of the hairs; the line half way to MediaPipe's lower row of brow points is
 # 0.03 to 0.06 below them: here at the outer end, in the middle, at the inner end.
 _BROW_BELOW = (0.045, 0.05, 0.05)
@@ -205,9 +206,12 @@ def _edges() -> Array:
     return rows[rows.max(axis=1) < 1.0 - 1e-9]
 
 
-def _radial(a: Array, b: Array, softness: float) -> Array:
-    """Distances to a power below 1: between lids that part they overshoot by 1.7, against 2.6 of distance itself."""
-    return np.asarray((((a[:, None] - b) ** 2).sum(-1) + softness**2) ** 0.35)
+def _radial(a: Array, b: Array, softness: Any) -> Array:
+    """Distances to a power below 1: between lids that part they overshoot by 1.7, against 2.6 of distance itself.
+
+    softness: of all, or of each of `b`: how far around an anchor the skin goes with it, rounding what would be a peak.
+    """
+    return np.asarray((((a[:, None] - b) ** 2).sum(-1) + np.square(softness)) ** 0.35)
 
 
 @functools.cache
@@ -221,7 +225,8 @@ def _shape() -> tuple[Array, Array, _Smooth]:
     known = np.concatenate([np.eye(COUNT), _edges()])
     fixed, skin = both_sides(_SKULL), both_sides(_SKIN)
     places = np.concatenate([known @ spread, _with_jaw(skin, mean, spread, fixed), fixed])
-    return spread, fixed, _interpolate(places, np.concatenate([known @ mean, skin, fixed]))
+    slack = np.repeat((1e-6, _SKIN_SLACK, 1e-6), (len(known), len(skin), len(fixed)))
+    return spread, fixed, _interpolate(places, np.concatenate([known @ mean, skin, fixed]), slack)
 
 
 def rest_at(plane: Array) -> Array:
@@ -299,20 +304,21 @@ def _with_jaw(skin: Array, mean: Array, spread: Array, fixed: Array) -> Array:
     return skin + _radial(skin, anchors, 0.1) @ solved
 
 
-def _interpolate(places: Array, values: Array) -> _Smooth:
-    """The interpolation that has the values at the places' directions."""
+def _interpolate(places: Array, values: Array, slack: Array) -> _Smooth:
+    """The interpolation that has the values at the places' directions, or nearly where there is slack [A]."""
     anchors = from_plane(to_plane(places))
     cube = ((anchors[:, None] - anchors) ** 2).sum(-1) ** 1.5
     linear = np.column_stack([np.ones(len(anchors)), anchors])
-    system = np.block([[cube + 1e-6 * np.eye(len(anchors)), linear], [linear.T, np.zeros((4, 4))]])
+    system = np.block([[cube + np.diag(slack), linear], [linear.T, np.zeros((4, 4))]])
     return _Smooth(anchors, np.linalg.solve(system, np.concatenate([values, np.zeros((4, 3))])))
 
 
 def _follow(anchors: Array, known: Array, at: Array) -> Array:
     """[V, 72]: how far each direction goes with each keypoint."""
-    softness = 0.03
     target = np.zeros((len(anchors), COUNT))
     target[: len(known)] = known
+    softness = np.full(len(anchors), 0.05)
+    softness[36 : len(known)] = 0.03  # lids and lips, whose edges part
     follow = _radial(at, anchors, softness) @ np.linalg.solve(_radial(anchors, anchors, softness), target)
     follow[: len(known)] = known
     return follow
