@@ -22,7 +22,7 @@ def main() -> None:
     for seed in range(ROWS * COLUMNS):
         cells.append(render(make_person(seed), random_pose(rng, 0.7), random_expression(rng, 0.6), CELL, seed).image)
     for _ in range(COLUMNS):
-        cells.append(render(make_person(94), random_pose(rng), random_expression(rng), CELL, 40).image)
+        cells.append(render(make_person(108), random_pose(rng), random_expression(rng), CELL, 108).image)
     rows = [np.concatenate(cells[i : i + COLUMNS], axis=1) for i in range(0, len(cells), COLUMNS)]
     Image.fromarray(np.concatenate(rows)).save(out, quality=85)
 

@@ -42,7 +42,7 @@ def _directions() -> tuple[Array, NDArray[np.intp], Array]:
     seen = to_plane(s.rest)
     at = (np.arange(_CELLS) + 0.5) / _CELLS * 2 * _REACH - _REACH
     cells = np.stack(np.meshgrid(at, at), axis=-1).reshape(-1, 2)
-    nearest = np.concatenate([((part[:, None] - seen) ** 2).sum(-1).argmin(1) for part in np.array_split(cells, 32)])
+    nearest = ((seen**2).sum(1) - 2 * cells @ seen.T).argmin(axis=1)
     return s.rest / radius[:, None], nearest, radius
 
 

@@ -86,7 +86,8 @@ class _Smooth(NamedTuple):
 
     def __call__(self, plane: Array) -> Array:
         at = from_plane(plane)
-        cube = ((at[:, None] - self.anchors) ** 2).sum(-1) ** 1.5
+        apart = np.maximum(2 - 2 * at @ self.anchors.T, 0.0)  # squared, of unit vectors
+        cube = apart * np.sqrt(apart)
         return np.asarray(np.column_stack([cube, np.ones(len(at)), at]) @ self.weights)
 
 

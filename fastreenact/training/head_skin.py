@@ -38,9 +38,12 @@ def skin_uv(plane: Array) -> Array:
     return (plane - _LOW) / (_HIGH - _LOW) * 2 - 1
 
 
-def _texels() -> Array:
+@functools.cache
+def _texels() -> tuple[Array, Array]:
+    """Of each texel the place in the plane [H * W, 2] and on the mean head at rest [H * W, 3]."""
     x, y = (_LOW[k] + (np.arange(n) + 0.5) / n * (_HIGH - _LOW)[k] for k, n in ((0, _W), (1, _H)))
-    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    plane = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    return plane, rest_at(plane)
 
 
 def _both(points: Any) -> list[Array]:
@@ -66,8 +69,7 @@ def _strokes(rng: np.random.Generator, across: Array, lengthwise: Array, count: 
 @functools.cache
 def regions() -> dict[str, Tensor]:
     """Where on the picture what is: each [H, W] float32 in 0..1."""
-    plane, c = _texels(), curves()
-    rest = rest_at(plane)
+    (plane, rest), c = _texels(), curves()
     x, y, z = rest.T
     side = np.abs(x)
     upper, lower = _near(plane, c["upper_lid"]), _near(plane, c["lower_lid"])
@@ -135,8 +137,8 @@ def _picture(values: Any) -> Tensor:
 @functools.cache
 def wrinkles() -> Wrinkles:
     """Lines that brows, squints, smiles and sneers draw."""
-    plane = _texels()
-    x, y, _ = rest_at(plane).T
+    plane, rest = _texels()
+    x, y, _ = rest.T
     bent = tile(5)[:_H, :_W, :2].reshape(-1, 2)  # no wrinkle is straight
     wave, plane = 0.02 * bent[:, 0] + 0.012 * np.sin(x * 5), plane + 0.012 * bent
 
