@@ -7,7 +7,14 @@ import torch
 from fastreenact.errors import WeightsError
 from fastreenact.face.crop import Box
 from fastreenact.models import make_renderer
-from fastreenact.models.face2face_rho import BASE, MOST_GAIN, compose, motion_inputs, random_face2face_rho, resize_field
+from fastreenact.models.face2face_rho import (
+    BASE,
+    MOST_GAIN,
+    compose,
+    motion_inputs_over_base,
+    random_face2face_rho,
+    resize_field,
+)
 from fastreenact.models.landmark_warp import LandmarkWarp, Placement
 from fastreenact.models.over_base import _Cells, _Nodes
 from fastreenact.ops import compose_frame
@@ -31,9 +38,11 @@ def model():
 def plain(model, batch):
     """[N, 3, S, S] in levels, from the forms that train."""
     with torch.no_grad():
-        fields = model.motion(*motion_inputs(batch.source, batch.source_landmarks, batch.driver_landmarks))
+        field = resize_field(batch.base.field, 32, 32).permute(0, 2, 3, 1)
+        drawings = batch.source_landmarks, batch.driver_landmarks
+        fields = model.motion(*motion_inputs_over_base(batch.source, field, *drawings))
         moved = base_picture(batch.source, batch.base, fields[2])
-        field = resize_field(batch.base.field, *fields[2].shape[1:3]).permute(0, 2, 3, 1) + fields[2]
+        field = field + fields[2]
         features = model.renderer.encode(batch.source, batch.source_pose)
         picture = compose(model.renderer.decode(features, field, batch.driver_pose), moved)
         return ((picture + 1) * 127.5).clamp(0, 255), (moved + 1) * 127.5

@@ -16,6 +16,7 @@ from fastreenact.training.data import (
     Mixture,
     VoxCelebFolder,
     batch_of,
+    batches,
     broken_summary,
     draw_landmarks,
     picture_tensor,
@@ -167,6 +168,24 @@ def test_a_batch_takes_as_many_draws_as_it_needs():
         assert torch.equal(batch.driver[i], picture_tensor(draws[draw].drivers[driver].image))
         assert torch.equal(batch.driver_pose[i], torch.from_numpy(draws[draw].drivers[driver].head_pose))
         assert torch.equal(batch.mask[i, 0] == 1, torch.from_numpy(draws[draw].drivers[driver].mask))
+
+
+def test_batches_used_again_are_of_the_last_ones_and_the_same_after_a_break():
+    data = Discs()
+    fresh = {number: batch_of(data, 7, number, 2, 128, base=False).driver for number in range(7)}
+
+    def taken(steps: range) -> list[int]:
+        found = []
+        for batch in batches(data, 7, steps, 2, 128, base=False, reuse=3):
+            (number,) = (n for n, driver in fresh.items() if torch.equal(driver, batch.driver))
+            found.append(number)
+        return found
+
+    numbers = taken(range(21))
+    assert numbers[::3] == list(range(7))  # every third is new
+    assert all(number <= step // 3 for step, number in enumerate(numbers))
+    assert len(set(numbers[-2:] + numbers[-5:-3])) > 1
+    assert taken(range(8, 21)) == numbers[8:]
 
 
 def test_the_base_is_the_landmark_warp():

@@ -62,6 +62,23 @@ def motion_inputs(image: Tensor, source: tuple[Tensor, ...], driver: tuple[Tenso
     ]
 
 
+def motion_inputs_over_base(
+    image: Tensor, field: Tensor, source: tuple[Tensor, ...], driver: tuple[Tensor, ...]
+) -> list[Tensor]:
+    """As `motion_inputs`, for networks that correct a base: they see the source picture where the base has moved it.
+
+    Args:
+        image: [N, 3, S, S] source picture in [-1, 1].
+        field: [N, M/4, M/4, 2], the base's.
+        source, driver: landmark images [N, 3, h, h] in [-1, 1], h = M/16, M/8, M/4.
+    Returns:
+        Three tensors [N, 9, h, h]; the smaller pictures are means of the largest.
+    """
+    moved = F.grid_sample(image, field, padding_mode="border", align_corners=False)
+    pictures = (F.avg_pool2d(moved, 4), F.avg_pool2d(moved, 2), moved)
+    return [torch.cat(parts, 1) for parts in zip(source, driver, pictures, strict=True)]
+
+
 class MotionNet(nn.Module):
     """Coarse-to-fine motion field from three pairs of landmark images. Source: Sec. 3.3."""
 

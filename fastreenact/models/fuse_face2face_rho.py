@@ -42,6 +42,7 @@ class SourceState:
     f2: Tensor  # [1, S/8, S/8, 72]
     f34: Tensor  # [1, S/16, S/16, 140 + 280]: f3 and f4 are sampled at the same places
     motion: tuple[Tensor, Tensor, Tensor]  # source part of the motion network's first convolutions, channels-last
+    picture: Tensor | None = None  # uint8 [1, S, S, 3] for weights that draw over a base
 
 
 def fuse(
@@ -90,7 +91,7 @@ class FusedFace2FaceRho:
         self.size, self.motion_size, self.dtype, self.device = size, motion_size, dtype, device
         self._metadata: Mapping[str, str] = dict(model.metadata)
         with torch.inference_mode():
-            self._motion = _FusedMotion(model.motion, motion_size, dtype, device)
+            self._motion = _FusedMotion(model.motion, motion_size, dtype, device, over_base=model.over_base)
             self._encoder = _FusedEncoder(model.renderer, size, dtype, device)
             self._decoder = _FusedDecoder(model.renderer, size, dtype, device)
 
@@ -111,10 +112,12 @@ class FusedFace2FaceRho:
             raise ValueError(
                 f"image must be uint8 [{self.size}, {self.size}, 3], got {pixels.dtype} {list(pixels.shape)}"
             )
-        x = nchw(pixels.to(self.device)[None]).float() * (2 / 255) - 1
+        pixels = pixels.to(self.device)[None]
+        x = nchw(pixels).float() * (2 / 255) - 1
         points, pose = self._points(keypoints), self._pose(head_pose, keypoints)
         f1, f2, f34 = self._encoder(x, pose)
-        return SourceState(f1, f2, f34, self._motion.source(self._motion.rasterize(points), x))
+        motion = self._motion.source(self._motion.rasterize(points), x)
+        return SourceState(f1, f2, f34, motion, pixels.clone() if self._motion.over_base else None)
 
     def drive(
         self, state: SourceState, keypoints: Any, head_pose: Any, out: Tensor | None = None, timer: Any = None
@@ -164,7 +167,10 @@ class FusedFace2FaceRho:
         with _stage(timer, "rasterize"):
             drawings = self._motion.rasterize(points)
         with _stage(timer, "motion"):
-            field = self._motion(drawings, state.motion)
+            moved = None
+            if base is not None and state.picture is not None:
+                moved = ops.warp(state.picture, base, size=base.shape[1:3], padding="border")
+            field = self._motion(drawings, state.motion, moved)
         with _stage(timer, "decode"):
             tables = self._decoder.tables(pose)
         with _stage(timer, "warp"):
@@ -195,11 +201,14 @@ def _like(dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 class _FusedMotion:
-    """`MotionNet` with the six source channels of its first convolutions taken out."""
+    """`MotionNet` with what depends on the source alone taken out of its first convolutions.
 
-    def __init__(self, net: MotionNet, size: int, dtype: torch.dtype, device: torch.device):
+    That is the source's drawing and, unless the network sees it moved by a base, its picture.
+    """
+
+    def __init__(self, net: MotionNet, size: int, dtype: torch.dtype, device: torch.device, *, over_base: bool):
         like, exact = _like(dtype, device), _like(torch.float32, device)
-        self.dtype = dtype
+        self.dtype, self.over_base = dtype, over_base
         self.sizes = (size // 16, size // 8, size // 4)
         firsts: list[tuple[Any, Any]] = [(net.f1_model[0], net.f1_model[1])]
         for down in (net.model1_1[0], net.model2_1[0]):
@@ -209,8 +218,9 @@ class _FusedMotion:
             weight, bias = fold(conv, norm)
             stride, padding = conv.stride[0], conv.padding[0]
             self.source_convs.append(Conv((weight, bias), exact, stride=stride, padding=padding))
-            # Drawings stay 0 to 255 here: their offset -1 is constant and belongs to the source part.
-            self.driver_convs.append(Conv((weight[:, 3:6] * (2 / 255), None), like, stride=stride, padding=padding))
+            # What changes stays 0 to 255 here: its offset -1 is constant and belongs to the source part.
+            changing = weight[:, 3 : 9 if over_base else 6] * (2 / 255)
+            self.driver_convs.append(Conv((changing, None), like, stride=stride, padding=padding))
         self.trunks = [_fuse_trunk(m, like) for m in (net.f1_model[3:], net.model1_2, net.model2_2)]
         # Fields are coordinates: float32 whatever the activations are.
         self.heads = [Conv(fold(m, None), exact, padding=1) for m in (net.f1_motion, net.model1_3, net.model2_3)]
@@ -224,22 +234,32 @@ class _FusedMotion:
         ]
 
     def source(self, drawings: list[Tensor], image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """First convolutions of the source's drawings and picture, with an all-background driver."""
+        """First convolutions of what depends on the source alone, with -1 for the rest."""
         parts = []
         for conv, drawing in zip(self.source_convs, drawings, strict=True):
             lines = nchw(drawing).float() * (2 / 255) - 1
-            picture = resize_nearest(image, *lines.shape[-2:])
+            picture = torch.full_like(lines, -1) if self.over_base else resize_nearest(image, *lines.shape[-2:])
             x = torch.cat([lines, torch.full_like(lines, -1), picture], 1)
             parts.append(conv(x.contiguous(memory_format=torch.channels_last)).to(self.dtype))
         return parts[0], parts[1], parts[2]
 
-    def __call__(self, drawings: list[Tensor], source: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Drawings uint8 [1, h, h, 3] -> motion field float32 [1, M/4, M/4, 2]."""
+    def __call__(
+        self, drawings: list[Tensor], source: tuple[Tensor, Tensor, Tensor], moved: Tensor | None = None
+    ) -> Tensor:
+        """Drawings uint8 [1, h, h, 3] -> motion field float32 [1, M/4, M/4, 2].
+
+        `moved` is the picture uint8 [1, M/4, M/4, 3] as a base moves it, where the network sees it so.
+        """
         hidden = field = None
-        for conv, trunk, head, drawing, part in zip(
-            self.driver_convs, self.trunks, self.heads, drawings, source, strict=True
+        changing = [nchw(drawing.to(self.dtype)) for drawing in drawings]
+        if moved is not None:
+            picture = nchw(moved.float())
+            pictures = (F.avg_pool2d(picture, 4), F.avg_pool2d(picture, 2), picture)
+            changing = [torch.cat([x, y.to(self.dtype)], 1) for x, y in zip(changing, pictures, strict=True)]
+        for conv, trunk, head, seen, part in zip(
+            self.driver_convs, self.trunks, self.heads, changing, source, strict=True
         ):
-            x = relu_(conv(nchw(drawing.to(self.dtype))).add_(part))
+            x = relu_(conv(seen.contiguous(memory_format=torch.channels_last)).add_(part))
             hidden = trunk(x if hidden is None else x.add_(hidden))
             delta = head(hidden.float())
             field = delta if field is None else delta.add_(F.interpolate(field, scale_factor=2, mode="nearest"))

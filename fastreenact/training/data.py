@@ -24,6 +24,7 @@ from fastreenact.training.base import Base, join_bases, landmark_bases
 _DRAWN_AT = (16, 8, 4)  # layout 0, 1, 2 is drawn at motion_size / this
 _PER_PERSON = 60  # pairs of each person in what counts as one pass. Source: released code, num_repeats
 _LOADERS = 2  # threads that make batches, and batches that wait ready
+_KEPT = 128  # batches in memory that may be used again
 _DRAWS = 100  # broken pairs in a row before a folder counts as unusable
 
 
@@ -133,21 +134,48 @@ def _drawings(frames: list[Frame], motion_size: int) -> tuple[Tensor, Tensor, Te
 
 
 def batches(
-    dataset: Dataset, seed: int, steps: range, batch: int, motion_size: int, *, base: bool, rank: int = 0
+    dataset: Dataset, seed: int, steps: range, batch: int, motion_size: int, *, base: bool, rank: int = 0,
+    reuse: int = 1,
 ) -> Iterator[Batch]:
-    """The batches of `steps` in turn; the next ones are made by threads meanwhile."""
+    """The batches of `steps` in turn; the next ones are made by threads meanwhile.
+
+    Args:
+        dataset, seed, batch, motion_size, base, rank: as `batch_of` has them.
+        steps: their numbers.
+        reuse: every so many steps a batch is new, the others take one of the last ones again.
+    """  # fmt: skip
+    made: dict[int, Future[Batch]] = {}
     ahead: deque[Future[Batch]] = deque()
     executor = ThreadPoolExecutor(_LOADERS)
+
+    def ask(step: int) -> Future[Batch]:
+        number = _which(seed, step, reuse)
+        if number not in made:
+            made[number] = executor.submit(
+                batch_of, dataset, seed, number, batch, motion_size, base=base, rank=rank
+            )
+        for old in [n for n in made if n <= step // reuse - (_KEPT if reuse > 1 else 0)]:
+            if old != number:
+                del made[old]
+        return made[number]
+
     try:
         coming = iter(steps)
         while True:
-            for step in islice(coming, _LOADERS - len(ahead)):
-                ahead.append(executor.submit(batch_of, dataset, seed, step, batch, motion_size, base=base, rank=rank))
+            ahead.extend(ask(step) for step in islice(coming, _LOADERS - len(ahead)))
             if not ahead:
                 return
             yield ahead.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _which(seed: int, step: int, reuse: int) -> int:
+    """The number of the batch that a step takes: a new one, or one of the last `_KEPT`."""
+    newest, again = divmod(step, reuse)
+    if not again or not newest:
+        return newest
+    return newest - int(np.random.default_rng((seed, 2, step)).integers(min(_KEPT, newest + 1)))
 
 
 def draw_landmarks(keypoints: NDArray[np.float32], motion_size: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,9 +12,9 @@ from fastreenact.training.heads import Person, Rendered, flow, make_person, rand
 _DRIVERS = 4  # of each source: a person costs more than a frame
 _SPREADS = (0.3, 1.2)  # of the poses of a draw: some people hardly move
 _PER_PERSON = 60  # draws of each person in what counts as one pass, as for a folder of videos
-# What a tracker gets wrong, in normalised coordinates (1.3 px and 0.3 px at 256): where it puts a person's keypoints,
+# What a tracker gets wrong, in normalised coordinates (0.6 px and 0.3 px at 256): where it puts a person's keypoints,
 # in all frames alike, and from frame to frame.
-_PLACE_ERROR, _FRAME_ERROR = 0.01, 0.0025
+_PLACE_ERROR, _FRAME_ERROR = 0.005, 0.0025
 
 
 class HeadPairs:

@@ -26,6 +26,7 @@ from fastreenact.models.face2face_rho import (
     RenderingNet,
     compose,
     motion_inputs,
+    motion_inputs_over_base,
     resize_field,
 )
 from fastreenact.models.head_pose import check_convention
@@ -178,7 +179,7 @@ class Trainer:
         with path.open("a", encoding="ascii") as file:
             for batch in batches(
                 self.dataset, config.seed, range(self.step, config.steps), self._share, config.motion_size,
-                base=config.base, rank=processes.rank(),
+                base=config.base, rank=processes.rank(), reuse=config.reuse,
             ):  # fmt: skip
                 values = self._train(self._moved(batch))
                 file.write(json.dumps({"step": self.step, **values}) + "\n")
@@ -329,7 +330,13 @@ class Trainer:
 
     def _fields(self, motion: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Three motion fields [N, h, w, 2] float32."""
-        inputs = motion_inputs(batch.source, batch.source_landmarks, batch.driver_landmarks)
+        drawings = batch.source_landmarks, batch.driver_landmarks
+        if batch.base is None:
+            inputs = motion_inputs(batch.source, *drawings)
+        else:
+            side = self.config.motion_size // 4
+            field = resize_field(batch.base.field, side, side).permute(0, 2, 3, 1)
+            inputs = motion_inputs_over_base(batch.source, field, *drawings)
         small, middle, large = motion(*inputs)
         return small, middle, large
 

@@ -14,7 +14,7 @@ WARP_WEIGHT = 500.0
 ADVERSARIAL_WEIGHT = 1.0
 MATCHING_WEIGHT = 1.0
 FIELD_WEIGHT = 1000.0  # at the first step, falling to nothing (see `schedule`)
-BASE_WEIGHT, FLOW_WEIGHT = 30.0, 200.0  # of the moved base and of its field where the true one is known (ours)
+BASE_WEIGHT, FLOW_WEIGHT = 30.0, 600.0  # of the moved base and of its field where the true one is known (ours)
 FACE_WEIGHT = 4.0  # inside the face mask; 1 outside
 
 _LEAST_FIELD = 128  # smaller fields are enlarged to this before they warp a picture

@@ -24,6 +24,7 @@ class TrainConfig:
     motion_size: int = 256  # side for which the motion network's landmark images are drawn, a multiple of 64
     steps: int = 380_000
     batch: int = 6  # pairs in a step, of all processes together
+    reuse: int = 1  # steps for each new batch of data, where data cost as much as a step
     learning_rate: float = 2e-4
     warm_up: int = 0  # steps over which the learning rate rises to that
     discriminator_from: int = 0  # step at which the discriminator joins; `steps` leaves it out
@@ -38,7 +39,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Raise ValueError where a number cannot be."""
         motion_input_size(self.size, self.motion_size)
-        for name in ("steps", "batch", "save_every", "sheet_every"):
+        for name in ("steps", "batch", "reuse", "save_every", "sheet_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "clip"):
