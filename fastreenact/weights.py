@@ -83,7 +83,8 @@ def save_face2face_rho(model: Face2FaceRho, path: str | os.PathLike[str], dtype:
 
     Args:
         path: ends in .safetensors; an existing file is replaced.
-        dtype: float32 or float16 storage.
+        dtype: float32 or float16 storage; vectors (statistics, which half precision may not hold, and biases) are
+            float32 in either.
     Raises:
         WeightsError: a value that is not finite (in `dtype`), or metadata that a loader would refuse.
         ValueError: another dtype or suffix.
@@ -98,7 +99,7 @@ def save_face2face_rho(model: Face2FaceRho, path: str | os.PathLike[str], dtype:
     if model.over_base != ("base" in metadata):
         raise WeightsError(f"{path}: networks and metadata differ in whether they draw over a base")
     tensors = {
-        k: v.detach().to("cpu", dtype).contiguous()
+        k: v.detach().to("cpu", dtype if v.ndim > 1 else torch.float32).contiguous()
         for k, v in model.state_dict().items()
         if not k.endswith("num_batches_tracked")
     }

@@ -43,6 +43,14 @@ def test_float16_storage_is_cast_on_load(net, tmp_path):
         torch.testing.assert_close(back[name], value, rtol=1e-3, atol=1e-6)
 
 
+def test_statistics_beyond_half_precision_are_kept(tmp_path):
+    net = random_face2face_rho(2)
+    with torch.no_grad():
+        net.renderer.en_conv_block[1].running_var[3] = 3e5
+    back = load_face2face_rho(save_face2face_rho(net, tmp_path / "w.safetensors", torch.float16))
+    assert back.renderer.en_conv_block[1].running_var[3] == 3e5
+
+
 def test_extra_metadata_is_kept(tmp_path):
     net = random_face2face_rho(0)
     net.metadata |= {"motion_size": "256", "licence": "Apache-2.0"}
@@ -172,7 +180,7 @@ def test_saving_is_whole_or_not_at_all(tmp_path):
     net = random_face2face_rho(6)
     path = tmp_path / "w.safetensors"
     with torch.no_grad():
-        net.motion.model1_3.bias[0] = 1e6
+        net.motion.model1_3.weight[0, 0, 0, 0] = 1e6
     with pytest.raises(WeightsError, match="not finite"):
         save_face2face_rho(net, path, torch.float16)
     net.metadata["head_pose"] = "none"
