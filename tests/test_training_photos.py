@@ -41,12 +41,13 @@ CALM = expression(jawOpen=0.1)
 
 
 def person_and_shot() -> tuple[Person, int]:
-    """The first person without glasses and long hair, in the first shot whose camera adds little."""
-    p = parts()
-    people = (make_person(seed) for seed in range(50))
-    person = next(x for x in people if all(np.isnan(x.look.rest[p.where[n]]).all() for n in ("glasses", "curtain")))
+    """The first person who wears nothing and has no long hair, in the first shot whose camera adds little."""
+    where = parts().where
+    extra = np.concatenate([np.r_[where[n]] for n in ("glasses", "curtain", "brim", "phones", "earrings")])
+    person = next(x for x in map(make_person, range(50)) if not np.isin(extra, x.look.kept).any())
     scenes = ((seed, make_scene(seed)) for seed in range(500))
-    return person, next(s for s, scene in scenes if not scene.quality and not scene.blur and scene.noise < 1)
+    plain = (s for s, scene in scenes if not (scene.quality or scene.blur or scene.sharpening) and scene.noise < 1)
+    return person, next(s for s in plain if make_scene(s).shadow < 0.45 and make_scene(s).contrast < 0.9)
 
 
 PERSON, SHOT = person_and_shot()
@@ -86,17 +87,17 @@ def turned(yaw: float) -> np.ndarray:
     return FRONT + np.array([0, yaw, 0, 0, 0, 0], np.float32)
 
 
-# Bounds 2 dB under what was measured; the photograph itself, unmoved, is at 21 to 26 dB.
+# Bounds 2 dB under what was measured; the photograph itself, unmoved, is at 16 to 25 dB.
 @pytest.mark.parametrize(
     ("pose", "coefficients", "least_db"),
     [
-        (FRONT, CALM, 33.0),
-        (turned(0.2), CALM, 27.0),
-        (turned(-0.2), CALM, 26.5),
-        (turned(0.35), CALM, 23.5),
+        (FRONT, CALM, 29.5),
+        (turned(0.2), CALM, 24.0),
+        (turned(-0.2), CALM, 23.5),
+        (turned(0.35), CALM, 20.5),
         (FRONT, expression(jawOpen=0.6), 27.0),
-        (FRONT, expression(eyeBlinkLeft=1, eyeBlinkRight=1), 34.0),
-        (turned(0.2), expression(mouthSmileLeft=0.8, mouthSmileRight=0.8), 27.0),
+        (FRONT, expression(eyeBlinkLeft=1, eyeBlinkRight=1), 30.0),
+        (turned(0.2), expression(mouthSmileLeft=0.8, mouthSmileRight=0.8), 23.5),
     ],
 )
 def test_render_is_close_to_the_true_picture(photograph, pose, coefficients, least_db):

@@ -133,7 +133,7 @@ def _face(canvas: _Canvas, t: Traits, rng: np.random.Generator) -> None:
 def _eye(across: Array, iris: Array, rng: np.random.Generator) -> Array:
     """[v, 3] sclera, iris with rays and a dark rim, pupil."""
     polar, azimuth = across.T
-    white = linear(np.array((0.86, 0.82, 0.8)) * rng.uniform(0.85, 1.05))
+    white = linear(np.array((0.8, 0.76, 0.74)) * rng.uniform(0.8, 1.05))
     rays = 1 + 0.3 * np.sin(azimuth * 7 + rng.uniform(0, 6)) * np.sin(azimuth * 11 + rng.uniform(0, 6))
     colour = _mix(np.broadcast_to(white, (len(polar), 3)), linear((0.6, 0.36, 0.33)), 0.8 * smoothstep(polar, 0.6, 1.1))
     inner = iris * rays[:, None] * (1.35 - 1.0 * smoothstep(polar, 0.28, IRIS))[:, None]

@@ -17,14 +17,13 @@ from fastreenact.face.keypoints import COUNT
 from fastreenact.face.morphable import EXPRESSION_NAMES, IDENTITY_MODES, default_model, rotation_matrix
 from fastreenact.ops.render_mesh import render_mesh, render_mesh_ids
 from fastreenact.training.head_backdrop import background
-from fastreenact.training.head_light import openness, shade, vertex_normals
+from fastreenact.training.head_light import openness, shade
 from fastreenact.training.head_look import Look, person_look
 from fastreenact.training.head_parts import EYE_RADIUS, eye_centres, parts
 from fastreenact.training.head_scene import Scene, make_scene, photograph, texture_for
 from fastreenact.training.head_skin import skin_uv, wrinkled
 
 Array = NDArray[np.float32]
-_normals = vertex_normals
 _GAZE = {name: EXPRESSION_NAMES.index(name) for name in EXPRESSION_NAMES if name.startswith("eyeLook")}
 _GAZE_RAD = 0.55  # turn of an eye at a coefficient of 1
 _HIDDEN = 0.02  # model units: what lies deeper than this behind the nearest surface is hidden
