@@ -30,6 +30,8 @@ class Scene(NamedTuple):
     shadow: float  # 0 none, 1 black
     penumbra: float  # width of a shadow's edge, cells of the depth map
     body_turn: float  # share of the head's turning that the shoulders follow
+    body_follow: float  # share of its way in the picture that they go along
+    body_place: Array32  # [3] tx, ty, scale where they rest
     blur: float  # standard deviation as a share of the picture's side
     sharpening: float  # by the camera
     noise: float  # standard deviation in levels
@@ -71,11 +73,14 @@ def make_scene(seed: int) -> Scene:
     if rng.random() < 0.2:
         exposure *= rng.choice((rng.uniform(0.4, 0.7), rng.uniform(1.2, 1.9)))
     sharp = rng.random() < 0.6
+    stance = np.random.default_rng((seed, 12))
     return Scene(
         sky=(ambient * 1.15).astype(np.float32), ground=(ambient * rng.uniform(0.35, 0.9)).astype(np.float32),
         lights=lamps.astype(np.float32), colours=colours.astype(np.float32), softness=float(rng.uniform(0.0, 0.3)),
         shadow=float(rng.uniform(0.3, 1.0)), penumbra=float(rng.uniform(0.7, 2.5)),
         body_turn=float(rng.uniform(0.0, 0.35)),
+        body_follow=float(np.clip(stance.uniform(-0.2, 1.3), 0, 1)),
+        body_place=np.array([*stance.normal((0, 0.1), (0.05, 0.04)), stance.uniform(0.4, 0.5)], np.float32),
         blur=0.0 if sharp else float(rng.uniform(0.001, 0.0045)),
         sharpening=float(rng.uniform(0.2, 1.0) * (rng.random() < 0.2)),
         noise=float(rng.gamma(1.2, 0.9)) * (rng.random() < 0.75), grain=float(rng.choice((1.0, 1.0, 2.0))),

@@ -161,12 +161,18 @@ def _eye_size(points: Array, side: int) -> float:
     return float(np.clip(np.linalg.norm(points[a] - points[b]) * 0.54 / EYE_RADIUS, 0.8, 1.3))
 
 
-def _pixels(person: Person, x: Tensor, pose: Array, size: int) -> Tensor:
-    """Vertices [1, v, 3] as the rasterizer takes them: pixels, depth with what is hidden under skin farther away."""
-    scale = float(pose[5]) * size / 2
-    middle = torch.tensor([(float(pose[3]) + 1) * size / 2, (float(pose[4]) + 1) * size / 2, 0.0])
-    px = x * torch.tensor([scale, -scale, scale]) + middle
-    px[:, 2] -= person.mesh.behind * scale
+def _pixels(person: Person, x: Tensor, pose: Array, size: int, scene: Scene) -> Tensor:
+    """Vertices [1, v, 3] as the rasterizer takes them: pixels, depth with what is hidden under skin farther away.
+
+    The shoulders go part of the head's way, and are never far from it.
+    """
+    away = np.clip(scene.body_place - pose[3:], (-0.12, -0.12, -0.1 * pose[5]), (0.12, 0.12, 0.1 * pose[5]))
+    stays = torch.from_numpy(((1 - scene.body_follow) * away).astype(np.float32))
+    place = torch.from_numpy(pose[3:]) + (1 - person.mesh.turns) * stays  # [v, 3]
+    scale = place[:, 2:] * (size / 2)
+    px = x * scale * torch.tensor([1.0, -1.0, 1.0])
+    px[:, :2] += (place[:, :2] + 1) * (size / 2)
+    px[:, 2] -= person.mesh.behind * scale[:, 0]
     return px[None].contiguous()
 
 
@@ -191,7 +197,7 @@ def render(person: Person, pose: Any, expression: Any, size: int, seed: int) -> 
     scene = make_scene(seed)
     x, turned, keypoints = _pose_mesh(person, pose, expression, scene.body_turn)
     attributes = _attributes(scene, person.look, x, turned)
-    drawn, alpha = render_mesh(_pixels(person, x, pose, size), person.look.triangles, attributes, (size, size))
+    drawn, alpha = render_mesh(_pixels(person, x, pose, size, scene), person.look.triangles, attributes, (size, size))
     drawn, alpha = drawn[0], alpha[0, ..., None]
     picture = _colours(scene, person.look, drawn, alpha, expression, 2 / (size * float(pose[5])))
     picture += (1 - alpha) * background(seed, size)
@@ -252,9 +258,10 @@ def flow(person: Person, seen: Rendered, other: Rendered, seed: int) -> Flow:
     if seen.image.shape != other.image.shape:
         raise ValueError(f"other: got size {other.image.shape[0]}, need that of `seen`, {seen.image.shape[0]}")
     size, triangles = len(seen.image), person.look.triangles
-    turn = make_scene(seed).body_turn
+    scene = make_scene(seed)
     here, there = (
-        _pixels(person, _pose_mesh(person, r.pose, r.expression, turn)[0], r.pose, size) for r in (seen, other)
+        _pixels(person, _pose_mesh(person, r.pose, r.expression, scene.body_turn)[0], r.pose, size, scene)
+        for r in (seen, other)
     )
     ids, weights = render_mesh_ids(here, triangles, (size, size))
     hit = ids[0] >= 0
