@@ -179,6 +179,10 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]", common: _Parser)
     p.add_argument("--learning-rate", type=float, metavar="X", help="default 2e-4")
     p.add_argument("--warm-up", type=_steps, metavar="N", help="steps over which it rises to that (default 0)")
     p.add_argument("--ema", type=float, metavar="X", help="decay of the averaged weights (default 0.999)")
+    p.add_argument("--reuse", type=_frames, metavar="N",
+                   help="steps for each new batch of data; the others take recent ones again (default 1)")
+    p.add_argument("--renderer-from", type=_steps, metavar="N",
+                   help="step at which the renderer joins; before, the motion network learns alone (default 0)")
     p.add_argument("--discriminator-from", type=_steps, metavar="N",
                    help="step at which the discriminator joins (default 0)")
     p.add_argument("--vgg", type=Path, metavar="FILE",
@@ -334,7 +338,8 @@ def _train(args: argparse.Namespace) -> int:
         data=args.data, shares=args.shares, vgg=args.vgg, initial=args.initial, device=args.device, size=args.size,
         motion_size=args.motion_size, base=args.base, steps=args.steps, batch=args.batch,
         learning_rate=args.learning_rate, warm_up=args.warm_up, ema=args.ema, bf16=args.bf16,
-        discriminator_from=args.discriminator_from, save_every=args.save_every, sheet_every=args.save_every)
+        reuse=args.reuse, renderer_from=args.renderer_from, discriminator_from=args.discriminator_from,
+        save_every=args.save_every, sheet_every=args.save_every)
     if result is None:  # the first process tells
         return 0
     _say(f"{_printable(str(result.weights))}: {result.step} of {result.steps} steps")

@@ -285,9 +285,8 @@ def test_a_forgotten_tracker_gives_its_nets_back(monkeypatch):
 
     kept = []
     mesh = types.SimpleNamespace(FaceMesh=FaceMesh)
-    monkeypatch.setattr(
-        backends, "_mediapipe", lambda part: types.SimpleNamespace(solutions=types.SimpleNamespace(face_mesh=mesh))
-    )
+    solutions = types.SimpleNamespace(solutions=types.SimpleNamespace(face_mesh=mesh))
+    monkeypatch.setattr(backends, "import_mediapipe", lambda part: solutions)
     tracker = Tracker()
     assert tracker(np.zeros((64, 64, 3), np.uint8)) is None
     assert (len(kept), len(closed)) == (2, 0)

@@ -231,7 +231,7 @@ def test_keypoints_err_as_a_trackers_do():
         draw, rng = dataset.draw(rng), np.random.default_rng(seed)
         person = make_person(int(rng.integers(50)))
         rng.integers(2**31)
-        place = rng.normal(0, 0.01, (72, 2))
+        place = rng.normal(0, 0.005, (72, 2))
         strengths, spread = (rng.random() ** 0.5, 1.0, 1.0, 1.0, 1.0), rng.uniform(0.3, 1.2)
         motions = [(random_pose(rng, spread), random_expression(rng, strength)) for strength in strengths]
         for frame, (pose, expression) in zip((draw.source, *draw.drivers), motions, strict=True):

@@ -259,6 +259,25 @@ def test_averages_and_clipping(out):
     assert gradients[1].tolist() == pytest.approx([-16.0] * 4)
 
 
+def test_the_renderer_may_join_later(out):
+    """Until then the motion network learns on the landmark warp alone, and nothing of the renderer changes."""
+    data = HeadPairs(64, people=2)
+    trainer = Trainer(data, out, replace(SMALL, base=True, renderer_from=1, discriminator_from=4))
+    before = {name: value.clone() for name, value in trainer.renderer.state_dict().items()}
+    head = trainer.motion.model2_3.weight.detach().clone()
+    batch = trainer._moved(make_batch(data, 0, 0, 2, 128, base=True))
+    losses = trainer._train(batch)
+    assert "reconstruction" not in losses
+    assert {"warp", "flow", "motion_norm"} <= set(losses)
+    assert "renderer_norm" not in losses
+    assert all(torch.equal(value, before[name]) for name, value in trainer.renderer.state_dict().items())
+    assert not torch.equal(head, trainer.motion.model2_3.weight)
+    trainer.step = 1
+    losses = trainer._train(batch)
+    assert {"reconstruction", "renderer_norm"} <= set(losses)
+    assert not torch.equal(before["de_conv_block.0.weight"], trainer.renderer.de_conv_block[0].weight)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state(out):
     class Poisoned(Discs):
         def frame(self, x: float, colour: tuple[int, int, int]) -> Frame:
@@ -321,7 +340,9 @@ def test_schedule():
         ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
         ({"clip": 0.0}, "clip must be above 0"),
         ({"ema": 1.0}, "ema must be"),
-        ({"seed": -1}, "must not be negative"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"reuse": 0}, "reuse must be at least 1"),
+        ({"renderer_from": 5}, "renderer_from needs a base"),
         ({"motion_size": 64, "batch": 1}, "batch of 1 needs"),
     ],
 )

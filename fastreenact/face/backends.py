@@ -39,7 +39,7 @@ class Mesh:
     """MediaPipe's face mesh with irises."""
 
     def __init__(self, video: bool, faces: int):
-        self._mesh = _mediapipe("solutions").solutions.face_mesh.FaceMesh(
+        self._mesh = import_mediapipe("solutions").solutions.face_mesh.FaceMesh(
             static_image_mode=not video,
             max_num_faces=faces,
             refine_landmarks=True,
@@ -56,7 +56,7 @@ class TaskFile:
     """MediaPipe's Tasks API with a face landmarker that the user names."""
 
     def __init__(self, path: str, video: bool, faces: int):
-        self._mediapipe = mediapipe = _mediapipe("tasks")
+        self._mediapipe = mediapipe = import_mediapipe("tasks")
         vision = mediapipe.tasks.vision
         mode = vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE
         options = vision.FaceLandmarkerOptions(
@@ -97,7 +97,7 @@ def _pixels(landmarks: Any, picture: Picture) -> Points:
     return points * np.array((width, height, width), np.float32)
 
 
-def _mediapipe(part: str) -> ModuleType:
+def import_mediapipe(part: str) -> ModuleType:
     """MediaPipe, imported at its first use (0.4 s, half of it Matplotlib, which it pulls in for its drawings)."""
     try:
         import mediapipe

@@ -123,7 +123,8 @@ def _dataset(
 def progress_text(progress: Progress) -> str:
     """`120/1000  8.7 images/s  1:02:05 left  reconstruction 3.21  warp 0.021`."""
     left = round(progress.seconds_left)
-    shown = "  ".join(f"{name} {progress.losses[name]:.3g}" for name in ("reconstruction", "warp"))
+    names = [name for name in ("reconstruction", "warp") if name in progress.losses]
+    shown = "  ".join(f"{name} {progress.losses[name]:.3g}" for name in names)
     return (
         f"{progress.step}/{progress.steps}  {progress.images_per_s:.1f} images/s  "
         f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left  {shown}"

@@ -115,12 +115,12 @@ def _face(canvas: _Canvas, t: Traits, rng: np.random.Generator) -> None:
     canvas.gloss[where] += s.regions["lips"][:, None] * (rng.uniform(0.03, 0.2) + 0.2 * t.makeup * rng.random(), 14.0)
     iris = linear(np.clip(_EYES[rng.integers(len(_EYES) if t.skin[0] > 0.25 else 2)] * rng.uniform(0.8, 1.2), 0, 1))
     for name in ("left_eye", "right_eye"):
-        canvas.paint(name, _eye(p.across[name], iris, rng), (1.1, 150.0), face=1.0)
+        canvas.paint(name, eye_colours(p.across[name], iris, rng), (1.1, 150.0), face=1.0)
     depth = p.across["mouth"][:, :1]
     canvas.paint("mouth", linear((0.5, 0.2, 0.19)) * (1 - 0.96 * smoothstep(depth, 0.0, 0.6)), (0.0, 10.0), face=1.0)
     enamel = linear(np.array((0.95, 0.9, 0.82)) * rng.uniform(0.75, 1.0))
     for name in ("upper_teeth", "lower_teeth"):
-        canvas.paint(name, _teeth(p.across[name], enamel, name == "upper_teeth"), (0.3, 40.0), face=1.0)
+        canvas.paint(name, teeth_colours(p.across[name], enamel, name == "upper_teeth"), (0.3, 40.0), face=1.0)
     canvas.paint("tongue", linear((0.66, 0.32, 0.32)) * 0.8, (0.15, 20.0), face=1.0, skin=0.1)
     for name in ("left_ear", "right_ear"):
         radius = p.across[name][:, 0]
@@ -130,7 +130,7 @@ def _face(canvas: _Canvas, t: Traits, rng: np.random.Generator) -> None:
     canvas.rest[where, 0] *= rng.uniform(0.85, 1.0) if t.female else rng.uniform(0.95, 1.15)
 
 
-def _eye(across: Array, iris: Array, rng: np.random.Generator) -> Array:
+def eye_colours(across: Array, iris: Array, rng: np.random.Generator) -> Array:
     """[v, 3] sclera, iris with rays and a dark rim, pupil."""
     polar, azimuth = across.T
     white = linear(np.array((0.8, 0.76, 0.74)) * rng.uniform(0.8, 1.05))
@@ -144,7 +144,7 @@ def _eye(across: Array, iris: Array, rng: np.random.Generator) -> Array:
     return np.where((polar < PUPIL)[:, None], 0.004, colour)
 
 
-def _teeth(across: Array, enamel: Array, upper: bool) -> Array:
+def teeth_colours(across: Array, enamel: Array, upper: bool) -> Array:
     """[v, 3] teeth with gaps between and gums at their roots."""
     edge = across[:, 0] if upper else 1 - across[:, 0]
     column = np.round(across[:, 1] * 40).astype(int)

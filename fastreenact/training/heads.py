@@ -109,7 +109,7 @@ def random_expression(rng: np.random.Generator, strength: float = 1.0) -> Array:
     return np.clip(e * strength, 0, 1).astype(np.float32)
 
 
-def _gaze(expression: Array) -> NDArray[np.float64]:
+def gaze_rotations(expression: Array) -> NDArray[np.float64]:
     """Rotations [2, 3, 3] of the eyes, image left (the subject's right) first."""
     turns = []
     for side, inwards in (("Right", 1.0), ("Left", -1.0)):
@@ -145,17 +145,17 @@ def _pose_mesh(person: Person, pose: Array, expression: Array, body_turn: float)
     points = model.points(person.shape, expression)
     x = mesh.calm.clone()
     x[mesh.moving] += mesh.follow @ torch.from_numpy(points - calm)
-    for side, (name, turn) in enumerate(zip(("left_eye", "right_eye"), _gaze(expression), strict=True)):
+    for side, (name, turn) in enumerate(zip(("left_eye", "right_eye"), gaze_rotations(expression), strict=True)):
         centre = eye_centres(calm)[side]
         ball = person.look.rest[p.where[name]] - eye_centres(model.mean)[side]
-        x[p.where[name]] = torch.from_numpy((ball @ turn.T * _eye_size(calm, side) + centre).astype(np.float32))
+        x[p.where[name]] = torch.from_numpy((ball @ turn.T * eye_size(calm, side) + centre).astype(np.float32))
     head = torch.from_numpy(rotation_matrix(pose[:3]).astype(np.float32))
     body = torch.from_numpy(rotation_matrix(pose[:3] * body_turn).astype(np.float32))
     x = mesh.turns * (x @ head.T) + (1 - mesh.turns) * (x @ body.T)
     return x, torch.from_numpy(person.look.tangent) @ head.T, model.project(person.shape, expression, pose)
 
 
-def _eye_size(points: Array, side: int) -> float:
+def eye_size(points: Array, side: int) -> float:
     """The eyeball against that of the mean face: as wide as the eye."""
     a, b = ((36, 40), (44, 48))[side]
     return float(np.clip(np.linalg.norm(points[a] - points[b]) * 0.54 / EYE_RADIUS, 0.8, 1.3))

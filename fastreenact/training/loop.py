@@ -249,7 +249,8 @@ class Trainer:
             parts |= judged
             total = total + losses.ADVERSARIAL_WEIGHT * judged["adversarial"]
             total = total + losses.MATCHING_WEIGHT * judged["matching"]
-        parts |= self._descend(total, "motion", "renderer")
+        drawing_too = ("renderer",) if self.step >= self.config.renderer_from else ()
+        parts |= self._descend(total, "motion", *drawing_too)
         if self.step >= self.config.discriminator_from:
             drawing = batch.driver_landmarks[2]
             with self._autocast():
@@ -278,15 +279,16 @@ class Trainer:
             if weight:
                 total = total + weight * parts["field"]
         else:
-            base = base_picture(batch.source, batch.base, fields[2])
-            decoded = self._render(self.renderer, batch, _on_base(batch.base, fields[2]))
-            fake = compose(decoded, base)
-            parts = {"warp": losses.weighted_l1(base, batch.driver, emphasis)}
+            fake, parts = base_picture(batch.source, batch.base, fields[2]), {}
+            parts["warp"] = losses.weighted_l1(fake, batch.driver, emphasis)
             total = losses.BASE_WEIGHT * parts["warp"]
             if batch.flow is not None:
                 moved = [batch.base.field + on_field(offset, batch.base.field) for offset in fields]
                 parts["flow"] = losses.flow_loss(moved, batch.flow[:, :2], batch.flow[:, 2:])
                 total = total + losses.FLOW_WEIGHT * parts["flow"]
+            if self.step < self.config.renderer_from:
+                return fake, parts, total
+            fake = compose(self._render(self.renderer, batch, _on_base(batch.base, fields[2])), fake)
         with self._autocast(isinstance(self.reconstruction, VggLoss)):
             parts["reconstruction"] = self.reconstruction(fake, batch.driver, emphasis)
         return fake, parts, total + losses.RECONSTRUCTION_WEIGHT * parts["reconstruction"]

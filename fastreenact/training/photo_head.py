@@ -24,7 +24,7 @@ from fastreenact.ops.render_mesh import render_mesh
 from fastreenact.training.head_light import vertex_normals
 from fastreenact.training.head_mesh import surface
 from fastreenact.training.head_parts import eye_centres, parts
-from fastreenact.training.heads import _eye_size, _gaze
+from fastreenact.training.heads import eye_size, gaze_rotations
 from fastreenact.training.photo_layers import blur, fill, grow
 from fastreenact.training.photo_parts import gaze_of, part_colours
 from fastreenact.training.photo_sheet import CANVAS, make_sheet
@@ -100,10 +100,10 @@ def pose_mesh(
     model, m, where = default_model(), mesh(), parts().where
     x = rest + m.follow @ (model.points(shape, expression) - model.mean)
     calm = model.points(shape, np.zeros_like(expression))
-    turns = _gaze(expression) if gaze is None else gaze
+    turns = gaze_rotations(expression) if gaze is None else gaze
     for side, (name, turn) in enumerate(zip(("left_eye", "right_eye"), turns, strict=True)):
         ball = m.rest[where[name]] - eye_centres(model.mean)[side]
-        x[where[name]] = ball @ turn.T * _eye_size(calm, side) + eye_centres(calm)[side]
+        x[where[name]] = ball @ turn.T * eye_size(calm, side) + eye_centres(calm)[side]
     return np.asarray(x @ rotation_matrix(pose[:3]).T, np.float32)
 
 

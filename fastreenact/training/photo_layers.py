@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from fastreenact.face.backends import _mediapipe, quiet_stderr
+from fastreenact.face.backends import import_mediapipe, quiet_stderr
 
 _BLUR = 1.5  # standard deviation of the cut's edge, px of the net's picture, whose side is 256
 
@@ -35,7 +35,7 @@ class Cutout:
         """
         with self._lock:
             if self._net is None:
-                solutions = _mediapipe("solutions").solutions
+                solutions = import_mediapipe("solutions").solutions
                 with quiet_stderr():
                     self._net = solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
                     found = self._net.process(picture).segmentation_mask

@@ -9,10 +9,10 @@ from fastreenact.face.driver import SourceFace
 from fastreenact.face.expressions import smoothstep
 from fastreenact.face.keypoints import MIRROR
 from fastreenact.face.morphable import default_model, rotation_matrix
-from fastreenact.training.head_look import _eye, _teeth, linear
+from fastreenact.training.head_look import eye_colours, linear, teeth_colours
 from fastreenact.training.head_mesh import LOWER_LID, UPPER_LID, inside, spline, surface
 from fastreenact.training.head_parts import EYE_RADIUS, IRIS, eye_centres, parts
-from fastreenact.training.heads import _eye_size
+from fastreenact.training.heads import eye_size
 
 Array = NDArray[np.floating[Any]]
 Lines = tuple[tuple[int, ...], tuple[int, ...]]
@@ -55,14 +55,14 @@ def part_colours(picture: NDArray[np.uint8], at: Array, face: SourceFace, to_pic
     face_colour = np.quantile(photographed[p.where["skin"]][surface().regions["face"] > 0.9], 0.7, axis=0)
     light = _light(face_colour, [colour[_is_white(p.across[name][:, 0])] for name, colour in seen.items()])
     for name, other in (("left_eye", "right_eye"), ("right_eye", "left_eye")):
-        drawn = np.sqrt(_eye(p.across[name], linear(_IRIS_COLOUR), np.random.default_rng(0))) * light
+        drawn = np.sqrt(eye_colours(p.across[name], linear(_IRIS_COLOUR), np.random.default_rng(0))) * light
         colours[p.where[name]] = seen.get(name, seen.get(other, drawn))
     depth = p.across["mouth"][:, :1]
     colours[p.where["mouth"]] = np.array((0.5, 0.2, 0.19)) * light * np.sqrt(1 - 0.93 * smoothstep(depth, 0.0, 0.8))
     colours[p.where["tongue"]] = np.array((0.55, 0.28, 0.28)) * light
     for name in ("upper_teeth", "lower_teeth"):
         here = p.where[name]
-        teeth = np.sqrt(_teeth(p.across[name], linear(_ENAMEL), name == "upper_teeth"))
+        teeth = np.sqrt(teeth_colours(p.across[name], linear(_ENAMEL), name == "upper_teeth"))
         drawn = 0.9 * light * (teeth + (_ENAMEL - teeth) * 0.4)  # gaps are hardly seen in a portrait
         shown = _behind(at[here], tracked, _LIPS) & (photographed[here].mean(1) > 0.6 * drawn.mean(1).max())
         colours[here] = np.where(shown[:, None], photographed[here], drawn)
@@ -94,7 +94,7 @@ def gaze_of(face: SourceFace, irises: Array) -> NDArray[np.float64]:
         upper, lower = _LIDS[side]
         off = (face.tracked - face.keypoints)[[*upper, *lower]].mean(axis=0)
         place = (face.box.normalise(irises[side]) - off - face.pose[3:5]) / face.pose[5] * (1, -1)
-        across = (place - centre[:2]) / (EYE_RADIUS * _eye_size(calm, side))
+        across = (place - centre[:2]) / (EYE_RADIUS * eye_size(calm, side))
         across *= min(1.0, _MOST_TURNED / max(float(np.hypot(*across)), 1e-6))
         x, y, z = turn.T @ (*across, np.sqrt(1 - (across**2).sum()))
         turns.append(rotation_matrix((0, np.arctan2(x, z), 0)) @ rotation_matrix((-np.arcsin(y), 0, 0)))

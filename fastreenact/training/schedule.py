@@ -27,6 +27,7 @@ class TrainConfig:
     reuse: int = 1  # steps for each new batch of data, where data cost as much as a step
     learning_rate: float = 2e-4
     warm_up: int = 0  # steps over which the learning rate rises to that
+    renderer_from: int = 0  # step at which the renderer joins; before, the motion network learns alone on a base
     discriminator_from: int = 0  # step at which the discriminator joins; `steps` leaves it out
     clip: float = 4.0  # gradients longer than this many times their running mean are shortened to that
     ema: float = 0.999  # decay of the averaged weights, reached after a warm-up
@@ -47,8 +48,11 @@ class TrainConfig:
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be from 0 to below 1, got {self.ema}")
-        if self.discriminator_from < 0 or self.seed < 0 or self.warm_up < 0:
-            raise ValueError("discriminator_from, seed and warm_up must not be negative")
+        for name in ("renderer_from", "discriminator_from", "seed", "warm_up"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
+        if self.renderer_from and not self.base:
+            raise ValueError("renderer_from needs a base: without one nothing is drawn before the renderer joins")
         if self.batch == 1 and self.motion_size < LEAST_ALONE:
             raise ValueError(f"a batch of 1 needs a motion_size of at least {LEAST_ALONE}")
 
