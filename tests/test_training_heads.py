@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from fastreenact.face.morphable import EXPRESSION_NAMES, default_model
 from fastreenact.training.head_mesh import surface, triangulate
-from fastreenact.training.head_pairs import HeadPairs
+from fastreenact.training.head_pairs import HeadPairs, _pose
 from fastreenact.training.head_parts import parts
 from fastreenact.training.head_scene import make_scene
 from fastreenact.training.heads import flow, make_person, random_expression, random_pose, render
@@ -206,6 +206,15 @@ def test_draws_are_those_of_the_training_loop_and_reproduce():
         assert not np.array_equal(a.image, first.source.image)
 
 
+def test_some_draws_go_far_in_the_picture():
+    draws = [HeadPairs(32, people=5).draw(np.random.default_rng(seed)) for seed in range(12)]
+    poses = [[frame.pose for frame in draw.drivers] for draw in draws]
+    spans = np.ptp(np.array(poses)[:, :, 3:], axis=1)  # [12, 3]
+    assert (spans[:, :2].max(axis=1) > 0.3).sum() >= 2
+    assert np.median(spans[:, :2].max(axis=1)) < 0.2
+    assert (np.array(poses)[..., 5] > 0.2).all()
+
+
 def test_true_flow_of_a_draw_holds_the_background_still():
     """Sampling the source by the true flow gives the driver where it is known; the background does not move."""
     draw = HeadPairs(64, people=50).draw(np.random.default_rng(5))  # in calm light
@@ -233,7 +242,8 @@ def test_keypoints_err_as_a_trackers_do():
         rng.integers(2**31)
         place = rng.normal(0, 0.005, (72, 2))
         strengths, spread = (rng.random() ** 0.5, 1.0, 1.0, 1.0, 1.0), rng.uniform(0.3, 1.2)
-        motions = [(random_pose(rng, spread), random_expression(rng, strength)) for strength in strengths]
+        reach = rng.uniform(0.08, 0.35) if rng.random() < 0.3 else 0.0
+        motions = [(_pose(rng, spread, reach), random_expression(rng, strength)) for strength in strengths]
         for frame, (pose, expression) in zip((draw.source, *draw.drivers), motions, strict=True):
             np.testing.assert_array_equal(frame.pose, pose)
             error = frame.keypoints - model.project(person.shape, expression, pose)

@@ -11,6 +11,7 @@ from fastreenact.training.heads import Person, Rendered, flow, make_person, rand
 
 _DRIVERS = 4  # of each source: a person costs more than a frame
 _SPREADS = (0.3, 1.2)  # of the poses of a draw: some people hardly move
+_FAR_SHARE, _REACHES = 0.3, (0.08, 0.35)  # and some go out of the picture, in normalised units
 _PER_PERSON = 60  # draws of each person in what counts as one pass, as for a folder of videos
 # What a tracker gets wrong, in normalised coordinates (0.6 px and 0.3 px at 256): where it puts a person's keypoints,
 # in all frames alike, and from frame to frame.
@@ -48,8 +49,9 @@ class HeadPairs:
         person = make_person(self._first + int(rng.integers(self._people)))
         shot, place = int(rng.integers(2**31)), rng.normal(0, _PLACE_ERROR, (72, 2))
         strengths, spread = (rng.random() ** 0.5, *[1.0] * _DRIVERS), rng.uniform(*_SPREADS)
+        reach = rng.uniform(*_REACHES) if rng.random() < _FAR_SHARE else 0.0
         source, *drivers = (
-            render(person, random_pose(rng, spread), random_expression(rng, strength), self.size, shot)
+            render(person, _pose(rng, spread, reach), random_expression(rng, strength), self.size, shot)
             for strength in strengths
         )
         flows = [_flow(person, driver, source, shot) for driver in drivers]
@@ -60,6 +62,14 @@ class HeadPairs:
         return Frame(
             seen.image, keypoints, seen.pose, head_pose_input(seen.pose, keypoints, self.metadata), seen.mask
         )
+
+
+def _pose(rng: np.random.Generator, spread: float, reach: float) -> NDArray[np.float32]:
+    """A random pose [6], its place and size strewn over `reach` besides."""
+    pose = random_pose(rng, spread)
+    x, y, size = rng.normal(0, reach, 3)
+    pose[3:] += (x, y, pose[5] * np.expm1(np.clip(0.6 * size, -0.4, 0.4)))
+    return pose
 
 
 def _flow(person: Person, driver: Rendered, source: Rendered, shot: int) -> NDArray[np.float32]:
