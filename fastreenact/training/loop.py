@@ -210,7 +210,7 @@ class Trainer:
         model = Face2FaceRho(self.motion_ema, self.renderer_ema, metadata)
         try:
             weights.save_face2face_rho(model, self.out / WEIGHTS, torch.float16)
-        except WeightsError as error:  # a statistic beyond 65504, early in a run
+        except WeightsError as error:  # a weight beyond 65504
             _log.warning("the weights are saved in float32: %s", error)
             weights.save_face2face_rho(model, self.out / WEIGHTS, torch.float32)
 
