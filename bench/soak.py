@@ -17,7 +17,6 @@ from engine import driver_frames
 
 from fastreenact import demo
 from fastreenact.engine import Engine
-from fastreenact.models.face2face_rho import random_face2face_rho
 
 SETTLED = 100  # steps after which nothing may grow
 LIMIT_MB = 10.0
@@ -42,9 +41,8 @@ def main() -> int:
     options = arguments.parse_args()
     steps = 500 if options.quick else options.steps
     frames = driver_frames()
-    weights = random_face2face_rho(0) if options.model == "face2face-rho" else None
     begin = time.monotonic()
-    with Engine(demo.portrait(), model=options.model, weights=weights, size=options.size) as engine:
+    with Engine(demo.portrait(), model=options.model, size=options.size) as engine:
         settled = usage()
         for i in range(steps):
             engine.step(frames[i % len(frames)], time=i / demo.FPS)

@@ -13,7 +13,7 @@ SIDE = 320
 
 def main() -> None:
     clip = demo.load_template()
-    with Engine(demo.portrait(), model="landmark-warp") as engine:
+    with Engine(demo.portrait()) as engine:
         Image.fromarray(demo.contact_sheet(engine, clip)).save(DOCS / "demo.jpg", quality=88)
         engine.reset()
         engine.use_reference(clip[0])

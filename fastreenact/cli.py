@@ -224,7 +224,7 @@ def _add_engine(
 ) -> None:
     p.add_argument("--size", type=_size, metavar="S", help=size_help)
     p.add_argument("--model", choices=_MODELS,
-                   help="default: face2face-rho where weights are at hand, else landmark-warp")
+                   help="default: face2face-rho; landmark-warp needs no weights")
     p.add_argument("--weights", type=Path, metavar="FILE", help="safetensors file; default: those of the package")
     p.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ...; default: the GPU where there is one")
     p.add_argument("--dtype", choices=("float32", "bfloat16", "float16"),

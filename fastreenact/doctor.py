@@ -144,13 +144,13 @@ def _codecs() -> Check:
 
 
 def _weights() -> Check:
-    from fastreenact.weights import find_default_weights
+    from fastreenact.errors import WeightsError
+    from fastreenact.weights import default_weights
 
-    path = find_default_weights("face2face-rho")
-    if path is None:
-        advice = "fastreenact convert makes them from a published checkpoint"
-        return Check("weights", "off", "none for face2face-rho: the landmark warp is used, which needs none", advice)
-    return Check("weights", "ok", str(path))
+    try:
+        return Check("weights", "ok", str(default_weights()))
+    except WeightsError as error:
+        return Check("weights", "missing", str(error), "install the package again, or name a file with --weights")
 
 
 _CHECKS: tuple[Callable[[], Check], ...] = (

@@ -1,6 +1,5 @@
 """`Engine`: a portrait is made resident once, then every driving frame gives one animated frame."""
 
-import logging
 import math
 import os
 import threading
@@ -22,9 +21,7 @@ from fastreenact.face.tracker import Tracker
 from fastreenact.models import MODELS, make_renderer
 from fastreenact.models.face2face_rho import Face2FaceRho
 from fastreenact.timings import STAGES, StageTimer
-from fastreenact.weights import find_default_weights, load_face2face_rho
-
-log = logging.getLogger("fastreenact")
+from fastreenact.weights import default_weights, load_face2face_rho
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DEFAULT_FRAME_S = 1 / 30  # the spacing assumed where the caller gives no time
@@ -56,8 +53,7 @@ class Engine:
 
     Args:
         source: the portrait: a path, or uint8 [H, W, 3] RGB (NumPy, PyTorch, DLPack). Its largest face is used.
-        model: "face2face-rho", "landmark-warp", or None: Face2Face^rho where weights for it are at hand, else the
-            landmark warp, which needs none.
+        model: "face2face-rho" (None means this), or "landmark-warp", which needs no weights.
         weights: path of a safetensors file, or a loaded model; None takes the weights that ship with the package.
         size: side S of square frames of the face, 64 to 2048, or None: the portrait itself, whole and at its own size;
             with weights that do not draw over the landmark warp (published ones) the size that they were trained for.
@@ -342,23 +338,16 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
 
 
 def resolve_model(model: str | None, weights: Any) -> tuple[str, Any]:
-    """The model's name and its weights; says once in the log what was taken when the caller left it open."""
+    """The model's name and its weights: those given, or those of the package."""
     if model is not None and model not in MODELS:
         raise ValueError(f"model is {model!r}; there are {', '.join(MODELS)}")
     if model == "landmark-warp":
         if weights is not None:
             raise ValueError("weights were given, but the landmark warp has none; take model='face2face-rho'")
         return model, None
-    found = weights if weights is not None else find_default_weights("face2face-rho")
-    if found is not None:
-        return "face2face-rho", found if isinstance(found, Face2FaceRho) else load_face2face_rho(found)
-    if model == "face2face-rho":
-        raise ValueError(
-            "model is 'face2face-rho' and there are no weights for it: give weights=FILE.safetensors "
-            "(`fastreenact convert` makes it from the official .pth pair), or take model='landmark-warp'"
-        )
-    log.info("no Face2Face^rho weights at hand: rendering with the landmark warp")
-    return "landmark-warp", None
+    if not isinstance(weights, Face2FaceRho):
+        weights = load_face2face_rho(default_weights() if weights is None else weights)
+    return "face2face-rho", weights
 
 
 def _check_size(size: int | None) -> int | None:

@@ -32,24 +32,22 @@ _PICKLES = {".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".tar"}
 _DTYPES = {"F32": torch.float32, "F16": torch.float16}
 _MOST_BYTES = 256 << 20  # five times the float32 file: more is not this model
 
-SHIPPED: dict[str, tuple[str, str]] = {}
-"""Model -> (file name under fastreenact/data, sha256) of the weights that ship with the package."""
+SHIPPED = "face2face_rho.safetensors"
+"""File name, under fastreenact/data, of the weights that ship with the package; docs/weights.md says what they are."""
+_SHA256 = "2af0171febd1b043de103a68c4ceb173d4d1dd4eccb752ed35487f3eae14d661"
 
 
-def find_default_weights(model: str) -> Path | None:
-    """The weights of `model` that ship with the package, their sha256 checked; None where there are none.
+def default_weights() -> Path:
+    """The Face2Face^rho weights that ship with the package, their sha256 checked.
 
     Raises:
-        WeightsError: the shipped file is missing or damaged.
+        WeightsError: the file is missing or damaged.
     """
-    if model not in SHIPPED:
-        return None
-    name, digest = SHIPPED[model]
-    path = Path(__file__).with_name("data") / name
+    path = Path(__file__).with_name("data") / SHIPPED
     if not path.is_file():
         raise WeightsError(f"{path} is missing: install the package again")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-        raise WeightsError(f"{path} is damaged (its sha256 is not the manifest's): install the package again")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
+        raise WeightsError(f"{path} is damaged (its sha256 is another than it shipped with): install the package again")
     return path
 
 

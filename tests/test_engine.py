@@ -18,6 +18,7 @@ from fastreenact.face.motion import Motion, MotionClip
 from fastreenact.face.tracker import Landmarks
 from fastreenact.models.face2face_rho import random_face2face_rho
 from fastreenact.timings import STAGES
+from fastreenact.weights import default_weights
 
 HEIGHT, WIDTH, FACE_PX = 320, 200, 90
 
@@ -191,7 +192,6 @@ def test_engine_refuses_a_wrong_driver(driver, message):
     ("options", "message"),
     [
         ({"model": "fomm"}, "model is 'fomm'"),
-        ({"model": "face2face-rho"}, "there are no weights"),
         ({"weights": "x.safetensors"}, "the landmark warp has none"),
         ({"size": 63}, "64 to 2048"),
         ({"size": 256.0}, "64 to 2048"),
@@ -234,6 +234,13 @@ def test_engine_in_bfloat16_is_near_float32(weights):
 def test_engine_takes_its_size_from_the_weights(weights):
     with make(model="face2face-rho", weights=weights) as engine:
         assert engine.output_size == (512, 512) == engine.source_picture.shape[:2]
+
+
+def test_engine_takes_the_shipped_weights_unless_told_otherwise():
+    with make(model=None) as engine, make(model="face2face-rho", weights=default_weights()) as named:
+        assert engine.model == "face2face-rho"
+        assert engine.output_size == (HEIGHT, WIDTH)
+        assert np.array_equal(engine.step(motion(9)), named.step(motion(9)))
 
 
 def test_engine_draws_over_the_landmark_warp_in_the_whole_portrait():

@@ -10,6 +10,7 @@ from fastreenact.models import make_renderer
 from fastreenact.models.face2face_rho import (
     BASE,
     MOST_GAIN,
+    Face2FaceRho,
     compose,
     motion_inputs_over_base,
     random_face2face_rho,
@@ -44,18 +45,20 @@ def plain(model, batch):
         moved = base_picture(batch.source, batch.base, fields[2])
         field = field + fields[2]
         features = model.renderer.encode(batch.source, batch.source_pose)
-        picture = compose(model.renderer.decode(features, field, batch.driver_pose), moved)
+        picture = compose(model.renderer.decode(features, field, batch.driver_pose, moved), moved)
         return ((picture + 1) * 127.5).clamp(0, 255), (moved + 1) * 127.5
 
 
-def test_fused_draws_what_the_plain_form_draws(model):
-    data = HeadPairs(128, first=7, people=1)
+@pytest.mark.parametrize("size", [128, 99])
+def test_fused_draws_what_the_plain_form_draws(model, size):
+    model = Face2FaceRho(model.motion, model.renderer, model.metadata | {"size": str(size)})
+    data = HeadPairs(size, first=7, people=1)
     batch = batch_of(data, 1, 2, 2, 128, base=True)
     source, drivers, _ = data.draw(np.random.default_rng((1, 0, 2, 0)))
     wanted, moved = plain(model, batch)
-    renderer = make_renderer("face2face-rho", 128, model, torch.float32, "cpu")
+    renderer = make_renderer("face2face-rho", size, model, torch.float32, "cpu")
     state = renderer.encode(source.image, source.keypoints, source.pose)
-    warp = make_renderer("landmark-warp", 128, None, torch.float32, "cpu")
+    warp = make_renderer("landmark-warp", size, None, torch.float32, "cpu")
     still = warp.encode(source.image, source.keypoints, source.pose)
     for i, driver in enumerate(drivers[:2]):
         found = renderer.drive(state, driver.keypoints, driver.pose).permute(2, 0, 1).float()
@@ -152,6 +155,19 @@ def test_frames_are_drawn_into_out(model):
         renderer.drive(state, other.keypoints, other.pose, out=torch.zeros(picture.shape))
 
 
+@pytest.mark.parametrize(("box", "seen"), [(Box(30, 23.5, 20), 16), (Box(60, 44, 40), 20), (Box(-3, 25, 90), 32)])
+def test_the_networks_see_the_picture_in_their_box(box, seen):
+    """Samples of each pixel, two by two where the picture has more; the edge repeated outside."""
+    picture = torch.randint(0, 256, (50, 64, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    found = _Cells(16, seen, box, 50, 64, 1, torch.device("cpu")).shrink(picture)
+    n = seen * (2 if box.size > 1.5 * seen else 1)
+    at = ((torch.arange(n) + 0.5) / n - 0.5) * box.size
+    wanted = sample(picture.float(), (at + box.cx) / 32 - 1, (at + box.cy) / 25 - 1)
+    wanted = wanted.view(seen, n // seen, seen, n // seen, 3).mean((1, 3))
+    assert found.shape == (1, seen, seen, 3)
+    assert (found[0] - (wanted / 127.5 - 1)).abs().max() <= 0.51 / 127.5
+
+
 @pytest.mark.parametrize("step", [1, 3])
 @pytest.mark.parametrize("box", [Box(30, 23.5, 40), Box(31.7, 20.2, 77.7), Box(70, -5, 61)], ids=str)
 def test_fields_of_nodes_and_of_the_box_are_read_where_they_lie(box, step):
@@ -165,7 +181,7 @@ def test_fields_of_nodes_and_of_the_box_are_read_where_they_lie(box, step):
     x, y = (at + box.cx) * 2 / (w * step) - 1, (at + box.cy) * 2 / (h * step) - 1
     held = sample(nodes - rest, x, y) * torch.tensor((width / box.size, height / box.size))
     wanted = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1) * (2 / box.size) + held
-    found = _Cells(side, box, height, width, step, torch.device("cpu")).read(nodes)
+    found = _Cells(side, 8, box, height, width, step, torch.device("cpu")).read(nodes)
     assert (found[0] - wanted).abs().max() < 2e-6
 
     offset = torch.randn(1, side, side, 2, generator=rng)

@@ -17,12 +17,12 @@ from fastreenact.errors import FastreenactError, WeightsError
 from fastreenact.face.morphable import EXPRESSION_NAMES
 from fastreenact.models.face2face_rho import compose, random_face2face_rho
 from fastreenact.models.fuse_face2face_rho import fuse
-from fastreenact.training.base import base_picture
+from fastreenact.training.base import base_picture, features_field, motion_fields
 from fastreenact.training.data import Batch, Dataset, Draw, Frame, batches
 from fastreenact.training.data import batch_of as make_batch
 from fastreenact.training.head_pairs import HeadPairs, _flow
 from fastreenact.training.heads import make_person, render
-from fastreenact.training.loop import LOSSES, SHEETS, STATE, WEIGHTS, Progress, Trainer, _on_base, saved_config
+from fastreenact.training.loop import LOSSES, SHEETS, STATE, WEIGHTS, Progress, Trainer, saved_config
 from fastreenact.training.schedule import TrainConfig
 from fastreenact.weights import load_face2face_rho
 
@@ -116,7 +116,7 @@ class Two(HeadPairs):
             render(person, [0, yaw, 0, 0, 0.1, 0.45], expression, 64, seed)
             for yaw, expression in ((0.0, calm), (0.03, speaks))
         )
-        frames = [self._frame(seen, np.zeros((72, 2)), rng) for seen in (source, driver)]
+        frames = [self._frame(seen, seen.keypoints, rng) for seen in (source, driver)]
         return Draw(frames[0], frames[1:], [_flow(person, driver, source, seed)])
 
 
@@ -139,9 +139,9 @@ def test_overfits_two_heads_to_30_db(out):
         trainer._train(batch)
         trainer.step += 1
     with torch.no_grad():
-        offset = trainer._fields(trainer.motion_ema, batch)[2]
-        decoded = trainer._render(trainer.renderer_ema, batch, _on_base(batch.base, offset))
-        made = compose(decoded, base_picture(batch.source, batch.base, offset))
+        offset = motion_fields(trainer.motion_ema, batch, trainer.config.motion_size)[2]
+        base = base_picture(batch.source, batch.base, offset)
+        made = compose(trainer._render(trainer.renderer_ema, batch, features_field(batch.base, offset), base), base)
     assert psnr(made, batch) >= 30
 
 
@@ -223,9 +223,9 @@ def test_a_source_is_encoded_once_for_its_drivers(out, monkeypatch):
     monkeypatch.setattr(trainer.renderer_ema, "encode", lambda *given: encoded.append(len(given[0])) or encode(*given))
     field = torch.rand(6, 8, 8, 2) - 0.5
     with torch.no_grad():
-        once = trainer._render(trainer.renderer_ema, batch, field)
+        once = trainer._render(trainer.renderer_ema, batch, field, None)
         each = torch.arange(6)
-        again = trainer._render(trainer.renderer_ema, batch._replace(distinct=each, source_of=each), field)
+        again = trainer._render(trainer.renderer_ema, batch._replace(distinct=each, source_of=each), field, None)
     assert encoded == [2, 6]
     assert torch.allclose(once, again, atol=1e-5)
     assert not torch.allclose(once[3], once[4], atol=1e-2)

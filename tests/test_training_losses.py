@@ -67,6 +67,23 @@ def test_warp_loss_enlarges_small_fields_and_averages():
     assert losses.warp_loss(ramp, flat, [corners]).item() == pytest.approx(expected.item(), rel=1e-2)
 
 
+def test_flow_loss_is_relative_to_the_base_of_each_pair_and_region():
+    flow = torch.zeros(2, 3, 2, 2)
+    flow[:, 2] = 1
+    flow[:, :, 1, 1] = torch.tensor([7.0, 7.0, 0.0])  # not visible: whatever stands there
+    mask = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).expand(2, 1, 2, 2)
+    base = torch.tensor([0.2, 0.02])[:, None, None, None] * torch.ones(2, 2, 2, 2)
+    noise = 0.004
+    assert_close(losses.flow_loss([torch.zeros_like(base)] * 3, base, flow, mask), torch.zeros(()))
+    wanted = (0.2 / (0.2 + noise) + 0.02 / (0.02 + noise)) / 2 * 1.3
+    assert losses.flow_loss([base], base, flow, mask).item() == pytest.approx(wanted)
+    face = base * (1 - mask)  # the face is right
+    assert losses.flow_loss([face], base, flow, mask).item() == pytest.approx(wanted * 0.3 / 1.3)
+    assert losses.flow_loss([base, face], base, flow, mask).item() == pytest.approx(wanted * 1.6 / 2.6)
+    flow[:, 2] = 0
+    assert losses.flow_loss([base], base, flow, mask).item() == 0
+
+
 def test_face_weights_are_four_only_where_the_mask_is_one():
     mask = torch.tensor([[[[0.0, 0.999], [1.0, 0.5]]]])
     assert losses.face_weights(mask).tolist() == [[[[1, 1], [4, 1]]]]

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from fastreenact import weights
 from fastreenact.errors import WeightsError
 from fastreenact.models.face2face_rho import random_face2face_rho
-from fastreenact.weights import FORMAT, expected_tensors, find_default_weights, load_face2face_rho, save_face2face_rho
+from fastreenact.weights import FORMAT, default_weights, expected_tensors, load_face2face_rho, save_face2face_rho
 
 METADATA = {"format": FORMAT, "model": "face2face-rho", "size": "512", "head_pose": "official"}
 
@@ -202,19 +202,26 @@ def test_expected_tensors_are_the_released_ones():
     assert sizes == {"rendering_net": 4533456, "motion_net": 6781302}  # specs 6.2
 
 
+def test_shipped_weights_load():
+    path = default_weights()
+    assert path.stat().st_size < 25e6
+    model = load_face2face_rho(path)
+    assert model.over_base
+    assert model.metadata["licence"] == "Apache-2.0"
+
+
 def test_shipped_weights_are_checked_by_hash(tmp_path, monkeypatch):
-    assert find_default_weights("landmark-warp") is None
     data = tmp_path / "data"
     data.mkdir()
     monkeypatch.setattr(weights, "__file__", str(tmp_path / "weights.py"))
-    monkeypatch.setitem(weights.SHIPPED, "face2face-rho", ("w.safetensors", hashlib.sha256(b"good").hexdigest()))
+    monkeypatch.setattr(weights, "_SHA256", hashlib.sha256(b"good").hexdigest())
     with pytest.raises(WeightsError, match="is missing: install the package again"):
-        find_default_weights("face2face-rho")
-    (data / "w.safetensors").write_bytes(b"good")
-    assert find_default_weights("face2face-rho") == data / "w.safetensors"
-    (data / "w.safetensors").write_bytes(b"goof")
+        default_weights()
+    (data / weights.SHIPPED).write_bytes(b"good")
+    assert default_weights() == data / weights.SHIPPED
+    (data / weights.SHIPPED).write_bytes(b"goof")
     with pytest.raises(WeightsError, match="is damaged"):
-        find_default_weights("face2face-rho")
+        default_weights()
 
 
 def test_stored_file_has_no_counters(tmp_path, net):

@@ -186,12 +186,13 @@ def _block(*layers: nn.Module) -> nn.Sequential:
 class RenderingNet(nn.Module):
     """Image encoder with the source's head pose, and decoder with the driver's. Source: Sec. 3.2.
 
-    One that draws over a base (not in the paper) has a fourth channel and takes fields bilinearly.
+    One that draws over a base (not in the paper) sees the base, has a fourth channel and takes fields bilinearly.
     """
 
     def __init__(self, *, over_base: bool = False) -> None:
         super().__init__()
         self.over_base = over_base
+        self.base_encoder = BaseEncoder() if over_base else None
         ir = InvertedResidual
         self.src_headpose_encoder = PoseEncoder(POSE_DIMS)
         self.drv_headpose_encoder = PoseEncoder(POSE_DIMS)
@@ -243,7 +244,9 @@ class RenderingNet(nn.Module):
         f4 = F.relu(self.en_SPADE_4(self.en_res_block(f3), pose))
         return Features(f1, f2, f3, f4, (image.shape[-2], image.shape[-1]))
 
-    def decode(self, features: Features, motion_field: Tensor, head_pose: Tensor) -> Tensor:
+    def decode(
+        self, features: Features, motion_field: Tensor, head_pose: Tensor, base: Tensor | None = None
+    ) -> Tensor:
         """The picture that `features` show when moved by `motion_field`.
 
         Args:
@@ -251,6 +254,7 @@ class RenderingNet(nn.Module):
             motion_field: [N, h, w, 2] (x, y), any h and w: each map reads it by nearest index, bilinearly where it
                 draws over a base. -1 and 1 are the outer pixel edges (align_corners=False), zeros outside.
             head_pose: [N, 6], the driver's.
+            base: [N, 3, S, S] in [-1, 1], the picture that is drawn over, where one is.
         Returns:
             [N, 3, S, S] RGB in (-1, 1); over a base [N, 4, S, S] for `compose`.
         Raises:
@@ -262,15 +266,50 @@ class RenderingNet(nn.Module):
         _check("head_pose", head_pose, (f1.shape[0], POSE_DIMS))
         w1, w2, w3, w4 = (warp_features(f, motion_field, smooth=self.over_base) for f in (f1, f2, f3, f4))
         pose = self.drv_headpose_encoder(head_pose)
+        seen8, seen4, seen2 = self._see(base, features)
         x = self.de_res_block(F.relu(self.de_SPADE_1(w4, pose)))
         x = self.de_up_block1(F.relu(self.de_SPADE_2(torch.cat([x, w3], 1), pose)))
         x = torch.cat([upsample_to(x, *w2.shape[-2:]), w2], 1)
-        x = self.de_up_block2(F.relu(self.de_SPADE_3(x, pose)))
+        x = self.de_up_block2(F.relu(self.de_SPADE_3(x, pose)) + seen8)
         x = torch.cat([upsample_to(x, *w1.shape[-2:]), w1], 1)
-        x = self.de_up_block3[0](F.relu(self.de_SPADE_4(x, pose)))
-        x = self.de_up_block3[1](upsample_to(x, -(-size[0] // 2), -(-size[1] // 2)))
+        x = self.de_up_block3[0](F.relu(self.de_SPADE_4(x, pose)) + seen4)
+        x = self.de_up_block3[1](upsample_to(x, -(-size[0] // 2), -(-size[1] // 2))) + seen2
         x = self.de_up_block3[2](upsample_to(x, *size))
         return self.de_conv_block(x)
+
+    def _see(self, base: Tensor | None, features: Features) -> tuple[Tensor | float, Tensor | float, Tensor | float]:
+        """What is added to the decoder's maps at S/8, S/4 and S/2."""
+        if self.base_encoder is None:
+            if base is not None:
+                raise ValueError("base: these weights draw over none, leave it out")
+            return 0.0, 0.0, 0.0
+        if base is None:
+            raise ValueError("base: these weights draw over one, and need its picture")
+        _check("base", base, (features.f1.shape[0], 3, *features.size))
+        found: tuple[Tensor, Tensor, Tensor] = self.base_encoder(base)
+        return found
+
+
+class BaseEncoder(nn.Module):
+    """What the decoder is told of the picture that it draws over: where a mouth has opened, or a cheek is stretched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down1, self.down2 = DownBlock(3, 16), DownBlock(16, 52)
+        self.to8 = nn.Conv2d(52, 168, 4, 2, 1)
+        self.to4 = nn.Conv2d(52, 52, 3, padding=1)
+        self.to2 = nn.Conv2d(16, 8, 3, padding=1)
+
+    def forward(self, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[N, 3, S, S] -> [N, 168, S/8, S/8], [N, 52, S/4, S/4], [N, 8, S/2, S/2], sides rounded up."""
+        height, width = base.shape[-2:]
+        x = self.down1(F.pad(base, (0, -width % 8, 0, -height % 8), mode="replicate"))
+        y = self.down2(x)
+        maps = self.to8(y), self.to4(y), self.to2(x)
+        first, second, third = (
+            m[..., : -(-height // n), : -(-width // n)] for n, m in zip((8, 4, 2), maps, strict=True)
+        )
+        return first, second, third
 
 
 class ToColourAndGain(nn.Module):

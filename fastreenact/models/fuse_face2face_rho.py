@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastreenact import ops
-from fastreenact.models.face2face_rho import Face2FaceRho, MotionNet, RenderingNet, motion_input_size, resize_field
+from fastreenact.models.face2face_rho import (
+    BaseEncoder,
+    Face2FaceRho,
+    MotionNet,
+    RenderingNet,
+    motion_input_size,
+    resize_field,
+)
 from fastreenact.models.fused_layers import (
     BAND_BYTES,
     Conv,
@@ -151,32 +158,44 @@ class FusedFace2FaceRho:
 
     def step(self, state: SourceState, keypoints: Any, head_pose: Any, timer: Any = None) -> Tensor:
         """`drive` without its last stage: [1, S, S, 3] before tanh, in the network's dtype."""
-        return self.step_on(state, keypoints, head_pose, None, timer)[0]
+        field = self.move(state, keypoints, None, timer)
+        return self.draw(state, keypoints, head_pose, field, None, timer)
 
-    def step_on(
-        self, state: SourceState, keypoints: Any, head_pose: Any, base: Tensor | None, timer: Any = None
-    ) -> tuple[Tensor, Tensor]:
-        """The networks alone.
+    def move(self, state: SourceState, keypoints: Any, base: Tensor | None, timer: Any = None) -> Tensor:
+        """The motion network alone.
 
         Args:
-            base: [1, M/4, M/4, 2] that the motion network's field is added to, for weights that draw over a base.
+            base: [1, M/4, M/4, 2], the field that it corrects, for weights that draw over a base.
         Returns:
-            [1, S, S, 3 or 4] before the last activation in the network's dtype, and the field [1, M/4, M/4, 2].
+            Its field [1, M/4, M/4, 2] float32; over a base, what is to be added to that.
         """
-        points, pose = self._points(keypoints), self._pose(head_pose, keypoints)
+        points = self._points(keypoints)
         with _stage(timer, "rasterize"):
             drawings = self._motion.rasterize(points)
         with _stage(timer, "motion"):
             moved = None
             if base is not None and state.picture is not None:
                 moved = ops.warp(state.picture, base, size=base.shape[1:3], padding="border")
-            field = self._motion(drawings, state.motion, moved)
+            return self._motion(drawings, state.motion, moved)
+
+    def draw(
+        self, state: SourceState, keypoints: Any, head_pose: Any, field: Tensor, base: Tensor | None, timer: Any = None
+    ) -> Tensor:
+        """The rendering network alone.
+
+        Args:
+            field: [1, M/4, M/4, 2] that the source is sampled by.
+            base: [1, S, S, 3] float32 in [-1, 1], the picture that is drawn over, for weights that draw over one.
+        Returns:
+            [1, S, S, 3 or 4] before the last activation, in the network's dtype.
+        """
+        pose = self._pose(head_pose, keypoints)
         with _stage(timer, "decode"):
             tables = self._decoder.tables(pose)
         with _stage(timer, "warp"):
-            self._decoder.warp(state, field if base is None else base + field, tables, smooth=base is not None)
+            self._decoder.warp(state, field, tables, smooth=base is not None)
         with _stage(timer, "decode"):
-            return self._decoder(tables), field
+            return self._decoder(tables, base)
 
     def _points(self, keypoints: Any) -> Tensor:
         """Keypoints as [1, 72, 2] float32 on the device."""
@@ -337,6 +356,7 @@ class _FusedDecoder:
         self.up2 = fuse_blocks(net.de_up_block2, like)
         self.up3 = [fuse_blocks(net.de_up_block3[i], like) for i in range(2)]
         self.tail = _FusedTail(net, size, like)
+        self.seen = None if net.base_encoder is None else _FusedBaseEncoder(net.base_encoder, size, like)
 
     def tables(self, head_pose: Tensor) -> list[tuple[Tensor, Tensor]]:
         """[1, 6] -> scale and shift tables of the four SPADE layers."""
@@ -358,19 +378,47 @@ class _FusedDecoder:
             first = spade.channels - feature.shape[-1]
             spade.warp(feature, fields[target.shape[1]], table, first, target)
 
-    def __call__(self, tables: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Warped maps -> picture before tanh, [1, S, S, 3]."""
+    def __call__(self, tables: list[tuple[Tensor, Tensor]], base: Tensor | None) -> Tensor:
+        """Warped maps -> picture before tanh, [1, S, S, 3]; 4 over a base [1, S, S, 3]."""
         s2, s4, s8 = self.sides
+        seen = None if self.seen is None or base is None else self.seen(base)
         a1, a2, a3, a4 = self.maps
         x = apply_blocks(self.res, nchw(a1))
         self.spades[1].apply(nhwc(x), tables[1], a2)
         x = apply_blocks(self.up1, nchw(a2))
         self.spades[2].apply(nhwc(_double(x, s8)), tables[2], a3)
+        if seen is not None:
+            a3 += nhwc(seen[0])
         x = apply_blocks(self.up2, nchw(a3))
         self.spades[3].apply(nhwc(_double(x, s4)), tables[3], a4)
+        if seen is not None:
+            a4 += nhwc(seen[1])
         x = apply_blocks(self.up3[0], nchw(a4))
         x = apply_blocks(self.up3[1], _double(x, s2))
-        return self.tail(x)
+        return self.tail(x if seen is None else x + seen[2])
+
+
+class _FusedBaseEncoder:
+    """`BaseEncoder`."""
+
+    def __init__(self, net: BaseEncoder, size: int, like: Tensor):
+        self.size, self.dtype = size, like.dtype
+        self.downs = [
+            Conv(fold(block.conv, block.norm), like, stride=2, padding=1, relu=True) for block in (net.down1, net.down2)
+        ]
+        self.to8 = Conv(fold(net.to8, None), like, stride=2, padding=1)
+        self.to4, self.to2 = (Conv(fold(conv, None), like, padding=1) for conv in (net.to4, net.to2))
+
+    def __call__(self, base: Tensor) -> list[Tensor]:
+        """[1, S, S, 3] in [-1, 1] -> what is added at S/8, S/4, S/2, channels-last [1, C, n, n]."""
+        more = -self.size % 8
+        x = nchw(base.to(self.dtype))
+        if more:
+            x = F.pad(x, (0, more, 0, more), mode="replicate").contiguous(memory_format=torch.channels_last)
+        x = self.downs[0](x)
+        y = self.downs[1](x)
+        sides = (-(-self.size // n) for n in (8, 4, 2))
+        return [m[..., :n, :n] for n, m in zip(sides, (self.to8(y), self.to4(y), self.to2(x)), strict=True)]
 
 
 def _double(x: Tensor, side: int) -> Tensor:

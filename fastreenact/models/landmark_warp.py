@@ -1,6 +1,6 @@
 """A portrait moved without learned weights: a smooth motion field from the keypoints, sampled at full resolution.
 
-It is the baseline that learned weights have to beat, and what `animate` uses until weights ship.
+It is the baseline that learned weights have to beat, and what ours draw over.
 """
 
 from contextlib import nullcontext

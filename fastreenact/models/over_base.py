@@ -73,7 +73,8 @@ class FusedOverBase:
         base = warp.encode(picture, keypoints, pose, square)
         networks = self._networks.encode(crop(picture, square, self._networks.size), keypoints, pose)
         fade = 0.0 if height == width and square == whole else _FADE
-        cells = _Cells(self._networks.motion_size // 4, square, height, width, base.grid.step, self.device)
+        sides = self._networks.motion_size // 4, self._networks.size
+        cells = _Cells(*sides, square, height, width, base.grid.step, self.device)
         nodes = _Nodes(square, fade, height, width, base.grid.step, self.device)
         return OverBaseState(warp, base, networks, square, base.image, fade, cells, nodes)
 
@@ -104,9 +105,11 @@ class FusedOverBase:
                 placed = state.warp.place(state.base, keypoints, pose)
                 nodes = torch.from_numpy(placed.whole_field(*shape[:2])).to(self.device)
                 field = state.cells.read(nodes)
-            raw, offset = self._networks.step_on(state.networks, keypoints, pose, field, timer)
+            offset = self._networks.move(state.networks, keypoints, field, timer)
             with _stage(timer, "warp"):
                 self._base(state, placed, state.nodes.add(nodes, offset), surface)
+                seen = state.cells.shrink(surface)
+            raw = self._networks.draw(state.networks, keypoints, pose, field + offset, seen, timer)
             with _stage(timer, "deliver"):
                 ops.compose_frame(raw[0], surface, state.box, most_gain=MOST_GAIN, fade=state.fade)
                 return surface if out is None or in_place else out.copy_(surface)
@@ -131,9 +134,12 @@ class FusedOverBase:
 
 
 class _Cells:
-    """The cells of the networks' field, each where it reads the landmark warp's: from the portrait alone."""
+    """What the networks read of the landmark warp: where each cell of their field reads its field, and each pixel of
+    theirs its picture. From the portrait alone."""
 
-    def __init__(self, side: int, box: Box, height: int, width: int, step: int, device: torch.device):
+    def __init__(
+        self, side: int, seen_side: int, box: Box, height: int, width: int, step: int, device: torch.device
+    ):
         rest = Placement(None, (0, 0), step, ()).whole_field(height, width)
         at = (np.arange(side) + 0.5) * (box.size / side) - box.size / 2  # px from the box's centre
         h, w = rest.shape[:2]
@@ -146,6 +152,20 @@ class _Cells:
         self._where = places.to(device)
         self._scale = torch.from_numpy(np.broadcast_to(scale, own.shape).copy()).to(device)
         self._shift = torch.from_numpy(own - held * scale).to(device)
+        # A pixel is the mean of 2 x 2 samples where the picture has more to show: enough to see what has moved where.
+        self._samples = 2 if box.size > 1.5 * seen_side else 1
+        seen_side *= self._samples
+        at = (np.arange(seen_side) + 0.5) * (box.size / seen_side) - box.size / 2
+        where = _grid((at + box.cx) * (2 / width) - 1, (at + box.cy) * (2 / height) - 1)
+        self._seen = torch.from_numpy(where).to(device)
+
+    def shrink(self, surface: Tensor) -> Tensor:
+        """The box of the picture `surface` uint8 [H, W, 3], its edge repeated outside, as [1, S, S, 3] in [-1, 1]."""
+        seen = ops.warp(surface[None], self._seen, size=self._seen.shape[1:3], padding="border").float()
+        if self._samples > 1:
+            n = seen.shape[1] // 2
+            seen = seen.view(1, n, 2, n, 2, 3).mean((2, 4))
+        return seen * (2 / 255) - 1
 
     def read(self, nodes: Tensor) -> Tensor:
         """The landmark warp's field [h, w, 2] of the whole picture as [1, side, side, 2] of the box."""

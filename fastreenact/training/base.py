@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastreenact.face.crop import Box
-from fastreenact.models.face2face_rho import resize_field
+from fastreenact.models.face2face_rho import motion_inputs, motion_inputs_over_base, resize_field
 from fastreenact.models.landmark_warp import LandmarkWarp
 
 if TYPE_CHECKING:
-    from fastreenact.training.data import Frame
+    from fastreenact.training.data import Batch, Frame
 
 
 class Base(NamedTuple):
@@ -54,6 +54,26 @@ def join_bases(bases: list[Base]) -> Base:
 def on_field(offset: Tensor, field: Tensor) -> Tensor:
     """An offset [N, h, w, 2] of the motion network as [N, 2, S, S], to be added to a field of that shape."""
     return resize_field(offset.permute(0, 3, 1, 2), *field.shape[-2:])
+
+
+def motion_fields(motion: nn.Module, batch: "Batch", motion_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What the motion network makes of a batch: fields [N, h, w, 2] float32, h = M/16, M/8, M/4; M: `motion_size`.
+
+    They are offsets from the base's field where the batch has a base.
+    """
+    drawings = batch.source_landmarks, batch.driver_landmarks
+    if batch.base is None:
+        inputs = motion_inputs(batch.source, *drawings)
+    else:
+        field = resize_field(batch.base.field, motion_size // 4, motion_size // 4).permute(0, 2, 3, 1)
+        inputs = motion_inputs_over_base(batch.source, field, *drawings)
+    small, middle, large = motion(*inputs)
+    return small, middle, large
+
+
+def features_field(base: Base, offset: Tensor) -> Tensor:
+    """The field [N, h, w, 2] that features are sampled by: the base's, moved by `offset` of that shape."""
+    return resize_field(base.field, *offset.shape[1:3]).permute(0, 2, 3, 1) + offset
 
 
 def base_picture(source: Tensor, base: Base, offset: Tensor) -> Tensor:

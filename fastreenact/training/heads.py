@@ -99,7 +99,7 @@ def random_expression(rng: np.random.Generator, strength: float = 1.0) -> Array:
         e[at["jawOpen"]] = rng.beta(1.2, 2.2)
     if rng.random() < 0.35:
         e[[at["mouthSmileLeft"], at["mouthSmileRight"]]] = rng.beta(2, 2)
-    blink = rng.beta(0.5, 2.5) if rng.random() < 0.5 else 1.0 * (rng.random() < 0.1)
+    blink = rng.beta(0.5, 2.5) if rng.random() < 0.5 else 1.0 * (rng.random() < 0.3)
     e[[at["eyeBlinkLeft"], at["eyeBlinkRight"]]] = blink
     side, up = rng.normal(0, 0.35, 2)
     for name in ("eyeLookOutLeft", "eyeLookInRight") if side > 0 else ("eyeLookInLeft", "eyeLookOutRight"):

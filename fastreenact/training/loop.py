@@ -25,13 +25,10 @@ from fastreenact.models.face2face_rho import (
     MotionNet,
     RenderingNet,
     compose,
-    motion_inputs,
-    motion_inputs_over_base,
-    resize_field,
 )
 from fastreenact.models.head_pose import check_convention
 from fastreenact.training import losses, processes
-from fastreenact.training.base import Base, base_picture, on_field
+from fastreenact.training.base import Base, base_picture, features_field, motion_fields, on_field
 from fastreenact.training.data import Batch, Dataset, batch_of, batches
 from fastreenact.training.discriminator import Discriminator
 from fastreenact.training.reconstruction import PyramidLoss, VggLoss
@@ -221,14 +218,15 @@ class Trainer:
             batch_of(self.dataset, config.seed, None, _SHEET_PAIRS, config.motion_size, base=config.base)
         )
         with torch.no_grad():
-            field = self._fields(self.motion_ema, batch)[2]
+            field = motion_fields(self.motion_ema, batch, config.motion_size)[2]
             if batch.base is None:
-                fake = self._render(self.renderer_ema, batch, field)
+                fake = self._render(self.renderer_ema, batch, field, None)
                 field = F.interpolate(field.permute(0, 3, 1, 2), batch.source.shape[-2:], mode="bilinear")
                 warped = F.grid_sample(batch.source, field.permute(0, 2, 3, 1), align_corners=False)
             else:
                 warped = base_picture(batch.source, batch.base, field)
-                fake = compose(self._render(self.renderer_ema, batch, _on_base(batch.base, field)), warped)
+                decoded = self._render(self.renderer_ema, batch, features_field(batch.base, field), warped)
+                fake = compose(decoded, warped)
         columns = torch.cat([batch.source, batch.driver, warped, fake], 3)
         rows = torch.cat(list(columns), 1).permute(1, 2, 0)
         picture = ((rows.clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8).contiguous().numpy()
@@ -270,9 +268,9 @@ class Trainer:
 
     def _generate(self, batch: Batch, emphasis: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """What the networks make of a batch [N, 3, S, S], its losses, and their weighted sum."""
-        fields = self._fields(self.motion, batch)
+        fields = motion_fields(self.motion, batch, self.config.motion_size)
         if batch.base is None:
-            fake = self._render(self.renderer, batch, fields[2])
+            fake = self._render(self.renderer, batch, fields[2], None)
             weight = self.config.field_weight_at(self.step)
             parts = {"warp": losses.warp_loss(batch.source, batch.driver, fields), "field": losses.field_loss(fields)}
             total = losses.WARP_WEIGHT * parts["warp"]
@@ -284,11 +282,12 @@ class Trainer:
             total = losses.BASE_WEIGHT * parts["warp"]
             if batch.flow is not None:
                 moved = [batch.base.field + on_field(offset, batch.base.field) for offset in fields]
-                parts["flow"] = losses.flow_loss(moved, batch.flow[:, :2], batch.flow[:, 2:])
+                parts["flow"] = losses.flow_loss(moved, batch.base.field, batch.flow, batch.mask)
                 total = total + losses.FLOW_WEIGHT * parts["flow"]
             if self.step < self.config.renderer_from:
                 return fake, parts, total
-            fake = compose(self._render(self.renderer, batch, _on_base(batch.base, fields[2])), fake)
+            decoded = self._render(self.renderer, batch, features_field(batch.base, fields[2]), fake.detach())
+            fake = compose(decoded, fake)
         with self._autocast(isinstance(self.reconstruction, VggLoss)):
             parts["reconstruction"] = self.reconstruction(fake, batch.driver, emphasis)
         return fake, parts, total + losses.RECONSTRUCTION_WEIGHT * parts["reconstruction"]
@@ -330,24 +329,12 @@ class Trainer:
             torch._foreach_mul_(gradients, limit / norm)
         self._norm_means[name] = mean + (min(norm, limit) - mean) / _NORM_STEPS
 
-    def _fields(self, motion: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Three motion fields [N, h, w, 2] float32."""
-        drawings = batch.source_landmarks, batch.driver_landmarks
-        if batch.base is None:
-            inputs = motion_inputs(batch.source, *drawings)
-        else:
-            side = self.config.motion_size // 4
-            field = resize_field(batch.base.field, side, side).permute(0, 2, 3, 1)
-            inputs = motion_inputs_over_base(batch.source, field, *drawings)
-        small, middle, large = motion(*inputs)
-        return small, middle, large
-
-    def _render(self, renderer: RenderingNet, batch: Batch, field: Tensor) -> Tensor:
+    def _render(self, renderer: RenderingNet, batch: Batch, field: Tensor, base: Tensor | None) -> Tensor:
         """The driver's picture as the renderer makes it, [N, 3, S, S] float32; each source is encoded once."""
         with self._autocast():
             known = renderer.encode(batch.source[batch.distinct], batch.source_pose[batch.distinct])
             f1, f2, f3, f4 = (maps.index_select(0, batch.source_of) for maps in known[:4])
-            return renderer.decode(Features(f1, f2, f3, f4, known.size), field, batch.driver_pose).float()
+            return renderer.decode(Features(f1, f2, f3, f4, known.size), field, batch.driver_pose, base).float()
 
     def _update_averages(self) -> None:
         """Draw weights and statistics of the averaged networks towards the trained ones."""
@@ -397,11 +384,6 @@ class Trainer:
             raise ValueError(f"the run in {self.out} began with base {not self.config.base}, and has to go on with it")
         load_state(self.out / STATE, self._nets, self._optimizers)
         self.step, self._norm_means = int(numbers["step"]), dict(numbers["norm_means"])
-
-
-def _on_base(base: Base, offset: Tensor) -> Tensor:
-    """The field [N, h, w, 2] that features are sampled by: the base's, moved by `offset`."""
-    return resize_field(base.field, *offset.shape[1:3]).permute(0, 2, 3, 1) + offset
 
 
 def _copy_initial(
