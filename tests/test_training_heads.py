@@ -266,3 +266,40 @@ def test_some_draws_stay_near_the_source():
 def test_pairs_need_people(first, people):
     with pytest.raises(ValueError, match="people"):
         HeadPairs(48, first=first, people=people)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_bars_lie_over_all_pictures_of_a_draw(seed):
+    """One side black and at rest, or the edge repeated and unknown; what the source's bar hides is not visible."""
+    person = make_person(3)
+    poses = [random_pose(np.random.default_rng(i)) for i in range(2)]
+    source, driver = (render(person, pose, CALM, 64, 1) for pose in poses)
+    flowing = head_pairs._flow(person, driver, source, 1)
+    cut, (seen,), (known,) = head_pairs._barred(source, [driver], [flowing], np.random.default_rng(seed))
+    changed = [np.abs(a.image.astype(int) - b.image).max(2) > 0 for a, b in ((cut, source), (seen, driver))]
+    rows, columns = (np.flatnonzero((changed[0] | changed[1]).any(axis)) for axis in (1, 0))
+    bar = np.zeros((64, 64), bool)
+    bar[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    assert 0 < bar.mean() <= 0.21
+    assert not seen.mask[bar].any()
+    assert np.array_equal(seen.mask[~bar], driver.mask[~bar])
+    black = (seen.image[bar] == 0).all()
+    still = np.stack(np.meshgrid(*[(np.arange(64) + 0.5) / 32 - 1] * 2)).astype(np.float32)
+    np.testing.assert_allclose(known[:2, bar], still[:, bar], atol=1e-6)
+    assert (known[2, bar] == black).all()
+    x, y = ((known[:2] + 1) * 32).astype(int).clip(0, 63)
+    into = bar[y, x] & ~bar
+    assert not known[2, into].any()
+    assert np.array_equal(known[2, ~into & ~bar], flowing[2, ~into & ~bar])
+
+
+def test_low_lids():
+    """The upper lids go towards the lower ones, opposite each other; nothing else moves."""
+    points = default_model().project(np.zeros(50, np.float32), np.zeros(51, np.float32), FRONT).astype(np.float64)
+    lowered = head_pairs._low_lids(points, 0.4)
+    moved = np.flatnonzero(np.abs(lowered - points).max(1))
+    assert moved.tolist() == [37, 38, 39, 45, 46, 47]
+    for upper, lower in ((37, 43), (38, 42), (39, 41), (45, 51), (46, 50), (47, 49)):
+        gap, before = points[lower] - lowered[upper], points[lower] - points[upper]
+        np.testing.assert_allclose(gap, 0.6 * before)
+        assert abs(before[0]) < 0.4 * abs(before[1])  # opposite
