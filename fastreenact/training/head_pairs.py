@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact.face.morphable import default_model
+from fastreenact.face.morphable import LOWER_LIDS, UPPER_LIDS, default_model
 from fastreenact.models.head_pose import head_pose_input
 from fastreenact.training.data import Draw, Frame
 from fastreenact.training.heads import Person, Rendered, flow, make_person, random_expression, random_pose, render
@@ -25,8 +25,6 @@ _PLACE_ERROR, _FRAME_ERROR = 0.005, 0.0015
 _SHAPE_ERROR, _EXPRESSION_ERROR = 0.5, 0.03
 # In deep-set eyes a tracker puts the upper lids too low, alike in all frames: by so much of the way to the lower ones.
 _LOW_LIDS_SHARE, _LOW_LIDS = 0.5, 0.45
-_UPPER = [37, 38, 39, 45, 46, 47]
-_LOWER = [43, 42, 41, 51, 50, 49]
 
 
 class HeadPairs:
@@ -138,7 +136,7 @@ class _Fitted:
 def _low_lids(keypoints: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     """[72, 2] with the upper lids that share of the way to the lower ones."""
     found = keypoints.copy()
-    found[_UPPER] += share * (keypoints[_LOWER] - keypoints[_UPPER])
+    found[UPPER_LIDS] += share * (keypoints[LOWER_LIDS] - keypoints[UPPER_LIDS])
     return found
 
 
