@@ -266,23 +266,25 @@ class RenderingNet(nn.Module):
         _check("head_pose", head_pose, (f1.shape[0], POSE_DIMS))
         w1, w2, w3, w4 = (warp_features(f, motion_field, smooth=self.over_base) for f in (f1, f2, f3, f4))
         pose = self.drv_headpose_encoder(head_pose)
-        seen8, seen4, seen2 = self._see(base, features)
+        seen = self._see(base, features)
         x = self.de_res_block(F.relu(self.de_SPADE_1(w4, pose)))
         x = self.de_up_block1(F.relu(self.de_SPADE_2(torch.cat([x, w3], 1), pose)))
         x = torch.cat([upsample_to(x, *w2.shape[-2:]), w2], 1)
-        x = self.de_up_block2(F.relu(self.de_SPADE_3(x, pose)) + seen8)
+        x = F.relu(self.de_SPADE_3(x, pose))
+        x = self.de_up_block2(x if seen is None else x + seen[0])
         x = torch.cat([upsample_to(x, *w1.shape[-2:]), w1], 1)
-        x = self.de_up_block3[0](F.relu(self.de_SPADE_4(x, pose)) + seen4)
-        x = self.de_up_block3[1](upsample_to(x, -(-size[0] // 2), -(-size[1] // 2))) + seen2
-        x = self.de_up_block3[2](upsample_to(x, *size))
+        x = F.relu(self.de_SPADE_4(x, pose))
+        x = self.de_up_block3[0](x if seen is None else x + seen[1])
+        x = self.de_up_block3[1](upsample_to(x, -(-size[0] // 2), -(-size[1] // 2)))
+        x = self.de_up_block3[2](upsample_to(x if seen is None else x + seen[2], *size))
         return self.de_conv_block(x)
 
-    def _see(self, base: Tensor | None, features: Features) -> tuple[Tensor | float, Tensor | float, Tensor | float]:
-        """What is added to the decoder's maps at S/8, S/4 and S/2."""
+    def _see(self, base: Tensor | None, features: Features) -> tuple[Tensor, Tensor, Tensor] | None:
+        """What is added to the decoder's maps at S/8, S/4 and S/2; None for weights that draw over no base."""
         if self.base_encoder is None:
             if base is not None:
                 raise ValueError("base: these weights draw over none, leave it out")
-            return 0.0, 0.0, 0.0
+            return None
         if base is None:
             raise ValueError("base: these weights draw over one, and need its picture")
         _check("base", base, (features.f1.shape[0], 3, *features.size))
