@@ -1,0 +1,41 @@
+// mbconv: an inverted residual: expand 1x1, ReLU, depthwise 3x3, ReLU, project 1x1; BatchNorm is folded in.
+#pragma once
+#include "common.h"
+
+namespace fastreenact {
+
+// Weights of 1x1 convolutions come in panels of 16 output channels: float32 [panel][K][16], or, where `pairs` is set,
+// bfloat16 [panel][K / 2][16][2]. What is padded is 0.
+constexpr int kPanel = 16;
+
+struct MbconvParams {
+    const void* x;                // [N, H, W, Cin] in `dtype`, channels contiguous
+    void* out;                    // [N, Ho, Wo, Cout] in `dtype`, channels contiguous
+    const void* expand;           // panels, K = Cin; null: the hidden map is x itself
+    const float* expand_bias;     // [hidden], padded to whole panels
+    const float* depthwise;       // [9][hidden], padded
+    const float* depthwise_bias;  // [hidden], padded
+    const void* project;          // panels, K = hidden, padded to whole panels
+    const float* project_bias;    // [Cout], padded
+    int64_t n;                    // pictures
+    int64_t height;               // of x
+    int64_t width;
+    int64_t out_height;
+    int64_t out_width;
+    int64_t channels_in;
+    int64_t hidden;
+    int64_t channels_out;
+    int64_t x_stride_n;  // elements from picture to picture, and so on
+    int64_t x_stride_y;
+    int64_t x_stride_x;
+    int64_t out_stride_n;
+    int64_t out_stride_y;
+    int64_t out_stride_x;
+    int32_t dtype;     // Dtype: kFloat32 or kBFloat16
+    int32_t stride;    // of the depthwise convolution, 1 or 2
+    int32_t upsample;  // 1: x is doubled by nearest first and cropped to the output's size (stride 1)
+    int32_t residual;  // 1: x is added (stride 1, Cin = Cout, no upsample)
+    int32_t pairs;     // 1: weights in pairs, for the instruction that multiplies bfloat16
+};
+
+}  // namespace fastreenact
