@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastreenact.kernels.activation import activate
+
 _ELEMENTS = 2048  # output values of one program: 16 for each thread of its four warps
 _MAX_BLOCK_C = 128
 _MAX_BLOCK_X = 256  # two pixels a thread: four of them spill on sm_75
@@ -157,11 +159,7 @@ def _warp_kernel(
         shift = n * stride_shift_n + table_y * stride_shift_y + table_x * stride_shift_x
         shift = tl.multiple_of(shift[:, None] + channel[None, :], [1, ALIGN])
         value += tl.load(shift_ptr + shift, mask=mask, other=0).to(tl.float32)
-    if ACTIVATION == 1:
-        value = tl.where(value < 0.0, 0.0, value)  # NaN stays NaN
-    elif ACTIVATION == 2:
-        value = tl.where(value > 20.0, 20.0, value)  # exp stays finite, tanh(20) rounds to 1, NaN stays NaN
-        value = 1.0 - 2.0 / (tl.exp(2.0 * value) + 1.0)
+    value = activate(value, ACTIVATION)
     if out_ptr.dtype.element_ty == tl.uint8:
         value = tl.floor(value + 0.5)  # between 0 and 255 as its inputs are
 

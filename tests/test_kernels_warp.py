@@ -1,14 +1,9 @@
 """warp in Triton: under its interpreter without a GPU, on a GPU with `-m gpu`, and compiled for every architecture."""
 
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from conftest import HAS_GPU, assert_close
+from triton_case import ARCHITECTURES, compile_offline, need_no_spills
 
 from fastreenact.ops import warp, warp_reference
 
@@ -190,45 +185,19 @@ class TestOnGpu:
             assert_close(out.cpu(), expected(features, field, keywords))
 
 
-COMPILE = """
-import sys, triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from fastreenact.kernels.warp import _warp_kernel as kernel
-
-folder = sys.argv[1]
+# feature maps with tables, and pictures with a border
+VARIANTS = {}
 for dtype, align in (("fp32", 4), ("fp16", 8), ("bf16", 8), ("u8", 1)):
-    types = {}
-    for name in kernel.arg_names:
-        if name.isupper():
-            types[name] = "constexpr"
-        elif name.endswith("_ptr"):
-            kinds = {"index_y_ptr": "i32", "index_x_ptr": "i32", "features_ptr": dtype, "out_ptr": dtype}
-            types[name] = "*" + kinds.get(name, "fp32")
-        else:
-            types[name] = "i64" if name.startswith("stride") else "i32"
-    network = dtype != "u8"  # feature maps with tables, and pictures with a border
-    constants = dict(HAS_SCALE=network, HAS_SHIFT=network, TABLE=network, ACTIVATION=2 if network else 0)
-    constants |= dict(BORDER=not network, FIELD_BILINEAR=not network, ALIGN=align)
-    constants |= dict(BLOCK_X=32 if network else 256, BLOCK_C=64 if network else 4)
-    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if name.endswith("_ptr")}
-    for architecture in map(int, sys.argv[2:]):
-        built = triton.compile(ASTSource(kernel, types, constants, aligned), target=GPUTarget("cuda", architecture, 32))
-        assert len(built.asm["cubin"]) > 1000
-        with open(f"{folder}/{architecture}-{dtype}.ptx", "w") as file:
-            file.write(built.asm["ptx"])
-"""
-ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
+    network = dtype != "u8"
+    pointers = {"features_ptr": dtype, "out_ptr": dtype, "index_y_ptr": "i32", "index_x_ptr": "i32"}
+    constants = {"HAS_SCALE": network, "HAS_SHIFT": network, "TABLE": network, "ACTIVATION": 2 if network else 0}
+    constants |= {"BORDER": not network, "FIELD_BILINEAR": not network, "ALIGN": align}
+    VARIANTS[dtype] = (pointers, constants | {"BLOCK_X": 32 if network else 256, "BLOCK_C": 64 if network else 4})
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """The PTX of all of them, made in a process of its own: what the interpreter decorates cannot be compiled."""
-    folder = tmp_path_factory.mktemp("ptx")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(folder / "cache")
-    subprocess.run([sys.executable, "-c", COMPILE, folder, *map(str, ARCHITECTURES)], env=environment, check=True)
-    return folder
+    return compile_offline("fastreenact.kernels.warp", "_warp_kernel", VARIANTS, tmp_path_factory.mktemp("ptx"))
 
 
 def test_every_access_is_checked_by_the_planted_error(generator):
@@ -242,15 +211,4 @@ def test_every_access_is_checked_by_the_planted_error(generator):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_warp_compiles_without_spills(architecture, compiled, tmp_path):
-    import triton
-
-    program = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-    blackwell = program.with_name("ptxas-blackwell")
-    assembler = blackwell if architecture >= 100 and blackwell.is_file() else program
-    codes = sorted(compiled.glob(f"{architecture}-*.ptx"))
-    assert len(codes) == 4
-    for code in codes:
-        target = re.search(r"\.target (sm_\w+)", code.read_text())[1]
-        command = [assembler, "-v", f"-arch={target}", str(code), "-o", str(tmp_path / "code.cubin")]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-        assert re.findall(r"(\d+) bytes spill", told) == ["0", "0"], told
+    need_no_spills(compiled, architecture, len(VARIANTS), tmp_path)

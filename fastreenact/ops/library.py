@@ -1,5 +1,6 @@
 """Registration with torch.library: `Library.define` and `impl`, a call then costs 1 to 2 us instead of 3 to 6."""
 
+import importlib.util
 import logging
 from collections.abc import Callable
 from functools import cache
@@ -25,3 +26,12 @@ def register(schema: str, implementation: Callable[..., Any], fake: Callable[...
 def say_once(message: str) -> None:
     """Log a fallback the first time it is taken."""
     log.warning(message)
+
+
+@cache
+def has_triton(op: str) -> bool:
+    """Whether Triton is installed; where it is not, log once that `op` runs in PyTorch's own kernels."""
+    found = importlib.util.find_spec("triton") is not None
+    if not found:
+        log.warning("%s on the GPU runs in PyTorch's own kernels: Triton is not installed", op)
+    return found

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import register, say_once
+from fastreenact.ops.library import has_triton, register
 
 _ACTIVATIONS = tuple(checks.ACTIVATIONS)
 
@@ -181,18 +181,26 @@ def _run_cpu(
     )  # fmt: skip
 
 
+def _run_cuda(
+    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
+    inv_std: Tensor | None, activation: str | None, out: Tensor,
+) -> None:  # fmt: skip
+    _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
+    tensors = (x, gamma_table, beta_table, index_y, index_x)
+    if not has_triton("spade"):
+        spade_reference(*tensors, mean=mean, inv_std=inv_std, activation=activation, out=out)
+        return
+    from fastreenact.kernels.spade import spade as launch
+
+    launch(*tensors, out, mean=mean, inv_std=inv_std, activation=checks.ACTIVATIONS[activation])
+
+
 def _run(
     x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
     inv_std: Tensor | None, activation: str | None, out: Tensor,
 ) -> None:  # fmt: skip
-    if x.device.type == "cpu":
-        _run_cpu(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
-        return
-    _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
-    say_once("spade on the GPU runs in PyTorch, not in a kernel")
-    spade_reference(
-        x, gamma_table, beta_table, index_y, index_x, mean=mean, inv_std=inv_std, activation=activation, out=out
-    )
+    run = _run_cpu if x.device.type == "cpu" else _run_cuda
+    run(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
 
 
 def _implementation(
