@@ -18,6 +18,33 @@ __device__ __forceinline__ float load(const void* image, int64_t element) {
     return from_bits<kType>(static_cast<const uint16_t*>(image)[element]);
 }
 
+// A value rounded to the nearest, ties to even; what is too large is infinite, NaN stays NaN.
+template <int32_t kType>
+__device__ __forceinline__ uint16_t to_bits(float value) {
+    static_assert(kType == kFloat16 || kType == kBFloat16, "16-bit types only");
+    uint16_t bits;
+    if (kType == kFloat16) {
+        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    } else {
+#if __CUDA_ARCH__ >= 800
+        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+#else
+        const uint32_t wide = __float_as_uint(value);
+        bits = value != value ? 0x7fff : uint16_t((wide + 0x7fffu + (wide >> 16 & 1)) >> 16);
+#endif
+    }
+    return bits;
+}
+
+template <int32_t kType>
+__device__ __forceinline__ void store(void* image, int64_t element, float value) {
+    if constexpr (kType == kFloat32) {
+        static_cast<float*>(image)[element] = value;
+    } else {
+        static_cast<uint16_t*>(image)[element] = to_bits<kType>(value);
+    }
+}
+
 // tanh for 8-bit levels: within 2e-6 of it, and twelve of them fit where twelve tanhf spill registers. 1 and -1 at the
 // infinities, NaN for NaN.
 __device__ __forceinline__ float level_tanh(float x) {
