@@ -51,6 +51,20 @@ def test_tracker_finds_and_follows_a_face(tracker, astronaut):
         np.testing.assert_allclose(found.points[4, :2], nose[:2] + np.array((shift, 0)), atol=4)
 
 
+def test_mesh_points_are_those_of_the_landmarks():
+    pytest.importorskip("mediapipe")
+    from mediapipe.framework.formats.landmark_pb2 import NormalizedLandmark, NormalizedLandmarkList
+
+    places = np.random.default_rng(0).normal(size=(478, 3)).astype(np.float32)
+    places[7] = 0.0
+    face = NormalizedLandmarkList(landmark=[NormalizedLandmark(x=x, y=y, z=z) for x, y, z in places])
+    np.testing.assert_array_equal(backends.mesh_points(face), places)
+    face.landmark[3].visibility = 0.5  # longer than the others
+    np.testing.assert_array_equal(backends.mesh_points(face), places)
+    face.landmark[3].CopyFrom(NormalizedLandmark(x=1.0, y=2.0, visibility=0.5))  # as long as they, but not z
+    np.testing.assert_array_equal(backends.mesh_points(face)[3], (1.0, 2.0, 0.0))
+
+
 def test_tracker_gives_none_without_a_face_and_recovers(tracker, astronaut):
     empty = np.full_like(astronaut, 90)
     assert tracker(empty) is None
@@ -272,7 +286,7 @@ def test_task_file_that_cannot_be_loaded(fake_tasks, tmp_path):
 def test_a_forgotten_tracker_gives_its_nets_back(monkeypatch):
     closed = []
 
-    class FaceMesh:
+    class SolutionBase:
         def __init__(self, **options):
             self.keeps_itself = self  # as MediaPipe's do: only close() gives their memory and threads back
             kept.append(self)
@@ -284,9 +298,10 @@ def test_a_forgotten_tracker_gives_its_nets_back(monkeypatch):
             closed.append(self)
 
     kept = []
-    mesh = types.SimpleNamespace(FaceMesh=FaceMesh)
+    mesh = types.SimpleNamespace(SolutionBase=SolutionBase)
     solutions = types.SimpleNamespace(solutions=types.SimpleNamespace(face_mesh=mesh))
     monkeypatch.setattr(backends, "import_mediapipe", lambda part: solutions)
+    monkeypatch.setattr(backends, "_mesh_graph", lambda mediapipe: None)
     tracker = Tracker()
     assert tracker(np.zeros((64, 64, 3), np.uint8)) is None
     assert (len(kept), len(closed)) == (2, 0)
