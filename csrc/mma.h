@@ -1,5 +1,5 @@
 // mma: what the kernels that multiply matrices on the GPU share: who holds what of a 16 x 8 x 16 product among the 32
-// lanes of a warp, where a weight lies, and the instructions. The index functions also compile for the host, where the
+// lanes of a warp, where a weight lies, and the loops. The index functions also compile for the host, where the
 // tests multiply through them.
 //
 // D[16 x 8] += A[16 x 16] B[16 x 8]. A is pixels by channels in, row by row in shared memory; B is weights, packed in
@@ -75,49 +75,41 @@ FASTREENACT_INLINE constexpr int element_bytes(int32_t dtype) {
 }  // namespace fastreenact
 
 #ifdef __CUDACC__
-#include "device.h"
+#include "instructions.h"
 
 namespace fastreenact {
 
-__device__ __forceinline__ int lane_id() {
-    return static_cast<int>(threadIdx.x % 32);  // blocks are one-dimensional
+// 16 bytes of a row in global memory, of which the first `bytes` count (none if negative) and the rest is 0. `unit`
+// (16, 8, 4 or 2) divides the address and `bytes`: channels that are no multiple of eight leave pixels at odd
+// addresses.
+__device__ __forceinline__ uint4 load_chunk(const char* from, int bytes, int unit) {
+    uint32_t words[4] = {0, 0, 0, 0};
+    if (unit == 16) return bytes > 0 ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
+    if (unit == 8) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            if (8 * i >= bytes) break;
+            const uint2 v = reinterpret_cast<const uint2*>(from)[i];
+            words[2 * i] = v.x, words[2 * i + 1] = v.y;
+        }
+    } else if (unit == 4) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if (4 * i < bytes) words[i] = reinterpret_cast<const uint32_t*>(from)[i];
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            if (2 * i < bytes) words[i / 2] |= uint32_t(reinterpret_cast<const uint16_t*>(from)[i]) << (i % 2 * 16);
+        }
+    }
+    return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
-    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-// 16 bytes from global to shared memory, 0 where `valid` is false; both addresses are multiples of 16. From sm_80 on it
-// has arrived after wait_copies(); on sm_75 at once. Either way a barrier must follow before other threads read it.
-__device__ __forceinline__ void copy_chunk(void* to, const void* from, bool valid) {
-#if __CUDA_ARCH__ >= 800
-    const int bytes = valid ? kChunkBytes : 0;  // where it is 0 nothing is read
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes)
-                 : "memory");
-#else
-    *static_cast<uint4*>(to) = valid ? *static_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
-#endif
-}
-
-// Ends a group of copies. At most kPending groups are still under way after wait_copies<kPending>().
-__device__ __forceinline__ void commit_copies() {
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
-template <int kPending>
-__device__ __forceinline__ void wait_copies() {
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-#endif
-}
-
-// A's registers of a lane; `at` is the address of row matrix_row(lane), channel matrix_k(lane) in shared memory.
-__device__ __forceinline__ void load_a(uint32_t (&a)[4], uint32_t at) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
-                 : "r"(at)
-                 : "memory");
+// The greatest unit of load_chunk for rows that begin at multiples of these numbers of bytes.
+__device__ __forceinline__ int chunk_unit(uint64_t address, uint64_t bytes) {
+    const uint64_t bits = address | bytes | kChunkBytes;
+    return static_cast<int>(bits & (~bits + 1));
 }
 
 // bfloat16 on sm_75, which has no such instruction: each lane asks the others for its rows and columns. Right, but
@@ -147,54 +139,14 @@ __device__ __forceinline__ void multiply_by_shuffles(float (&d)[4], const uint32
 // D += A B, 16-bit values, float32 sums. All 32 lanes must come here together.
 template <int32_t kType>
 __device__ __forceinline__ void multiply_tile(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-    if constexpr (kType == kFloat16) {
-        asm volatile(
-            "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-            "{%0, %1, %2, %3};"
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-    } else {
-        asm volatile(
-            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-            "{%0, %1, %2, %3};"
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-    }
-#else
-    if constexpr (kType == kFloat16) {
-        asm volatile(
-            "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
-            "{%0, %1, %2, %3};"
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-            : "r"(a[0]), "r"(a[1]), "r"(b0));
-        asm volatile(
-            "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
-            "{%0, %1, %2, %3};"
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-            : "r"(a[2]), "r"(a[3]), "r"(b1));
-    } else {
+    if constexpr (kType == kBFloat16 && kArchitecture < 80) {
         multiply_by_shuffles(d, a, b0, b1);
+    } else {
+        tensor_product<kType>(d, a, b0, b1);
     }
-#endif
 }
 
-// The same with float16 sums, twice as fast on sm_75: d[0] is the pair of values 0 and 1, d[1] of 2 and 3. Only a few
-// products may be added so (PERFORMANCE: 32 to 64 deep), then promote() adds them to float32 sums.
-__device__ __forceinline__ void multiply_tile_half(uint32_t (&d)[2], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16 {%0, %1}, {%2, %3, %4, %5}, {%6, %7}, {%0, %1};"
-                 : "+r"(d[0]), "+r"(d[1])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#else
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f16.f16.f16.f16 {%0, %1}, {%2, %3}, {%4}, {%0, %1};"
-                 : "+r"(d[0]), "+r"(d[1])
-                 : "r"(a[0]), "r"(a[1]), "r"(b0));
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f16.f16.f16.f16 {%0, %1}, {%2, %3}, {%4}, {%0, %1};"
-                 : "+r"(d[0]), "+r"(d[1])
-                 : "r"(a[2]), "r"(a[3]), "r"(b1));
-#endif
-}
+// d[0] holds the pair of values 0 and 1, d[1] of 2 and 3.
 __device__ __forceinline__ void promote(float (&sums)[4], uint32_t (&d)[2]) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -207,7 +159,7 @@ __device__ __forceinline__ void promote(float (&sums)[4], uint32_t (&d)[2]) {
 // One step of depth 16 of a product of kM * 16 pixels by kN * 8 outputs, in float32 without tensor cores.
 template <int kM, int kN>
 __device__ __forceinline__ void multiply_step_float32(float (&sums)[kM][kN][4], const char* a, int pitch,
-                                                      const float* weights, int64_t block_stride) {
+                                                      const float* weights, int64_t block_stride, int tiles) {
     const int lane = lane_id();
 #pragma unroll
     for (int k = 0; k < kTileK; k += 4) {
@@ -225,6 +177,7 @@ __device__ __forceinline__ void multiply_step_float32(float (&sums)[kM][kN][4], 
         for (int deep = 0; deep < 4; ++deep) {
 #pragma unroll
             for (int n = 0; n < kN; ++n) {
+                if (n >= tiles) continue;
                 const float2 b = *reinterpret_cast<const float2*>(
                     weights + n / 2 * block_stride + (k + deep) * kBlockN + n % 2 * kTileN + d_column(lane, 0));
 #pragma unroll
@@ -240,32 +193,74 @@ __device__ __forceinline__ void multiply_step_float32(float (&sums)[kM][kN][4], 
     }
 }
 
-// sums[m][n] += A[rows 16 m on][16 k] B[16 k][outputs 8 n on], by one warp, all lanes together.
-//
-// `a` is row 0 and the first k of this step in shared memory, its rows `pitch` bytes apart (a multiple of 16; see
-// row_pitch). `weights` is the packed block of the first 16 outputs and of this k, aligned to 16 bytes; the block of
-// the next 16 outputs is `block_stride` elements on. An odd kN reads, and ignores, the second half of the last block.
+// One step of depth 16 with 16-bit values: take(m, n, registers of A, two of B) for every tile.
+template <int kM, int kN, typename Take>
+__device__ __forceinline__ void each_tile(const void* a, int pitch, const void* weights, int64_t block_stride,
+                                          int tiles, const Take& take) {
+    const int lane = lane_id();
+    const uint32_t at = shared_address(a) + matrix_row(lane) * pitch + matrix_k(lane) * 2;
+    uint32_t values[kM][4];
+#pragma unroll
+    for (int m = 0; m < kM; ++m) load_a(values[m], at + m * kTileM * pitch);
+#pragma unroll
+    for (int n = 0; n < kN; n += 2) {
+        if (n >= tiles) continue;  // the same for the whole warp
+        const uint4 b =
+            *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(weights) + n / 2 * block_stride + lane * 8);
+#pragma unroll
+        for (int m = 0; m < kM; ++m) {
+            take(m, n, values[m], b.x, b.y);
+            if (n + 1 < kN && n + 1 < tiles) take(m, n + 1, values[m], b.z, b.w);
+        }
+    }
+}
+
+// One step of depth 16 of multiply_steps.
 template <int32_t kType, int kM, int kN>
 __device__ __forceinline__ void multiply_step(float (&sums)[kM][kN][4], const void* a, int pitch, const void* weights,
-                                              int64_t block_stride) {
+                                              int64_t block_stride, int tiles = kN) {
     if constexpr (kType == kFloat32) {
         multiply_step_float32(sums, static_cast<const char*>(a), pitch, static_cast<const float*>(weights),
-                              block_stride);
+                              block_stride, tiles);
     } else {
-        const int lane = lane_id();
-        const uint32_t at = shared_address(a) + matrix_row(lane) * pitch + matrix_k(lane) * 2;
-        uint32_t values[kM][4];
-#pragma unroll
-        for (int m = 0; m < kM; ++m) load_a(values[m], at + m * kTileM * pitch);
-#pragma unroll
-        for (int n = 0; n < kN; n += 2) {
-            const uint4 b = *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(weights) +
-                                                            n / 2 * block_stride + lane * 8);
-#pragma unroll
-            for (int m = 0; m < kM; ++m) {
-                multiply_tile<kType>(sums[m][n], values[m], b.x, b.y);
-                if (n + 1 < kN) multiply_tile<kType>(sums[m][n + 1], values[m], b.z, b.w);
+        each_tile<kM, kN>(a, pitch, weights, block_stride, tiles,
+                          [&](int m, int n, const uint32_t (&values)[4], uint32_t b0, uint32_t b1) {
+                              multiply_tile<kType>(sums[m][n], values, b0, b1);
+                          });
+    }
+}
+
+// sums[m][n] += A[rows 16 m on][16 steps k] B[k][outputs 8 n on], by one warp, all lanes together.
+//
+// `a` is row 0 and the first k in shared memory, its rows `pitch` bytes apart (see row_pitch). `weights` is the packed
+// block of the first 16 outputs and of this k, aligned to 16 bytes; the block of the next 16 outputs is `block_stride`
+// elements on. Only the first `tiles` of kN are multiplied. With kHalf float16 is summed in float16 over four steps,
+// then in float32: twice as fast on sm_75.
+template <int32_t kType, bool kHalf, int kM, int kN>
+__device__ __forceinline__ void multiply_steps(float (&sums)[kM][kN][4], const void* a, int pitch, const void* weights,
+                                               int64_t block_stride, int steps, int tiles) {
+    static_assert(!kHalf || kType == kFloat16, "sums in float16 are for float16");
+    const char* row = static_cast<const char*>(a);
+    const char* block = static_cast<const char*>(weights);
+    constexpr int kStepBytes = kTileK * element_bytes(kType), kBlockBytes = kBlockWeights * element_bytes(kType);
+    if constexpr (!kHalf) {
+#pragma unroll 2
+        for (int step = 0; step < steps; ++step, row += kStepBytes, block += kBlockBytes) {
+            multiply_step<kType>(sums, row, pitch, block, block_stride, tiles);
+        }
+    } else {
+        for (int done = 0; done < steps; done += 4) {
+            uint32_t halves[kM][kN][2] = {};
+            const int now = steps - done < 4 ? steps - done : 4;
+#pragma unroll 1
+            for (int step = 0; step < now; ++step, row += kStepBytes, block += kBlockBytes) {
+                each_tile<kM, kN>(row, pitch, block, block_stride, tiles,
+                                  [&](int m, int n, const uint32_t (&values)[4], uint32_t b0, uint32_t b1) {
+                                      tensor_product_half(halves[m][n], values, b0, b1);
+                                  });
             }
+#pragma unroll
+            for (int i = 0; i < kM * kN; ++i) promote(sums[i / kN][i % kN], halves[i / kN][i % kN]);
         }
     }
 }

@@ -147,13 +147,12 @@ __global__ void product(const uint4* a, const char* weights, float* d) {
     wait_copies<0>();
     __syncthreads();
     float sums[2][3][4] = {};
-    multiply_step<kType>(sums, rows, row_pitch(16 * element_bytes(kType)), weights, int64_t(kBlockWeights));
-    if (kType == kFloat16) {
-        uint32_t values[4], halves[2] = {};
-        load_a(values, shared_address(rows + lane_id()));
-        multiply_tile_half(halves, values, threadIdx.x, 0);
-        promote(sums[0][0], halves);
+    constexpr int kPitch = 3 * kChunkBytes;
+    multiply_steps<kType, false>(sums, rows, kPitch, weights, int64_t(kBlockWeights), 3, 3);
+    if constexpr (kType == kFloat16) {
+        multiply_steps<kType, true>(sums, rows, kPitch, weights, int64_t(kBlockWeights), 3, 2);
     }
+    rows[threadIdx.x] = load_chunk(weights, threadIdx.x, chunk_unit(uint64_t(weights), 8));
     for (int i = 0; i < 24; ++i) store<kType>(d, threadIdx.x * 24 + i, sums[i / 12][i / 4 % 3][i % 4]);
 }
 template __global__ void product<kFloat32>(const uint4*, const char*, float*);
