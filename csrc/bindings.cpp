@@ -11,10 +11,13 @@
 #include <vector>
 
 #include "compose_frame.h"
+#include "conv.h"
 #include "isa.h"
+#include "mbconv.h"
 #include "rasterize_landmarks.h"
 #include "render_mesh.h"
 #include "spade.h"
+#include "tail.h"
 #include "thread_pool.h"
 #include "to_frame.h"
 #include "warp.h"
@@ -41,22 +44,66 @@ int64_t rows_per_block(int64_t bytes_per_row) {
                                         : (kBlockBytes + bytes_per_row - 1) / (bytes_per_row > 0 ? bytes_per_row : 1);
 }
 
+// One op's kernel with its parameters.
+template <typename Params>
+struct Job {
+    Params params;
+    void (*kernel)(const Params&, int64_t, int64_t);
+    static void run(void* context, int64_t begin, int64_t end) {
+        const Job& it = *static_cast<Job*>(context);
+        it.kernel(it.params, begin, end);
+    }
+};
+
+// Ops that were called once, to be run again at the same addresses in one go.
+class Recording {
+  public:
+    template <typename Params>
+    void add(const Job<Params>& job, int64_t rows, int64_t rows_of_block) {
+        jobs_.push_back(std::make_shared<Job<Params>>(job));
+        stages_.push_back({rows, rows_of_block, Job<Params>::run, jobs_.back().get()});
+    }
+    void mark(const std::string& name) { marks_.emplace_back(name, stages_.size()); }
+    // Milliseconds of each marked stretch.
+    py::list replay() {
+        std::vector<double> ends(stages_.size() + 1);
+        {
+            py::gil_scoped_release nogil;
+            parallel_sequence(stages_.data(), static_cast<int64_t>(stages_.size()), ends.data());
+        }
+        py::list times;
+        for (size_t i = 0; i < marks_.size(); ++i) {
+            const size_t next = i + 1 < marks_.size() ? marks_[i + 1].second : stages_.size();
+            times.append(py::make_tuple(marks_[i].first, 1e3 * (ends[next] - ends[marks_[i].second])));
+        }
+        return times;
+    }
+    size_t size() const { return stages_.size(); }
+
+  private:
+    std::vector<std::shared_ptr<void>> jobs_;
+    std::vector<Stage> stages_;
+    std::vector<std::pair<std::string, size_t>> marks_;  // name, first stage
+};
+
+thread_local Recording* recording = nullptr;
+
 // Runs one op's kernel over its rows, without the GIL.
 template <typename Params>
 void run_blocks(const Params& params, void (*kernel)(const Params&, int64_t, int64_t), int64_t rows,
                 int64_t rows_of_block) {
-    struct Job {
-        const Params& params;
-        void (*kernel)(const Params&, int64_t, int64_t);
-    } job{params, kernel};
+    Job<Params> job{params, kernel};
+    if (recording != nullptr) recording->add(job, rows, rows_of_block);
     py::gil_scoped_release nogil;
-    parallel_for(
-        rows, rows_of_block,
-        [](void* context, int64_t begin, int64_t end) {
-            const Job& it = *static_cast<Job*>(context);
-            it.kernel(it.params, begin, end);
-        },
-        &job);
+    parallel_for(rows, rows_of_block, Job<Params>::run, &job);
+}
+
+// Rows for which a kernel has much to do before the first: one block a thread, more of them where each keeps `least`.
+int64_t rows_for_threads(int64_t rows, int64_t least) {
+    const int64_t threads = num_threads();
+    const int64_t each = (rows + threads - 1) / threads;
+    const int64_t blocks = std::max<int64_t>(each / std::max<int64_t>(least, 1), 1);
+    return (each + blocks - 1) / blocks;
 }
 
 template <typename Params>
@@ -300,6 +347,181 @@ void bind_spade(py::module_& m) {
         arg("mean"), arg("inv_std"), arg("dtype"), arg("table_dtype"), arg("activation"));
 }
 
+ConvAxis conv_axis(const py::tuple& values) {
+    ConvAxis axis;
+    axis.phases = static_cast<int32_t>(at(values, 0));
+    axis.step = static_cast<int32_t>(at(values, 1));
+    const py::tuple offset = values[2].cast<py::tuple>(), taps = values[3].cast<py::tuple>();
+    for (int32_t i = 0; i < kMaxPhases; ++i) {
+        axis.offset[i] = i < axis.phases ? static_cast<int32_t>(at(offset, static_cast<size_t>(i))) : 0;
+        axis.taps[i] = i < axis.phases ? static_cast<int32_t>(at(taps, static_cast<size_t>(i))) : 0;
+    }
+    return axis;
+}
+
+ConvParams conv_params(uintptr_t x, const py::tuple& x_shape, const py::tuple& x_stride, uintptr_t weights,
+                       const py::tuple& weights_at, uintptr_t bias, uintptr_t add, const py::tuple& add_stride,
+                       uintptr_t residual, const py::tuple& residual_stride, uintptr_t out, const py::tuple& out_shape,
+                       const py::tuple& out_stride, uintptr_t pictures, const py::tuple& axis_y,
+                       const py::tuple& axis_x, double x_scale, double x_shift, int x_dtype, int dtype, int out_dtype,
+                       int activation, bool residual_half) {
+    ConvParams p;
+    p.x = address<const void>(x);
+    p.weights = address<const void>(weights);
+    p.bias = address<const float>(bias);
+    p.add = address<const void>(add);
+    p.residual = address<const void>(residual);
+    p.out = address<void>(out);
+    p.pictures = address<const int32_t>(pictures);
+    p.axis_y = conv_axis(axis_y);
+    p.axis_x = conv_axis(axis_x);
+    for (size_t i = 0; i < kMaxPhases * kMaxPhases; ++i) p.weights_at[i] = at(weights_at, i);
+    p.n = at(x_shape, 0);
+    p.height = at(x_shape, 1);
+    p.width = at(x_shape, 2);
+    p.channels_in = at(x_shape, 3);
+    p.out_height = at(out_shape, 1);
+    p.out_width = at(out_shape, 2);
+    p.channels_out = at(out_shape, 3);
+    p.x_stride_n = at(x_stride, 0);
+    p.x_stride_y = at(x_stride, 1);
+    p.x_stride_x = at(x_stride, 2);
+    p.add_stride_n = at(add_stride, 0);
+    p.add_stride_y = at(add_stride, 1);
+    p.add_stride_x = at(add_stride, 2);
+    p.residual_stride_n = at(residual_stride, 0);
+    p.residual_stride_y = at(residual_stride, 1);
+    p.residual_stride_x = at(residual_stride, 2);
+    p.out_stride_n = at(out_stride, 0);
+    p.out_stride_y = at(out_stride, 1);
+    p.out_stride_x = at(out_stride, 2);
+    p.x_scale = static_cast<float>(x_scale);
+    p.x_shift = static_cast<float>(x_shift);
+    p.x_dtype = x_dtype;
+    p.dtype = dtype;
+    p.out_dtype = out_dtype;
+    p.activation = activation;
+    p.residual_half = residual_half ? 1 : 0;
+    p.groups = 1;
+    return p;
+}
+
+void bind_conv(py::module_& m) {
+    using py::arg;
+    m.def(
+        "conv",
+        [](uintptr_t x, const py::tuple& x_shape, const py::tuple& x_stride, uintptr_t weights,
+           const py::tuple& weights_at, uintptr_t bias, uintptr_t add, const py::tuple& add_stride, uintptr_t residual,
+           const py::tuple& residual_stride, uintptr_t out, const py::tuple& out_shape, const py::tuple& out_stride,
+           uintptr_t pictures, const py::tuple& axis_y, const py::tuple& axis_x, double x_scale, double x_shift,
+           int x_dtype, int dtype, int out_dtype, int activation, bool residual_half) {
+            ConvParams p = conv_params(x, x_shape, x_stride, weights, weights_at, bias, add, add_stride, residual,
+                                       residual_stride, out, out_shape, out_stride, pictures, axis_y, axis_x, x_scale,
+                                       x_shift, x_dtype, dtype, out_dtype, activation, residual_half);
+            constexpr int64_t kFewPixels = 256;  // every thread would read all weights for a few rows
+            const int64_t rows = p.n * ((p.out_height + p.axis_y.phases - 1) / p.axis_y.phases);
+            const int64_t panels = (p.channels_out + 15) / 16;
+            if (p.n * p.out_height * p.out_width <= kFewPixels && panels > 1) {
+                p.groups = static_cast<int32_t>(std::min<int64_t>(panels, num_threads()));
+                run_blocks(p, kernels().conv, rows * p.groups, rows);
+            } else {
+                const int64_t pixels = std::max<int64_t>(p.out_width * p.axis_y.phases, 1);
+                run_blocks(p, kernels().conv, rows, rows_for_threads(rows, 512 / pixels));
+            }
+        },
+        py::kw_only(), arg("x"), arg("x_shape"), arg("x_stride"), arg("weights"), arg("weights_at"), arg("bias"),
+        arg("add"), arg("add_stride"), arg("residual"), arg("residual_stride"), arg("out"), arg("out_shape"),
+        arg("out_stride"), arg("pictures"), arg("axis_y"), arg("axis_x"), arg("x_scale"), arg("x_shift"),
+        arg("x_dtype"), arg("dtype"), arg("out_dtype"), arg("activation"), arg("residual_half"));
+}
+
+void bind_mbconv(py::module_& m) {
+    using py::arg;
+    m.def(
+        "mbconv",
+        [](uintptr_t x, const py::tuple& x_shape, const py::tuple& x_stride, uintptr_t out, const py::tuple& out_shape,
+           const py::tuple& out_stride, uintptr_t expand, uintptr_t expand_bias, uintptr_t depthwise,
+           uintptr_t depthwise_bias, uintptr_t project, uintptr_t project_bias, int64_t hidden, int stride,
+           bool upsample, bool residual, int dtype) {
+            MbconvParams p;
+            p.x = address<const void>(x);
+            p.out = address<void>(out);
+            p.expand = address<const void>(expand);
+            p.expand_bias = address<const float>(expand_bias);
+            p.depthwise = address<const float>(depthwise);
+            p.depthwise_bias = address<const float>(depthwise_bias);
+            p.project = address<const void>(project);
+            p.project_bias = address<const float>(project_bias);
+            p.n = at(x_shape, 0);
+            p.height = at(x_shape, 1);
+            p.width = at(x_shape, 2);
+            p.out_height = at(out_shape, 1);
+            p.out_width = at(out_shape, 2);
+            p.channels_in = at(x_shape, 3);
+            p.hidden = hidden;
+            p.channels_out = at(out_shape, 3);
+            p.x_stride_n = at(x_stride, 0);
+            p.x_stride_y = at(x_stride, 1);
+            p.x_stride_x = at(x_stride, 2);
+            p.out_stride_n = at(out_stride, 0);
+            p.out_stride_y = at(out_stride, 1);
+            p.out_stride_x = at(out_stride, 2);
+            p.dtype = dtype;
+            p.stride = stride;
+            p.upsample = upsample ? 1 : 0;
+            p.residual = residual ? 1 : 0;
+            // Each block expands two rows more than it has: at most a sixteenth too much.
+            const int64_t rows = p.n * p.out_height;
+            run_blocks(p, kernels().mbconv, rows, rows_for_threads(rows, 32));
+        },
+        py::kw_only(), arg("x"), arg("x_shape"), arg("x_stride"), arg("out"), arg("out_shape"), arg("out_stride"),
+        arg("expand"), arg("expand_bias"), arg("depthwise"), arg("depthwise_bias"), arg("project"), arg("project_bias"),
+        arg("hidden"), arg("stride"), arg("upsample"), arg("residual"), arg("dtype"));
+}
+
+void bind_tail(py::module_& m) {
+    using py::arg;
+    m.def(
+        "tail",
+        [](uintptr_t x, const py::tuple& x_stride, uintptr_t out, const py::tuple& out_shape,
+           const py::tuple& out_stride, uintptr_t depthwise, uintptr_t depthwise_bias, uintptr_t weights,
+           uintptr_t bias, int dtype) {
+            TailParams p;
+            p.x = address<const void>(x);
+            p.out = address<void>(out);
+            p.depthwise = address<const float>(depthwise);
+            p.depthwise_bias = address<const float>(depthwise_bias);
+            p.weights = address<const void>(weights);
+            p.bias = address<const float>(bias);
+            p.n = at(out_shape, 0);
+            p.height = at(out_shape, 1);
+            p.width = at(out_shape, 2);
+            p.channels_in = 8;
+            p.channels_out = at(out_shape, 3);
+            p.x_stride_n = at(x_stride, 0);
+            p.x_stride_y = at(x_stride, 1);
+            p.x_stride_x = at(x_stride, 2);
+            p.out_stride_n = at(out_stride, 0);
+            p.out_stride_y = at(out_stride, 1);
+            p.out_stride_x = at(out_stride, 2);
+            p.dtype = dtype;
+            const int64_t rows = p.n * p.height;
+            run_blocks(p, kernels().tail, rows, rows_for_threads(rows, 32));
+        },
+        py::kw_only(), arg("x"), arg("x_stride"), arg("out"), arg("out_shape"), arg("out_stride"), arg("depthwise"),
+        arg("depthwise_bias"), arg("weights"), arg("bias"), arg("dtype"));
+}
+
+void bind_recording(py::module_& m) {
+    py::class_<Recording>(m, "Recording", "CPU ops that were called between begin() and end(), to be run again.")
+        .def(py::init<>())
+        .def("begin", [](Recording& self) { recording = &self; })
+        .def("end", [](Recording&) { recording = nullptr; })
+        .def("mark", &Recording::mark, py::arg("name"), "Name the stretch of ops from here on.")
+        .def("replay", &Recording::replay, "Run them; [(name, milliseconds)] of the marked stretches.")
+        .def("__len__", &Recording::size);
+}
+
 void bind_rasterize_landmarks(py::module_& m) {
     using py::arg;
     m.def(
@@ -461,6 +683,10 @@ PYBIND11_MODULE(_C, m) {
     m.doc() = "CPU kernels of fastreenact, and its CUDA kernels where they were compiled in.";
     fastreenact::bind_runtime(m);
     fastreenact::bind_compose_frame(m);
+    fastreenact::bind_conv(m);
+    fastreenact::bind_mbconv(m);
+    fastreenact::bind_recording(m);
+    fastreenact::bind_tail(m);
     fastreenact::bind_warp(m);
     fastreenact::bind_spade(m);
     fastreenact::bind_rasterize_landmarks(m);

@@ -1,8 +1,8 @@
 // conv: a dense convolution whose kernel may differ from output to output by a repeating pattern of phases.
 //
-// Along an axis, output o = phases * cell + phase sees `taps[phase]` inputs from step * cell + offset[phase] on. A plain
-// convolution has one phase (step = stride, offset = -padding). Nearest x2 followed by 3x3 has two phases of two taps:
-// the taps that see the same input are summed beforehand. SPADE's second convolution over cells has five.
+// Along an axis, output o = phases * cell + phase sees `taps[phase]` inputs from step * cell + offset[phase] on. A
+// plain convolution has one phase (step = stride, offset = -padding). Nearest x2 followed by 3x3 has two phases of two
+// taps: the taps that see the same input are summed beforehand. SPADE's second convolution over cells has five.
 #pragma once
 #include "common.h"
 
@@ -18,16 +18,17 @@ struct ConvAxis {
 };
 
 struct ConvParams {
-    const void* x;         // [N, H, W, Cin] in x_dtype, channels contiguous; beyond it are zeros
-    const void* weights;   // of all phases, one after another, in the layout of the device
-    const float* bias;     // [Cout], padded to whole panels
-    const void* add;       // [A, Ho, Wo, Cout] in out_dtype, added before the activation; null: nothing
-    const void* residual;  // [N, Ho, Wo, Cout] in out_dtype, added after it, may be `out`; null: nothing
-    void* out;             // [N, Ho, Wo, Cout] in out_dtype, channels contiguous
+    const void* x;            // [N, H, W, Cin] in x_dtype, channels contiguous; beyond it are zeros
+    const void* weights;      // of all phases, one after another, in the layout of the device
+    const float* bias;        // [Cout], padded to whole panels
+    const void* add;          // [A, Ho, Wo, Cout] in out_dtype, added before the activation; null: nothing
+    const void* residual;     // [N, Ho, Wo, Cout] in out_dtype, added after it, may be `out`; null: nothing
+    void* out;                // [N, Ho, Wo, Cout] in out_dtype, channels contiguous
     const int32_t* pictures;  // [N], the picture of `add` that each output takes; null: its own, or the only one
     ConvAxis axis_y;
     ConvAxis axis_x;
-    int64_t weights_at[kMaxPhases * kMaxPhases];  // where those of phase (y, x) begin, in elements: [y * kMaxPhases + x]
+    int64_t
+        weights_at[kMaxPhases * kMaxPhases];  // where those of phase (y, x) begin, in elements: [y * kMaxPhases + x]
     int64_t n;
     int64_t height;  // of x
     int64_t width;
@@ -49,12 +50,12 @@ struct ConvParams {
     int64_t out_stride_x;
     float x_scale;  // x * x_scale + x_shift is convolved; for uint8 pictures
     float x_shift;
-    int32_t x_dtype;         // Dtype
-    int32_t dtype;           // what is multiplied: kFloat32, kBFloat16, kFloat16 (GPU)
-    int32_t out_dtype;       // `dtype` or kFloat32
-    int32_t activation;      // Activation, before the residual
-    int32_t residual_half;   // 1: the residual is [N, ceil(Ho / 2), ceil(Wo / 2), Cout], doubled by nearest
-    int32_t groups;          // CPU: parts that the output channels are shared out in, where pixels are few
+    int32_t x_dtype;        // Dtype
+    int32_t dtype;          // what is multiplied: kFloat32, kBFloat16, kFloat16 (GPU)
+    int32_t out_dtype;      // `dtype` or kFloat32
+    int32_t activation;     // kNone or kRelu, before the residual
+    int32_t residual_half;  // 1: the residual is [N, ceil(Ho / 2), ceil(Wo / 2), Cout], doubled by nearest
+    int32_t groups;         // CPU: parts that the panels of output channels are shared out in, where pixels are few
 };
 
 }  // namespace fastreenact

@@ -5,18 +5,24 @@
 namespace fastreenact {
 
 struct ComposeFrameParams;
+struct ConvParams;
+struct MbconvParams;
 struct RenderMeshParams;
 struct SpadeParams;
+struct TailParams;
 struct ToFrameParams;
 struct WarpParams;
 
 // One entry per op: computes the output rows [begin, end), rows counted through the batch (n * H + y); compose_frame
-// those of its rectangle, render_mesh the pictures [begin, end).
+// those of its rectangle, conv rows of cells, once for each group of channels, render_mesh the pictures [begin, end).
 struct Kernels {
     const char* name;
     void (*compose_frame)(const ComposeFrameParams&, int64_t begin, int64_t end);
+    void (*conv)(const ConvParams&, int64_t begin, int64_t end);
+    void (*mbconv)(const MbconvParams&, int64_t begin, int64_t end);
     void (*render_mesh)(const RenderMeshParams&, int64_t begin, int64_t end);
     void (*spade)(const SpadeParams&, int64_t begin, int64_t end);
+    void (*tail)(const TailParams&, int64_t begin, int64_t end);
     void (*to_frame)(const ToFrameParams&, int64_t begin, int64_t end);
     void (*warp)(const WarpParams&, int64_t begin, int64_t end);
 };

@@ -4,10 +4,6 @@
 
 namespace fastreenact {
 
-// Weights of 1x1 convolutions come in panels of 16 output channels: float32 [panel][K][16], or, where `pairs` is set,
-// bfloat16 [panel][K / 2][16][2]. What is padded is 0.
-constexpr int kPanel = 16;
-
 struct MbconvParams {
     const void* x;                // [N, H, W, Cin] in `dtype`, channels contiguous
     void* out;                    // [N, Ho, Wo, Cout] in `dtype`, channels contiguous
@@ -35,7 +31,6 @@ struct MbconvParams {
     int32_t stride;    // of the depthwise convolution, 1 or 2
     int32_t upsample;  // 1: x is doubled by nearest first and cropped to the output's size (stride 1)
     int32_t residual;  // 1: x is added (stride 1, Cin = Cout, no upsample)
-    int32_t pairs;     // 1: weights in pairs, for the instruction that multiplies bfloat16
 };
 
 }  // namespace fastreenact

@@ -4,8 +4,10 @@
 #include <sched.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -192,6 +194,61 @@ void parallel_for(int64_t count, int64_t grain, void (*body)(void* context, int6
     }
     if (generation == nullptr) start_workers();
     run_job(*generation, count, grain, body, context);
+}
+
+namespace {
+
+double seconds_now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// How far a stage has got. On a line of its own: all threads write it.
+struct alignas(64) Progress {
+    std::atomic<int64_t> next{0};  // first index that nobody has taken
+    std::atomic<int64_t> done{0};  // how many are finished
+};
+
+struct Sequence {
+    const Stage* stages;
+    int64_t count;
+    Progress* progress;
+    double* ends;
+};
+
+// Goes through the stages, helping where work is left. A thread that comes late skips what is done: nobody waits for a
+// thread, only for work.
+void join_sequence(void* context, int64_t, int64_t) {
+    Sequence& it = *static_cast<Sequence*>(context);
+    for (int64_t i = 0; i < it.count; ++i) {
+        const Stage& stage = it.stages[i];
+        Progress& progress = it.progress[i];
+        for (;;) {
+            const int64_t begin = progress.next.fetch_add(stage.grain, std::memory_order_relaxed);
+            if (begin >= stage.count) break;
+            const int64_t end = stage.count - begin < stage.grain ? stage.count : begin + stage.grain;
+            stage.body(stage.context, begin, end);
+            const int64_t before = progress.done.fetch_add(end - begin, std::memory_order_acq_rel);
+            if (before + end - begin == stage.count) it.ends[i + 1] = seconds_now();
+        }
+        for (int spin = 0; progress.done.load(std::memory_order_acquire) < stage.count; ++spin) {
+            if (spin < 20 * kSpins) {
+                pause_briefly();
+            } else {
+                sched_yield();  // the thread with the last block has lost its processor
+            }
+        }
+    }
+}
+
+}  // namespace
+
+void parallel_sequence(const Stage* stages, int64_t count, double* ends) {
+    std::unique_ptr<Progress[]> progress(new Progress[static_cast<size_t>(count)]);
+    Sequence sequence{stages, count, progress.get(), ends};
+    ends[0] = seconds_now();
+    for (int64_t i = 0; i < count; ++i) ends[i + 1] = ends[0];  // of stages without work
+    const int64_t threads = num_threads();
+    parallel_for(threads, 1, join_sequence, &sequence);
 }
 
 int num_threads() {

@@ -1,6 +1,8 @@
 """The kernels as functions on PyTorch tensors: one op per file, each beside its meaning in plain PyTorch."""
 
 from fastreenact.ops.compose_frame import compose_frame, compose_frame_reference
+from fastreenact.ops.conv import Axis, ConvKernel, ConvWeights, conv, conv_reference, pack_conv, plain_kernel
+from fastreenact.ops.mbconv import MbconvKernel, MbconvWeights, mbconv, mbconv_reference, pack_mbconv
 from fastreenact.ops.rasterize_landmarks import rasterize_landmarks, rasterize_landmarks_reference, rasterize_lines
 from fastreenact.ops.render_mesh import (
     render_mesh,
@@ -9,12 +11,28 @@ from fastreenact.ops.render_mesh import (
     render_mesh_reference,
 )
 from fastreenact.ops.spade import spade, spade_reference
+from fastreenact.ops.tail import TailKernel, TailWeights, pack_tail, tail, tail_reference
 from fastreenact.ops.to_frame import to_frame, to_frame_reference
 from fastreenact.ops.warp import warp, warp_reference
 
 __all__ = [
+    "Axis",
+    "ConvKernel",
+    "ConvWeights",
+    "MbconvKernel",
+    "MbconvWeights",
+    "TailKernel",
+    "TailWeights",
     "compose_frame",
     "compose_frame_reference",
+    "conv",
+    "conv_reference",
+    "mbconv",
+    "mbconv_reference",
+    "pack_conv",
+    "pack_mbconv",
+    "pack_tail",
+    "plain_kernel",
     "rasterize_landmarks",
     "rasterize_landmarks_reference",
     "rasterize_lines",
@@ -24,6 +42,8 @@ __all__ = [
     "render_mesh_reference",
     "spade",
     "spade_reference",
+    "tail",
+    "tail_reference",
     "to_frame",
     "to_frame_reference",
     "warp",

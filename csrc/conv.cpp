@@ -1,0 +1,173 @@
+// conv on the CPU. Compiled once per instruction set.
+//
+// The inputs that an output pixel sees are gathered into one row of a matrix, which is multiplied by the weights. The
+// copies cost little beside the products: each gathered value meets every output channel.
+#include "conv.h"
+
+#include <cstring>
+
+#include "gemm.h"
+#include "isa.h"
+
+namespace fastreenact {
+namespace FASTREENACT_ISA {
+namespace {
+
+constexpr int64_t kTileBytes = 192 << 10;  // of gathered pixels: they stay in the second-level cache
+
+// Where a pixel's results go, and what is added to them: elements from the first of each map.
+struct Place {
+    int64_t out;
+    int64_t add;
+    int64_t residual;
+};
+
+template <typename A, typename X>
+FASTREENACT_INLINE void copy_run(A* to, const X* from, int64_t count, float scale, float shift) {
+    int64_t i = 0;
+    for (; i + kWidth <= count; i += kWidth) store(to + i, load(from + i) * scale + shift);
+    if (i < count) {
+        const int part = static_cast<int>(count - i);
+        store_part(to + i, load_part(from + i, part) * scale + shift, part);
+    }
+}
+FASTREENACT_INLINE void copy_run(float* to, const float* from, int64_t count, float, float) {
+    std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
+}
+FASTREENACT_INLINE void copy_run(BFloat16* to, const BFloat16* from, int64_t count, float, float) {
+    std::memcpy(static_cast<void*>(to), from, static_cast<size_t>(count) * sizeof(BFloat16));
+}
+
+// What the output at cell (cell_y, cell_x) of a phase sees: [taps y][taps x][Cin], zeros beyond the picture.
+template <typename A, typename X>
+void gather(const ConvParams& p, int64_t n, int64_t y0, int64_t x0, int64_t taps_y, int64_t taps_x, void* row) {
+    const X* picture = static_cast<const X*>(p.x) + n * p.x_stride_n;
+    A* to = static_cast<A*>(row);
+    const int64_t channels = p.channels_in, run = taps_x * channels;
+    const int64_t first = x0 < 0 ? -x0 : 0;
+    const int64_t last = x0 + taps_x > p.width ? p.width - x0 : taps_x;  // of the taps inside
+    for (int64_t y = y0; y < y0 + taps_y; ++y, to += run) {
+        if (y < 0 || y >= p.height || first >= last) {
+            std::memset(static_cast<void*>(to), 0, static_cast<size_t>(run) * sizeof(A));
+            continue;
+        }
+        if (first > 0) std::memset(static_cast<void*>(to), 0, static_cast<size_t>(first * channels) * sizeof(A));
+        const X* from = picture + y * p.x_stride_y + (x0 + first) * p.x_stride_x;
+        if (p.x_stride_x == channels) {
+            copy_run(to + first * channels, from, (last - first) * channels, p.x_scale, p.x_shift);
+        } else {
+            for (int64_t tap = first; tap < last; ++tap, from += p.x_stride_x) {
+                copy_run(to + tap * channels, from, channels, p.x_scale, p.x_shift);
+            }
+        }
+        if (last < taps_x) {
+            std::memset(static_cast<void*>(to + last * channels), 0,
+                        static_cast<size_t>((taps_x - last) * channels) * sizeof(A));
+        }
+    }
+}
+
+template <typename Out>
+FASTREENACT_INLINE void finish(const ConvParams& p, Vec sum, const Place& place, int64_t c) {
+    const int64_t left = p.channels_out - c;
+    if (left <= 0) return;
+    const int part = left < kWidth ? static_cast<int>(left) : kWidth;
+    const auto at = [&](const void* from, int64_t element) {
+        const Out* values = static_cast<const Out*>(from) + element + c;
+        return part == kWidth ? load(values) : load_part(values, part);
+    };
+    if (p.add != nullptr) sum += at(p.add, place.add);
+    if (p.activation == kRelu) sum = relu(sum);
+    if (p.residual != nullptr) sum += at(p.residual, place.residual);
+    Out* to = static_cast<Out*>(p.out) + place.out + c;
+    if (part == kWidth) {
+        store(to, sum);
+    } else {
+        store_part(to, sum, part);
+    }
+}
+
+FASTREENACT_INLINE Place place_of(const ConvParams& p, int64_t n, int64_t y, int64_t x) {
+    const int64_t half = p.residual_half;
+    const int64_t picture = p.pictures != nullptr ? p.pictures[n] : n;
+    return {n * p.out_stride_n + y * p.out_stride_y + x * p.out_stride_x,
+            picture * p.add_stride_n + y * p.add_stride_y + x * p.add_stride_x,
+            n * p.residual_stride_n + (y >> half) * p.residual_stride_y + (x >> half) * p.residual_stride_x};
+}
+
+// The rows of cells [begin, end) of one phase, for the panels [panel, panel + panels).
+template <typename A, bool kPairs, typename Out>
+void phase(const ConvParams& p, int phase_y, int phase_x, int64_t begin, int64_t end, int64_t panel, int64_t panels) {
+    const auto gather_pixel = p.x_dtype == kUint8     ? gather<A, uint8_t>
+                              : p.x_dtype == kFloat32 ? gather<A, float>
+                                                      : gather<A, BFloat16>;
+    const ConvAxis &ay = p.axis_y, &ax = p.axis_x;
+    const int64_t cells_y = (p.out_height + ay.phases - 1) / ay.phases;
+    const int64_t columns = (p.out_width - phase_x + ax.phases - 1) / ax.phases;
+    const int64_t taps_y = ay.taps[phase_y], taps_x = ax.taps[phase_x], seen = taps_y * taps_x * p.channels_in;
+    const int64_t depth = kPairs ? (seen + 1) / 2 * 2 : seen;
+    const int64_t panel_stride = depth * kPanel;
+    const char* weights = static_cast<const char*>(p.weights) +
+                          (p.weights_at[phase_y * kMaxPhases + phase_x] + panel * panel_stride) * (kPairs ? 2 : 4);
+    int64_t most = kTileBytes / (depth * static_cast<int64_t>(sizeof(A)));
+    most = most < 24 ? 24 : most > 1024 ? 1024 : most;
+    const int64_t matrix_bytes = whole_lines(most * depth * static_cast<int64_t>(sizeof(A)) + 64);
+    char* memory = scratch.need(matrix_bytes + most * static_cast<int64_t>(sizeof(Place)));
+    A* matrix = reinterpret_cast<A*>(memory);
+    Place* places = reinterpret_cast<Place*>(memory + matrix_bytes);
+    int64_t count = 0;
+    const auto multiply_tile = [&] {
+        pointwise<A, kPairs>(
+            matrix, depth, count, weights, panel_stride, depth, panels,
+            [&](int64_t, int64_t j, int part) { return load(p.bias + (panel + j) * kPanel + part * kWidth); },
+            [&](int64_t i, int64_t j, int part, Vec sum) {
+                finish<Out>(p, sum, places[i], (panel + j) * kPanel + part * kWidth);
+            });
+        count = 0;
+    };
+    for (int64_t row = begin; row < end; ++row) {
+        const int64_t n = row / cells_y, cell_y = row % cells_y, y = cell_y * ay.phases + phase_y;
+        if (y >= p.out_height) continue;
+        for (int64_t cell = 0; cell < columns; ++cell) {
+            A* to = matrix + count * depth;
+            gather_pixel(p, n, ay.step * cell_y + ay.offset[phase_y], ax.step * cell + ax.offset[phase_x], taps_y,
+                         taps_x, to);
+            if (depth > seen) to[seen] = A{};
+            places[count] = place_of(p, n, y, cell * ax.phases + phase_x);
+            if (++count == most) multiply_tile();
+        }
+    }
+    if (count > 0) multiply_tile();
+}
+
+template <typename A, bool kPairs, typename Out>
+void blocks(const ConvParams& p, int64_t begin, int64_t end) {
+    const int64_t rows = p.n * ((p.out_height + p.axis_y.phases - 1) / p.axis_y.phases);
+    const int64_t panels = (p.channels_out + kPanel - 1) / kPanel;
+    while (begin < end) {
+        const int64_t group = begin / rows, first = begin % rows;
+        const int64_t last = end - begin < rows - first ? first + end - begin : rows;
+        const int64_t panel = group * panels / p.groups, next = (group + 1) * panels / p.groups;
+        for (int y = 0; y < p.axis_y.phases; ++y) {
+            for (int x = 0; x < p.axis_x.phases && x < p.out_width; ++x) {
+                phase<A, kPairs, Out>(p, y, x, first, last, panel, next - panel);
+            }
+        }
+        begin += last - first;
+    }
+}
+
+}  // namespace
+
+void conv(const ConvParams& p, int64_t begin, int64_t end) {
+#if defined(__AVX512BF16__)
+    if (p.dtype == kBFloat16) {
+        (p.out_dtype == kFloat32 ? blocks<BFloat16, true, float> : blocks<BFloat16, true, BFloat16>)(p, begin, end);
+        return;
+    }
+#endif
+    (p.out_dtype == kFloat32 ? blocks<float, false, float> : blocks<float, false, BFloat16>)(p, begin, end);
+}
+
+}  // namespace FASTREENACT_ISA
+}  // namespace fastreenact
