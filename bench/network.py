@@ -1,154 +1,209 @@
-"""Face2Face^rho's online step (motion, warp, decode): ours, eager PyTorch, and other engines where installed.
+"""Face2Face^rho's online step: ours beside eager PyTorch, torch.compile and, where installed, ONNX Runtime, OpenVINO.
 
-    python bench/network.py [--quick] [--full]
+    python bench/network.py [--quick] [--device cuda] [--sizes 256 512 1440]
 
-Weights are random, sizes real. Closeness comes first: no time is printed where ours is not what the plain form makes.
-`--full` adds 1440 (motion network at 1472), which takes minutes.
+Random weights, real sizes, the motion network at the rendering's size (at 1440: 1472). Every engine has a process of
+its own, which is stopped while another is timed: waiting threads that spin would slow the others down. Closeness comes
+first: no time is printed where a picture is not what the plain networks draw.
 """
 
 import argparse
+import importlib.util
+import json
+import os
+import signal
+import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import timing
-import torch
-from network_engines import others
 
-from fastreenact import ops
-from fastreenact.models.face2face_rho import motion_inputs, random_face2face_rho
-from fastreenact.models.fuse_face2face_rho import FusedFace2FaceRho, fuse
-from fastreenact.models.head_pose import head_pose_input
+HERE = Path(__file__).resolve().parent
+# (engine, dtype) of each device; the first is what the others are compared with.
+RUNS = {
+    "cpu": [
+        ("eager PyTorch", "float32"), ("torch.compile", "float32"), ("ONNX Runtime", "float32"),
+        ("OpenVINO", "float32"), ("OpenVINO", "bfloat16"), ("ours", "float32"), ("ours", "bfloat16"),
+    ],
+    "cuda": [
+        ("eager PyTorch", "float32"), ("eager PyTorch", "float16"), ("torch.compile", "float16"), ("ours", "float32"),
+        ("ours", "float16"),
+    ],
+}  # fmt: skip
+# What an engine needs beside PyTorch: those that have a row here read an ONNX export.
+PACKAGES = {"ONNX Runtime": ("onnxruntime", "onnx", "onnxscript"), "OpenVINO": ("openvino", "onnx", "onnxscript")}
+# Relative L2 of the picture: float32 as for a whole network; bfloat16 as measured on random weights (0.027), doubled,
+# and float16, which keeps three bits more, an eighth of that.
+TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 7e-3}
+COLUMNS = [
+    "size", "network", "frames", "ms", "p95", "p99", "times eager", "ahead", "relative L2", "memory MB",
+    "load s", "first frame ms",
+]  # fmt: skip
 
-# Relative L2 of the picture: float32 as for a whole network; bfloat16 as measured on random weights (0.027), doubled.
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 5e-2}
-NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-STAGES = ("motion", "warp", "decode")
 
+class Worker:
+    """One engine in its process; stopped except while it is asked for something."""
 
-@dataclass
-class Case:
-    """One size: inputs, and the plain network's step."""
-
-    size: int
-    model: Any = field(default_factory=random_face2face_rho)
-
-    def __post_init__(self) -> None:
-        rng = np.random.default_rng(0)
-        coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, 9, 9)))
-        smooth = torch.nn.functional.interpolate(coarse, size=(self.size, self.size), mode="bilinear")
-        self.image = smooth.to(torch.uint8)[0].permute(1, 2, 0).contiguous()
-        self.faces = [rng.uniform(-0.8, 0.8, (72, 2)).astype(np.float32) for _ in range(2)]
-        self.poses = [np.array([0.1 * i, -0.1, 0.05, 0, 0, 0.35], np.float32) for i in range(2)]
-        side = -(-self.size // 64) * 64
-        drawings = [
-            [ops.rasterize_landmarks(torch.from_numpy(p)[None], side // k, i) for i, k in enumerate((16, 8, 4))]
-            for p in self.faces
-        ]
-        pictures = [[d.permute(0, 3, 1, 2).float() * (2 / 255) - 1 for d in three] for three in drawings]
-        x = self.image.permute(2, 0, 1)[None].float() * (2 / 255) - 1
-        source, self.driver_pose = (
-            torch.from_numpy(head_pose_input(pose, points, self.model.metadata))[None]
-            for pose, points in zip(self.poses, self.faces, strict=True)
+    def __init__(self, engine: str, dtype: str, size: int, device: str, folder: Path):
+        self.engine, self.dtype = engine, dtype
+        command = [sys.executable, str(HERE / "network_engines.py"), engine, dtype, str(size), device, str(folder)]
+        # torch.compile starts from nothing, so that its time to load is a user's.
+        variables = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=variables
         )
-        with torch.inference_mode():
-            self.inputs = motion_inputs(x, *pictures)
-            self.features = self.model.renderer.encode(x, source)
+        self.loading: dict[str, float] = self._listen()
+        self.picture = np.load(folder / f"picture-{engine}-{dtype}.npy")
+        self.rounds: list[list[float]] = []
 
-    @torch.inference_mode()
-    def eager(self) -> torch.Tensor:
-        """The plain network's step, float32."""
-        motion = self.model.motion(*self.inputs)[2]
-        return self.model.renderer.decode(self.features, motion, self.driver_pose)
+    @property
+    def name(self) -> str:
+        """Engine and dtype as the tables have them."""
+        return f"{self.engine}, {self.dtype}"
 
+    def time(self, frames: int) -> None:
+        """One round: milliseconds of so many frames, kept."""
+        self.process.send_signal(signal.SIGCONT)
+        print(json.dumps({"frames": frames}), file=self.process.stdin, flush=True)
+        self.rounds.append(self._listen())
 
-class Ours:
-    """The inference form's step on the same inputs, and its picture in (-1, 1)."""
+    def end(self) -> dict[str, Any]:
+        """Its memory and stages."""
+        self.process.send_signal(signal.SIGCONT)
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        return dict(self._listen(stop=False))
 
-    def __init__(self, case: Case, dtype: torch.dtype):
-        self.fused: FusedFace2FaceRho = fuse(case.model, case.size, dtype)
-        self.state = self.fused.encode(case.image, case.faces[0], case.poses[0])
-        self.driver = case.faces[1], case.poses[1]
-        self.ms: dict[str, float] = {}
+    def kill(self) -> None:
+        """End the process, stopped or not."""
+        self.process.kill()
+        self.process.wait()
 
-    @contextmanager
-    def stage(self, name: str) -> Any:
-        """The engine's timer, adding up over runs."""
-        begin = time.perf_counter()
-        yield
-        self.ms[name] = self.ms.get(name, 0.0) + (time.perf_counter() - begin) * 1e3
-
-    @torch.inference_mode()
-    def __call__(self) -> torch.Tensor:
-        return self.fused.step(self.state, *self.driver, timer=self)
-
-    def picture(self) -> torch.Tensor:
-        """[1, 3, S, S] float32."""
-        return self().permute(0, 3, 1, 2).float().tanh()
-
-
-def bench(size: int, repeats: int) -> list[dict[str, Any]]:
-    """Rows of one size; raises where ours is not close."""
-    case = Case(size)
-    expected = case.eager()
-    runs: dict[str, Any] = {"eager PyTorch, float32": case.eager}
-    errors = {"eager PyTorch, float32": 0.0}
-
-    def admit(name: str, run: Any, picture: torch.Tensor, tolerance: float) -> None:
-        error = float((picture - expected).norm() / expected.norm())
-        if not error <= tolerance:
-            raise ValueError(f"{size}, {name}: relative L2 error {error:.2g} is over {tolerance:.0e}")
-        runs[name], errors[name] = run, error
-
-    for dtype, name in NAMES.items():
-        ours = Ours(case, dtype)
-        admit(f"ours, {name}", ours, ours.picture(), TOLERANCE[dtype])
-    inputs = (*case.inputs, *case.features[:4], case.driver_pose)
-    for name, run in others(case.model, size, inputs, torch.get_num_threads()).items():
-        admit(name, run, torch.from_numpy(run()), TOLERANCE[torch.bfloat16])
-    timed = timing.measure(runs, repeats, max_seconds=40.0, inner=1)
-    return [row(size, name, run, timed, errors[name], repeats) for name, run in runs.items()]
+    def _listen(self, *, stop: bool = True) -> Any:
+        line = self.process.stdout.readline() if self.process.stdout else ""
+        if not line:
+            raise RuntimeError(f"{self.name}: the process ended with exit code {self.process.wait()}")
+        if stop:
+            self.process.send_signal(signal.SIGSTOP)
+        return json.loads(line)
 
 
-def row(
-    size: int, name: str, run: Any, timed: dict[str, dict[str, float]], error: float, repeats: int
-) -> dict[str, Any]:
-    """One line of the table; for ours the stages too, from runs of their own."""
-    split = {}
-    if isinstance(run, Ours):
-        run.ms.clear()
-        for _ in range(repeats):
-            run()
-        split = {stage: run.ms[stage] / repeats for stage in STAGES}
-    t, base = timed[name], timed["eager PyTorch, float32"]["median_ms"]
-    times = {"ms": t["median_ms"], "p20": t["p20_ms"], "p80": t["p80_ms"], "times eager": base / t["median_ms"]}
-    return {"size": size, "network": name, **times, "relative L2": error, **split}
+class Workers(list[Worker]):
+    """Workers that end with the block."""
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for worker in self:
+            worker.kill()
+
+
+def installed(device: str) -> list[tuple[str, str]]:
+    """The runs of a device whose packages are here."""
+    return [run for run in RUNS[device] if all(map(importlib.util.find_spec, PACKAGES.get(run[0], ())))]
+
+
+def need_close(worker: Worker, expected: np.ndarray) -> float:
+    """Relative L2 distance of the picture; RuntimeError where it is too large."""
+    error = float(np.linalg.norm(worker.picture - expected) / np.linalg.norm(expected))
+    if not error <= TOLERANCE[worker.dtype]:
+        raise RuntimeError(f"{worker.name}: relative L2 error {error:.2g} is over {TOLERANCE[worker.dtype]:.0e}")
+    return error
+
+
+def measure(
+    size: int, device: str, runs: list[tuple[str, str]], rounds: int, frames: int, seconds: float
+) -> list[dict[str, Any]]:
+    """Rows of one size.
+
+    Args:
+        rounds: each engine's frames are shared out among so many, in which the engines take turns.
+        frames: at most so many in all, of each engine.
+        seconds: that an engine's frames should take in all; but at least 3 a round.
+    """
+    with tempfile.TemporaryDirectory() as name, Workers() as workers:
+        folder = Path(name)
+        onnx = ["onnx"] if any(engine in PACKAGES for engine, _ in runs) else []
+        subprocess.run([sys.executable, str(HERE / "network_case.py"), str(size), name, *onnx], check=True)
+        expected = np.load(folder / "expected.npy")
+        errors = {}
+        for engine, dtype in runs:
+            workers.append(Worker(engine, dtype, size, device, folder))
+            errors[workers[-1].name] = need_close(workers[-1], expected)
+        for _ in range(rounds):
+            for worker in workers:
+                affordable = int(seconds * 1e3 / worker.loading["warm_ms"])
+                worker.time(max(3, min(frames, affordable) // rounds))
+        rows = [row(size, worker, errors[worker.name]) for worker in workers]
+    return compare(rows)
+
+
+def row(size: int, worker: Worker, error: float) -> dict[str, Any]:
+    """One line of the table but for the comparison: the median is that of the rounds' medians."""
+    times = [ms for one in worker.rounds for ms in one]
+    ends = worker.end()
+    p50 = statistics.median(statistics.median(one) for one in worker.rounds)
+    return {
+        "size": size, "network": worker.name, "frames": len(times), "ms": p50,
+        "p95": timing.quantile(times, 0.95), "p99": timing.quantile(times, 0.99), "relative L2": error,
+        "memory MB": round(ends["memory_mb"]), "load s": worker.loading["load_s"],
+        "first frame ms": worker.loading["first_ms"], "stages": ends["stages"],
+    }  # fmt: skip
+
+
+def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one size with "times eager" (the first row) and, for ours, "ahead" of the fastest other of its dtype."""
+    def precision(row: dict[str, Any]) -> str:
+        return row["network"].rpartition(", ")[2]
+
+    for one in rows:
+        one["times eager"] = rows[0]["ms"] / one["ms"]
+        others = [r["ms"] for r in rows if precision(r) == precision(one) and not r["network"].startswith("ours")]
+        if one["network"].startswith("ours") and others:
+            one["ahead"] = min(others) / one["ms"]
+    return rows
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--quick", action="store_true", help="256 only, fewer repeats; writes nothing")
-    arguments.add_argument("--full", action="store_true", help="1440 too")
+    arguments.add_argument("--quick", action="store_true", help="256, fewer frames, no torch.compile; writes nothing")
+    arguments.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    arguments.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1440])
     options = arguments.parse_args()
-    sizes = [256] if options.quick else [256, 512, *([1440] if options.full else [])]
     rows: list[dict[str, Any]] = []
+    begin = time.perf_counter()
+    sizes, runs, effort = options.sizes, installed(options.device), {"rounds": 10, "frames": 300, "seconds": 20.0}
+    if options.quick:
+        sizes, effort = [256], {"rounds": 3, "frames": 30, "seconds": 2.0}
+        runs = [run for run in runs if run[0] != "torch.compile"]
     try:
         for size in sizes:
-            rows += bench(size, 7 if options.quick or size > 512 else 30)
-    except ValueError as error:
+            rows += measure(size, options.device, runs, **effort)
+    except RuntimeError as error:
         print(error, file=sys.stderr)
         return 1
-    columns = ["size", "network", "ms", "p20", "p80", "times eager", "relative L2", *STAGES]
-    print(timing.table(rows, columns))
+    print(timing.table(rows, COLUMNS))
+    print(f"took {time.perf_counter() - begin:.0f} s")
     if not options.quick:
         notes = (
-            "Motion, warp and decode of one frame, random weights. `relative L2` is the distance from eager's picture."
+            "Random weights; the motion network at the rendering's size (at 1440: 1472). Engines take turns in ten "
+            "rounds, each in a process of its own, the others stopped; `ms` is the median of the rounds' medians, p95 "
+            "and p99 are of all frames. Ours goes from keypoints to a uint8 frame, the others from drawings to a float "
+            "picture. `ahead`: the time of the fastest other engine in the same precision over ours. `relative L2`: "
+            "distance from eager's picture. `memory MB`: most that was resident while frames ran, less what was before "
+            "loading. torch.compile: constant weights (`freezing`), from an empty cache."
         )
-        payload = {"title": "Face2Face^rho, the online step", "columns": columns, "rows": rows, "notes": notes}
-        timing.write("network", payload)
+        if options.device == "cuda":
+            notes += " On the GPU it is max-autotune with CUDA graphs, and memory is what PyTorch reserved."
+        payload = {"title": "Face2Face^rho, the online step", "columns": COLUMNS, "rows": rows, "notes": notes}
+        timing.write("network", payload, device=options.device)
     return 0
 
 

@@ -1,80 +1,219 @@
-"""Other engines on Face2Face^rho's online step, where installed: ONNX Runtime and OpenVINO, from one export."""
+"""One engine on one size of the online step, in a process of its own, which times frames when told to.
 
-import importlib.util
-import logging
-import tempfile
-import warnings
-from collections.abc import Callable
+    python bench/network_engines.py ENGINE DTYPE SIZE DEVICE FOLDER
+
+FOLDER is from network_case.py. Speaks JSON lines over stdin and stdout: what loading and the first frame took, the
+picture being left as FOLDER/picture-ENGINE-DTYPE.npy; then, for every {"frames": n}, their milliseconds; when stdin
+ends, its memory, and for ours the stages.
+"""
+
+import ctypes
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from fastreenact.models.face2face_rho import Face2FaceRho, Features
-
-
-class Step(nn.Module):
-    """Motion, warp and decode as one function of tensors."""
-
-    def __init__(self, model: Face2FaceRho, size: int):
-        super().__init__()
-        self.motion, self.renderer, self.size = model.motion, model.renderer, size
-
-    def forward(
-        self, small: Tensor, middle: Tensor, large: Tensor, f1: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, pose: Tensor
-    ) -> Tensor:
-        """The picture, [1, 3, S, S]."""
-        field = self.motion(small, middle, large)[2]
-        return self.renderer.decode(Features(f1, f2, f3, f4, (self.size, self.size)), field, pose)
+# A step that returns when it is done, and its picture [1, 3, S, S] in (-1, 1).
+Engine = tuple[Callable[[], Any], Callable[[], np.ndarray]]
+LAST_RUNS = 5  # frames that the stages are measured over
 
 
-def others(model: Face2FaceRho, size: int, inputs: tuple[Tensor, ...], threads: int) -> dict[str, Callable[[], Any]]:
-    """Engine -> its step on `inputs` (those of `Step`), giving the picture as NumPy; empty without the packages."""
-    if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
-        return {}
-    runs: dict[str, Callable[[], Any]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "step.onnx"
-        _export(Step(model, size).eval(), inputs, path)
-        if importlib.util.find_spec("onnxruntime"):
-            runs["ONNX Runtime, float32"] = _onnx_runtime(path, inputs, threads)
-        if importlib.util.find_spec("openvino"):
-            for precision in ("f32", "bf16"):
-                name = {"f32": "float32", "bf16": "bfloat16"}[precision]
-                runs[f"OpenVINO, {name}"] = _openvino(path, inputs, threads, precision)
-    return runs
+def threads() -> int:
+    """As many as PyTorch takes."""
+    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 
-def _export(step: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
-    """ONNX of `step`, its progress lines kept off the screen."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(step, inputs, path, dynamo=True, external_data=False, verbose=False)
-
-
-def _onnx_runtime(path: Path, inputs: tuple[Tensor, ...], threads: int) -> Callable[[], Any]:
+def onnx_runtime(dtype: str, size: int, device: str, folder: Path) -> Engine:
+    """ONNX Runtime, on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Its threads would go on spinning into the next engine's run.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    feed = {node.name: value.numpy() for node, value in zip(session.get_inputs(), inputs, strict=True)}
-    return lambda: session.run(None, feed)[0]
-
-
-def _openvino(path: Path, inputs: tuple[Tensor, ...], threads: int, precision: str) -> Callable[[], Any]:
-    import openvino
-
-    options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    request = openvino.Core().compile_model(str(path), "CPU", options).create_infer_request()
-    feed = [value.numpy() for value in inputs]
+    options.intra_op_num_threads = threads()
+    session = onnxruntime.InferenceSession(str(folder / "step.onnx"), options, providers=["CPUExecutionProvider"])
+    inputs = np.load(folder / "inputs.npz")
+    feed = {node.name: inputs[node.name] for node in session.get_inputs()}
 
     def run() -> np.ndarray:
-        return next(iter(request.infer(feed).values()))
+        picture: np.ndarray = session.run(None, feed)[0]
+        return picture
 
-    return run
+    return run, run
+
+
+def openvino(dtype: str, size: int, device: str, folder: Path) -> Engine:
+    """OpenVINO, on the CPU, in the precision asked for."""
+    import openvino
+
+    precision = {"float32": "f32", "bfloat16": "bf16"}[dtype]
+    options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads(), "PERFORMANCE_HINT": "LATENCY"}
+    request = openvino.Core().compile_model(str(folder / "step.onnx"), "CPU", options).create_infer_request()
+    inputs = np.load(folder / "inputs.npz")
+    feed = {name: inputs[name] for name in inputs.files}
+
+    def run() -> np.ndarray:
+        picture: np.ndarray = next(iter(request.infer(feed).values()))
+        return picture
+
+    return run, run
+
+
+def eager(dtype: str, size: int, device: str, folder: Path, **compiled: Any) -> Engine:
+    """The plain networks in PyTorch, through torch.compile where `compiled` has its options."""
+    import torch
+    from network_case import INPUTS, Step
+
+    from fastreenact.models.face2face_rho import random_face2face_rho
+
+    kind = getattr(torch, dtype)
+    stored = np.load(folder / "inputs.npz")
+    with torch.inference_mode():
+        step: Any = Step(random_face2face_rho(), size).eval().to(device, kind)
+        inputs = [torch.from_numpy(stored[name]).to(device, kind) for name in INPUTS]
+    if compiled:
+        step = torch.compile(step, **compiled)
+
+    def run() -> Any:
+        # Not inference_mode: what torch.compile folds at load time has to be ordinary tensors.
+        with torch.no_grad():
+            y = step(*inputs)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return y
+
+    return run, lambda: run().float().cpu().numpy()
+
+
+def torch_compile(dtype: str, size: int, device: str, folder: Path) -> Engine:
+    """torch.compile: with constant weights on the CPU, max-autotune with CUDA graphs on a GPU."""
+    if device == "cuda":
+        return eager(dtype, size, device, folder, mode="max-autotune", fullgraph=True)
+    return eager(dtype, size, device, folder, options={"freezing": True}, fullgraph=True)
+
+
+class Stages:
+    """A timer as the engine's: stage -> milliseconds, added up."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """See the class."""
+        begin = time.perf_counter()
+        yield
+        self.ms[name] = self.ms.get(name, 0.0) + (time.perf_counter() - begin) * 1e3
+
+
+def ours(dtype: str, size: int, device: str, folder: Path) -> Engine:
+    """The inference form from keypoints to a uint8 frame, which is more than the others do."""
+    import torch
+    from network_case import Portraits
+
+    from fastreenact.models.face2face_rho import random_face2face_rho
+    from fastreenact.models.fuse_face2face_rho import fuse
+
+    faces = Portraits(size)
+    fused = fuse(random_face2face_rho(), size, getattr(torch, dtype), device)
+    state = fused.encode(faces.image, faces.points[0], faces.poses[0])
+    driver = faces.points[1], faces.poses[1]
+    out = torch.empty(size, size, 3, dtype=torch.uint8)  # on the host: back there, the GPU is done
+
+    def run(timer: Stages | None = None) -> None:
+        fused.drive(state, *driver, out=out, timer=timer)
+
+    def picture() -> np.ndarray:
+        with torch.inference_mode():
+            image = fused.step(state, *driver).permute(0, 3, 1, 2).float().tanh().cpu().numpy()
+        return np.ascontiguousarray(image)
+
+    return run, picture
+
+
+# Engine -> what it imports, which is not counted as its memory, and how it is loaded.
+ENGINES: dict[str, tuple[tuple[str, ...], Callable[[str, int, str, Path], Engine]]] = {
+    "eager PyTorch": (("torch", "network_case"), eager),
+    "torch.compile": (("torch._inductor.compile_fx", "network_case"), torch_compile),
+    "ONNX Runtime": (("onnxruntime",), onnx_runtime),
+    "OpenVINO": (("openvino",), openvino),
+    "ours": (("network_case", "fastreenact.models.fuse_face2face_rho"), ours),
+}
+
+
+def resident_mb(peak: bool) -> float:
+    """Memory of this process that is resident, now or at most since `forget_peak`."""
+    words = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+    return int(words["VmHWM" if peak else "VmRSS"].split()[0]) * 1024 / 1e6
+
+
+def forget_peak(device: str) -> None:
+    """Give free memory back to the system, and let the peak start from here."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+
+
+def frames_ms(run: Callable[[], Any], count: int) -> list[float]:
+    """Milliseconds of `count` frames, after two that warm the caches again."""
+    times = []
+    for _ in range(count + 2):
+        begin = time.perf_counter()
+        run()
+        times.append((time.perf_counter() - begin) * 1e3)
+    return times[2:]
+
+
+def work(engine: str, dtype: str, size: int, device: str, folder: Path, say: Callable[[Any], None]) -> None:
+    """See the module."""
+    modules, load = ENGINES[engine]
+    for module in modules:
+        importlib.import_module(module)
+    before = resident_mb(peak=False)
+    begin = time.perf_counter()
+    run, picture = load(dtype, size, device, folder)
+    loaded = time.perf_counter()
+    run()
+    first = time.perf_counter()
+    np.save(folder / f"picture-{engine}-{dtype}.npy", picture())
+    warm = frames_ms(run, 3)
+    say({"load_s": loaded - begin, "first_ms": (first - loaded) * 1e3, "warm_ms": sorted(warm)[1]})
+    forget_peak(device)
+    for line in sys.stdin:
+        say(frames_ms(run, json.loads(line)["frames"]))
+    memory = resident_mb(peak=True) - before
+    if device == "cuda":
+        import torch
+
+        memory = torch.cuda.max_memory_reserved() / 1e6
+    stages: dict[str, float] = {}
+    if engine == "ours" and device == "cpu":
+        timer = Stages()
+        for _ in range(LAST_RUNS):
+            run(timer)
+        stages = {name: ms / LAST_RUNS for name, ms in timer.ms.items()}
+    say({"memory_mb": memory, "stages": stages})
+
+
+def main() -> None:
+    engine, dtype, size, device, folder = sys.argv[1:]
+    # What libraries print must not get between our lines.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as lines:
+        os.dup2(2, 1)
+
+        def say(words: Any) -> None:
+            print(json.dumps(words), file=lines, flush=True)
+
+        work(engine, dtype, int(size), device, Path(folder), say)
+
+
+if __name__ == "__main__":
+    main()
