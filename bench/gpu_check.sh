@@ -139,13 +139,17 @@ fi
 
 for script in bench/*.py; do
     name=$(basename "$script" .py)
-    case $name in timing | report | soak | reenactment | fit) continue ;; esac # no GPU in them, or not a measurement
+    limit=60 more=()
+    case $name in
+        timing | report | plot | network_* | gmac | model_* | soak | reenactment | fit) continue ;; # no GPU, or no measurement
+        network) limit=200 more=(--sizes 1440) ;; # torch.compile tries hundreds of kernels
+    esac
     if ! grep -q -- '"--device"' "$script"; then
         report skipped "bench $name" "has no --device"
     elif [ -z "$GPU" ]; then
         report skipped "bench $name" "no CUDA device"
     else
-        step "bench $name" 60 bench.txt "$PYTHON" "$script" --device cuda
+        step "bench $name" "$limit" bench.txt "$PYTHON" "$script" --device cuda ${more[@]+"${more[@]}"}
     fi
 done
 

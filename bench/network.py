@@ -203,7 +203,8 @@ def main() -> int:
         if options.device == "cuda":
             notes += " On the GPU it is max-autotune with CUDA graphs, and memory is what PyTorch reserved."
         payload = {"title": "Face2Face^rho, the online step", "columns": COLUMNS, "rows": rows, "notes": notes}
-        timing.write("network", payload, device=options.device)
+        plot = {"x": "size", "y": "ms", "series": "network"}
+        timing.write("network", payload | {"plot": plot}, device=options.device)
     return 0
 
 

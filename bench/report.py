@@ -1,8 +1,9 @@
-"""Run the benchmarks; write bench/RESULTS.md and the README's numbers from the JSON files that they leave.
+"""Run the benchmarks; write bench/RESULTS.md, its plots and the README's numbers from the JSON files that they leave.
 
     python bench/report.py [--quick] [--only NAME ...] [--write-only]
 
-A result file holds `title`, `columns`, `rows` (lists or dicts) and, where there is something to say, `notes`.
+A result file holds `title`, `columns`, `rows` (lists or dicts) and, where there is something to say, `notes`; and
+`plot` where bench/plot.py needs to be told how.
 """
 
 import argparse
@@ -12,12 +13,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import plot
 import timing
 
 BENCH = Path(__file__).resolve().parent
 # In the order of the page.
 SCRIPTS = (
-    "engine", "network", "soak", "reenactment", "fit", "warp", "spade", "rasterize_landmarks", "to_frame",
+    "engine", "network", "sizes", "soak", "reenactment", "fit", "warp", "spade", "rasterize_landmarks", "to_frame",
     "compose_frame", "render_mesh",
 )  # fmt: skip
 
@@ -33,7 +35,7 @@ def run(name: str, quick: bool) -> bool:
 
 
 def section(name: str, result: dict[str, Any]) -> str:
-    """One part of the page, with the machine it was measured on."""
+    """One part of the page, with the machine it was measured on; draws its plot."""
     machine = result["environment"]
     where = (
         f"`python bench/{name}.py`; {machine['processor']}, {machine['cores']} cores, "
@@ -41,7 +43,11 @@ def section(name: str, result: dict[str, Any]) -> str:
     )
     notes = result.get("notes", [])
     notes = [notes] if isinstance(notes, str) else notes
-    return "\n\n".join([f"## {result['title']}", where, *notes, timing.table(result["rows"], result["columns"])])
+    parts = [f"## {result['title']}", where, *notes, timing.table(result["rows"], result["columns"])]
+    drawn = plot.write(name, result)
+    if drawn:
+        parts.append(f"![{result['title']}](plots/{drawn.name})")
+    return "\n\n".join(parts)
 
 
 def page(results: dict[str, dict[str, Any]]) -> str:

@@ -1,0 +1,74 @@
+"""bench/plot.py draws valid SVG whose dots lie where the numbers are; bench/report.py links it."""
+
+import xml.etree.ElementTree as ET
+
+import plot
+import pytest
+import report
+
+SVG = "{http://www.w3.org/2000/svg}"
+MACHINE = {"processor": "p", "cores": 2, "isa": "avx2", "torch": "2", "python": "3.11"}
+
+
+def elements(svg, name):
+    """All elements of a name in an SVG text."""
+    return list(ET.fromstring(svg).iter(SVG + name))  # noqa: S314  of our own drawing
+
+
+def circles(svg):
+    """Centres of all dots by colour, each colour's first being that of the legend in `dots`, its last in `lines`."""
+    found = {}
+    for element in elements(svg, "circle"):
+        found.setdefault(element.get("fill"), []).append((float(element.get("cx")), float(element.get("cy"))))
+    return found
+
+
+def test_lines_are_logarithmic():
+    sizes = [{"size": n, "network": "a < b", "ms": n / 100} for n in (256, 512, 1024)]
+    result = {"title": "steps & sizes", "columns": ["size", "network", "ms"], "rows": sizes}
+    svg = plot.draw(result | {"plot": {"x": "size", "y": "ms", "series": "network"}})
+    (points,) = circles(svg).values()
+    (x1, y1), (x2, y2), (x3, y3) = points[:3]
+    assert x2 - x1 == pytest.approx(x3 - x2, abs=0.2)
+    assert y1 - y2 == pytest.approx(y2 - y3, abs=0.2)
+    assert x1 < x2
+    assert y1 > y2
+    words = [element.text for element in elements(svg, "text")]
+    assert {"steps & sizes", "a < b", "256", "1024"} <= set(words)
+
+
+def test_a_plot_may_have_rows_of_its_own():
+    result = {"title": "t", "columns": ["size"], "rows": [["256"]]}
+    data = [{"size": 1, "count": 3.0, "net": "plain"}, {"size": 2, "count": 4.0, "net": "ours"}]
+    svg = plot.draw(result | {"plot": {"x": "size", "y": "count", "series": "net", "rows": data}})
+    assert len(circles(svg)) == 2
+
+
+def test_tables_of_ops_become_dots():
+    rows = [
+        {"what": "8 x 4", "dtype": "float32", "ours ms": 1.0, "p20 - p80": "1 - 2", "eager ms": 10.0},
+        {"what": "8 x 8", "dtype": "float32", "ours ms": 10.0, "p20 - p80": "1 - 2", "eager ms": ""},
+    ]
+    result = {"title": "t", "columns": ["what", "dtype", "ours ms", "p20 - p80", "eager ms"], "rows": rows}
+    ours, eager = circles(plot.draw(result)).values()
+    assert len(ours) == 3
+    assert len(eager) == 2  # what is not a number is not drawn
+    assert ours[2][0] == eager[1][0]  # the same number in the same place
+    assert ours[1][1] == eager[1][1]  # and row
+    assert ours[1][0] < ours[2][0]
+    as_lists = result | {"rows": [list(row.values()) for row in rows]}
+    assert plot.draw(as_lists) == plot.draw(result)
+
+
+def test_tables_without_sizes_have_no_plot():
+    assert plot.draw({"title": "t", "columns": ["clip", "frame ms"], "rows": [["a", 1.0]]}) is None
+
+
+def test_the_page_links_the_plot(tmp_path, monkeypatch):
+    monkeypatch.setattr(plot, "PLOTS", tmp_path / "plots")
+    row = {"what": "8 x 4", "ours ms": 1.0, "eager ms": 10.0}
+    columns = ["what", "ours ms", "eager ms"]
+    result = {"title": "warp on the CPU", "columns": columns, "rows": [row], "environment": MACHINE}
+    assert "![warp on the CPU](plots/warp.svg)" in report.page({"warp": result})
+    assert (tmp_path / "plots" / "warp.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert "![" not in report.page({"soak": result | {"columns": ["ours"]}})
