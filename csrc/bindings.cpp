@@ -16,6 +16,7 @@
 #include "mbconv.h"
 #include "rasterize_landmarks.h"
 #include "render_mesh.h"
+#include "shrink.h"
 #include "spade.h"
 #include "tail.h"
 #include "thread_pool.h"
@@ -306,6 +307,30 @@ void bind_warp(py::module_& m) {
         arg("field_stride"), arg("out"), arg("out_shape"), arg("out_stride"), arg("scale"), arg("scale_stride"),
         arg("shift"), arg("shift_stride"), arg("table_shape"), arg("index_y"), arg("index_x"), arg("dtype"),
         arg("table_dtype"), arg("activation"), arg("border"), arg("field_bilinear"));
+}
+
+void bind_shrink(py::module_& m) {
+    using py::arg;
+    m.def(
+        "shrink",
+        [](uintptr_t picture, uintptr_t out, int64_t height, int64_t width, int64_t stride, int64_t side,
+           int64_t samples, double left, double top, double size, int dtype) {
+            ShrinkParams p;
+            p.picture = address<const uint8_t>(picture);
+            p.out = address<void>(out);
+            p.height = height;
+            p.width = width;
+            p.stride = stride;
+            p.side = side;
+            p.samples = samples;
+            p.left = left;
+            p.top = top;
+            p.size = size;
+            p.dtype = dtype;
+            run_rows(p, kernels().shrink, side, side * 16 * samples * samples);
+        },
+        py::kw_only(), arg("picture"), arg("out"), arg("height"), arg("width"), arg("stride"), arg("side"),
+        arg("samples"), arg("left"), arg("top"), arg("size"), arg("dtype"));
 }
 
 void bind_spade(py::module_& m) {
@@ -688,6 +713,7 @@ PYBIND11_MODULE(_C, m) {
     fastreenact::bind_recording(m);
     fastreenact::bind_tail(m);
     fastreenact::bind_warp(m);
+    fastreenact::bind_shrink(m);
     fastreenact::bind_spade(m);
     fastreenact::bind_rasterize_landmarks(m);
     fastreenact::bind_render_mesh(m);

@@ -8,6 +8,7 @@ struct ComposeFrameParams;
 struct ConvParams;
 struct MbconvParams;
 struct RenderMeshParams;
+struct ShrinkParams;
 struct SpadeParams;
 struct TailParams;
 struct ToFrameParams;
@@ -21,6 +22,7 @@ struct Kernels {
     void (*conv)(const ConvParams&, int64_t begin, int64_t end);
     void (*mbconv)(const MbconvParams&, int64_t begin, int64_t end);
     void (*render_mesh)(const RenderMeshParams&, int64_t begin, int64_t end);
+    void (*shrink)(const ShrinkParams&, int64_t begin, int64_t end);
     void (*spade)(const SpadeParams&, int64_t begin, int64_t end);
     void (*tail)(const TailParams&, int64_t begin, int64_t end);
     void (*to_frame)(const ToFrameParams&, int64_t begin, int64_t end);

@@ -154,18 +154,11 @@ class _Cells:
         self._shift = torch.from_numpy(own - held * scale).to(device)
         # A pixel is the mean of 2 x 2 samples where the picture has more to show: enough to see what has moved where.
         self._samples = 2 if box.size > 1.5 * seen_side else 1
-        seen_side *= self._samples
-        at = (np.arange(seen_side) + 0.5) * (box.size / seen_side) - box.size / 2
-        where = _grid((at + box.cx) * (2 / width) - 1, (at + box.cy) * (2 / height) - 1)
-        self._seen = torch.from_numpy(where).to(device)
+        self._box, self._side = box, seen_side
 
     def shrink(self, surface: Tensor) -> Tensor:
         """The box of the picture `surface` uint8 [H, W, 3], its edge repeated outside, as [1, S, S, 3] in [-1, 1]."""
-        seen = ops.warp(surface[None], self._seen, size=self._seen.shape[1:3], padding="border").float()
-        if self._samples > 1:
-            n = seen.shape[1] // 2
-            seen = seen.view(1, n, 2, n, 2, 3).mean((2, 4))
-        return seen * (2 / 255) - 1
+        return ops.shrink(surface, self._box, self._side, samples=self._samples)
 
     def read(self, nodes: Tensor) -> Tensor:
         """The landmark warp's field [h, w, 2] of the whole picture as [1, side, side, 2] of the box."""

@@ -10,6 +10,7 @@ from fastreenact.ops.render_mesh import (
     render_mesh_ids_reference,
     render_mesh_reference,
 )
+from fastreenact.ops.shrink import shrink, shrink_reference
 from fastreenact.ops.spade import spade, spade_reference
 from fastreenact.ops.tail import TailKernel, TailWeights, pack_tail, tail, tail_reference
 from fastreenact.ops.to_frame import to_frame, to_frame_reference
@@ -40,6 +41,8 @@ __all__ = [
     "render_mesh_ids",
     "render_mesh_ids_reference",
     "render_mesh_reference",
+    "shrink",
+    "shrink_reference",
     "spade",
     "spade_reference",
     "tail",

@@ -1,0 +1,95 @@
+"""shrink: a square of a picture as the networks see it."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastreenact import _C
+from fastreenact.ops import checks
+from fastreenact.ops.library import register
+
+
+def shrink(
+    picture: Tensor, box: Sequence[float], side: int, *, samples: int = 1, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Sample a square of an 8-bit picture at side x side places, in [-1, 1]; on a GPU in PyTorch's own kernels.
+
+    out[0, y, x] = 2 / 255 * mean over samples x samples places of bilinear(picture, place) - 1; edges go on outside
+
+    Args:
+        picture: uint8 [H, W, 3], packed pixels, at least 2 x 2.
+        box: centre x, centre y and side of the square, px (pixel (0, 0) covers 0 to 1).
+        side: of the result, px.
+        samples: 1 or 2, per pixel of the result and axis, evenly spread over it.
+        dtype: of the result: float32, bfloat16 or float16 (GPU only).
+
+    Returns:
+        [1, side, side, 3], the caller's.
+
+    Raises:
+        TypeError: no tensor, or a dtype that is not listed.
+        ValueError: a shape, a stride or a number that does not fit.
+    """
+    checks.need_tensor("picture", picture)
+    return _shrink(picture, [float(value) for value in box], side, samples, dtype)
+
+
+def shrink_reference(
+    picture: Tensor, box: Sequence[float], side: int, *, samples: int = 1, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """What `shrink` means, in plain PyTorch: any device, float64 too."""
+    at = (torch.arange(side * samples, dtype=torch.float64, device=picture.device) + 0.5) / (side * samples) - 0.5
+    x, y = (
+        ((at * box[2] + centre) * (2 / length) - 1).to(torch.promote_types(dtype, torch.float32))
+        for centre, length in ((box[0], picture.shape[1]), (box[1], picture.shape[0]))
+    )
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]
+    levels = picture.permute(2, 0, 1)[None].to(grid.dtype)
+    seen = F.avg_pool2d(F.grid_sample(levels, grid, padding_mode="border", align_corners=False), samples)
+    return (seen.permute(0, 2, 3, 1) * (2 / 255) - 1).to(dtype).contiguous()
+
+
+def _check(picture: Tensor, box: Sequence[float], side: int, samples: int, dtype: torch.dtype) -> None:
+    """Raise what `shrink` raises."""
+    checks.need_dtype("picture", picture, (torch.uint8,))
+    checks.need_shape("picture", picture, (None, None, 3), "[H, W, 3]")
+    (height, width, _), (stride_y, stride_x, stride_c) = picture.shape, picture.stride()
+    if min(height, width) < 2:
+        raise ValueError(f"picture: got shape {list(picture.shape)}, needs at least 2 x 2")
+    if stride_c != 1 or stride_x != 3 or stride_y < 3 * width:
+        raise ValueError(f"picture: got strides {list(picture.stride())}, needs packed pixels in rows that lie apart")
+    if len(box) != 3 or not all(map(math.isfinite, box)) or box[2] <= 0:
+        raise ValueError(f"box: got {list(box)}, needs centre x, centre y and a side of more than 0, in px")
+    if side < 1:
+        raise ValueError(f"side: got {side}, needs at least 1")
+    if samples not in (1, 2):
+        raise ValueError(f"samples: got {samples}, needs 1 or 2")
+    half = () if picture.device.type == "cpu" else (torch.float16,)
+    if dtype not in (torch.float32, torch.bfloat16, *half):
+        raise TypeError(f"dtype: got {dtype} on {picture.device.type}, needs float32, bfloat16 or, on a GPU, float16")
+
+
+def _implementation(picture: Tensor, box: Sequence[float], side: int, samples: int, dtype: torch.dtype) -> Tensor:
+    _check(picture, box, side, samples, dtype)
+    if picture.device.type != "cpu":
+        return shrink_reference(picture, box, side, samples=samples, dtype=dtype)
+    out = picture.new_empty((1, side, side, 3), dtype=dtype)
+    _C.shrink(
+        picture=picture.data_ptr(), out=out.data_ptr(), height=picture.shape[0], width=picture.shape[1],
+        stride=picture.stride(0), side=side, samples=samples, left=box[0] - box[2] / 2, top=box[1] - box[2] / 2,
+        size=box[2], dtype=checks.DTYPES[dtype],
+    )  # fmt: skip
+    return out
+
+
+def _fake(picture: Tensor, box: Sequence[float], side: int, samples: int, dtype: torch.dtype) -> Tensor:
+    _check(picture, box, side, samples, dtype)
+    return picture.new_empty((1, side, side, 3), dtype=dtype)
+
+
+_shrink = register(
+    "shrink(Tensor picture, float[] box, int side, int samples, ScalarType dtype) -> Tensor", _implementation, _fake
+)
