@@ -261,13 +261,14 @@ void bind_warp(py::module_& m) {
     m.def(
         "warp",
         [](uintptr_t features, const py::tuple& features_shape, const py::tuple& features_stride, uintptr_t field,
-           const py::tuple& field_shape, const py::tuple& field_stride, uintptr_t out, const py::tuple& out_shape,
-           const py::tuple& out_stride, uintptr_t scale, const py::tuple& scale_stride, uintptr_t shift,
-           const py::tuple& shift_stride, const py::tuple& table_shape, uintptr_t index_y, uintptr_t index_x, int dtype,
-           int table_dtype, int activation, bool border, bool field_bilinear) {
+           const py::tuple& field_shape, const py::tuple& field_stride, uintptr_t pictures, uintptr_t out,
+           const py::tuple& out_shape, const py::tuple& out_stride, uintptr_t scale, const py::tuple& scale_stride,
+           uintptr_t shift, const py::tuple& shift_stride, const py::tuple& table_shape, uintptr_t index_y,
+           uintptr_t index_x, int dtype, int table_dtype, int activation, bool border, bool field_bilinear) {
             WarpParams p;
             p.features = address<const void>(features);
             p.field = address<const float>(field);
+            p.pictures = address<const int32_t>(pictures);
             p.out = address<void>(out);
             p.scale = table(scale, scale_stride);
             p.shift = table(shift, shift_stride);
@@ -296,6 +297,7 @@ void bind_warp(py::module_& m) {
             p.activation = activation;
             p.border = border ? 1 : 0;
             p.field_bilinear = field_bilinear ? 1 : 0;
+            check_index("pictures", p.pictures, p.n, at(features_shape, 0), "number of pictures in features");
             if (p.scale.data != nullptr) {
                 check_index("index_y", p.index_y, p.out_height, at(table_shape, 1));
                 check_index("index_x", p.index_x, p.out_width, at(table_shape, 2));
@@ -304,9 +306,9 @@ void bind_warp(py::module_& m) {
             run_rows(p, kernels().warp, p.n * p.out_height, p.out_width * (16 + 8 * p.channels));
         },
         py::kw_only(), arg("features"), arg("features_shape"), arg("features_stride"), arg("field"), arg("field_shape"),
-        arg("field_stride"), arg("out"), arg("out_shape"), arg("out_stride"), arg("scale"), arg("scale_stride"),
-        arg("shift"), arg("shift_stride"), arg("table_shape"), arg("index_y"), arg("index_x"), arg("dtype"),
-        arg("table_dtype"), arg("activation"), arg("border"), arg("field_bilinear"));
+        arg("field_stride"), arg("pictures"), arg("out"), arg("out_shape"), arg("out_stride"), arg("scale"),
+        arg("scale_stride"), arg("shift"), arg("shift_stride"), arg("table_shape"), arg("index_y"), arg("index_x"),
+        arg("dtype"), arg("table_dtype"), arg("activation"), arg("border"), arg("field_bilinear"));
 }
 
 void bind_shrink(py::module_& m) {

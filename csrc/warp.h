@@ -5,14 +5,15 @@
 namespace fastreenact {
 
 struct WarpParams {
-    const void* features;      // [N, H, W, C] in `dtype`, channels contiguous
+    const void* features;      // [A, H, W, C] in `dtype`, channels contiguous
     const float* field;        // [N, h, w, 2]: (x, y), -1 and 1 are the outer pixel edges
+    const int32_t* pictures;   // [N] in [0, A): the features' picture that each output samples; null: A is N, its own
     void* out;                 // [N, out_height, out_width, C] in `dtype`, channels contiguous; overlaps nothing
     Table scale;               // [N, Ty, Tx, C] in `table_dtype`, or none
     Table shift;               // the same, and none exactly when scale is none
     const int32_t* index_y;    // [out_height] row of the tables for each row; null: the row itself
     const int32_t* index_x;    // [out_width] column of the tables for each column; null: the column itself
-    int64_t n;                 // pictures
+    int64_t n;                 // N, outputs
     int64_t height;            // H, rows of features
     int64_t width;             // W, columns of features
     int64_t channels;          // C

@@ -8,16 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastreenact.kernels.activation import activate
+from fastreenact.kernels.channels_last import activate, addresses
 
 _MAX_BLOCK = 256  # accesses of one program: two for each thread of its four warps, four spill on sm_75
-
-
-@triton.jit
-def _at(pointer, pixel, channel, ALIGN: tl.constexpr):
-    """Addresses of the channels of each pixel, ALIGN of them in one access."""
-    size: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth // 8
-    return tl.multiple_of(pointer + (pixel[:, None] + channel), [1, ALIGN * size])
 
 
 @triton.jit
@@ -69,15 +62,15 @@ def _spade_kernel(
     beta = n * stride_beta_n + table_y * stride_beta_y + table_x * stride_beta_x
     out = n * stride_out_n + y * stride_out_y + column * stride_out_x
 
-    value = tl.load(_at(x_ptr, x, channel, ALIGN), mask=mask, other=0).to(tl.float32)
-    factor = tl.load(_at(gamma_ptr, gamma, channel, ALIGN), mask=mask, other=0).to(tl.float32)
-    summand = tl.load(_at(beta_ptr, beta, channel, ALIGN), mask=mask, other=0).to(tl.float32)
+    value = tl.load(addresses(x_ptr, x, channel, ALIGN), mask=mask, other=0).to(tl.float32)
+    factor = tl.load(addresses(gamma_ptr, gamma, channel, ALIGN), mask=mask, other=0).to(tl.float32)
+    summand = tl.load(addresses(beta_ptr, beta, channel, ALIGN), mask=mask, other=0).to(tl.float32)
     if not FOLDED:
         value -= tl.load(mean_ptr + channel, mask=mask, other=0)
         value *= tl.load(inv_std_ptr + channel, mask=mask, other=0)
         factor += 1.0
     value = activate(value * factor + summand, ACTIVATION)
-    tl.store(_at(out_ptr, out, channel, ALIGN), value.to(out_ptr.dtype.element_ty), mask=mask)
+    tl.store(addresses(out_ptr, out, channel, ALIGN), value.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def spade(

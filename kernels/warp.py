@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastreenact.kernels.activation import activate
+from fastreenact.kernels.channels_last import activate, addresses
 
 _ELEMENTS = 2048  # output values of one program: 16 for each thread of its four warps
 _MAX_BLOCK_C = 128
@@ -63,13 +63,15 @@ def _field_value(field, row, next_row, weight_y, column, next_column, weight_x, 
 
 @triton.jit
 def _warp_kernel(
-    features_ptr,  # [N, H, W, C]
+    features_ptr,  # [A, H, W, C]
     field_ptr,  # [N, h, w, 2] float32
+    pictures_ptr,  # [N] int32, the features' picture that each output samples; not read without PICTURES
     scale_ptr,  # [.., C] by the strides below; not read without HAS_SCALE
     shift_ptr,
     index_y_ptr,  # [out H] int32, rows of the tables; not read without TABLE
     index_x_ptr,  # [out W] int32
     out_ptr,  # [N, out H, out W, C]
+    pictures,  # A
     height,
     width,
     channels,
@@ -93,13 +95,14 @@ def _warp_kernel(
     stride_out_n,
     stride_out_y,
     stride_out_x,
+    PICTURES: tl.constexpr,
     HAS_SCALE: tl.constexpr,
     HAS_SHIFT: tl.constexpr,
     TABLE: tl.constexpr,
     ACTIVATION: tl.constexpr,  # 0 none, 1 ReLU, 2 tanh
     BORDER: tl.constexpr,
     FIELD_BILINEAR: tl.constexpr,
-    ALIGN: tl.constexpr,  # divides the channels and every stride: that many channels make one memory access
+    ALIGN: tl.constexpr,  # divides the channels, every stride and every address: so many channels are one access
     BLOCK_X: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -133,16 +136,21 @@ def _warp_kernel(
     left = left.to(tl.int64)
     top = top.to(tl.int64)
 
-    first = n * stride_features_n + top * stride_features_y + left * stride_features_x
+    picture = n
+    present = in_row
+    if PICTURES:
+        picture = tl.load(pictures_ptr + n).to(tl.int64)
+        present &= (picture >= 0) & (picture < pictures)  # one that is not there is never read
+    first = picture * stride_features_n + top * stride_features_y + left * stride_features_x
     value = tl.zeros([BLOCK_X, BLOCK_C], dtype=tl.float32)
     for dy in tl.static_range(2):
         for dx in tl.static_range(2):
             weight = weight_bottom if dy == 1 else 1.0 - weight_bottom
             weight *= weight_right if dx == 1 else 1.0 - weight_right
-            inside = in_row & (top + dy >= 0) & (top + dy < height) & (left + dx >= 0) & (left + dx < width)
+            inside = present & (top + dy >= 0) & (top + dy < height) & (left + dx >= 0) & (left + dx < width)
             corner = first + dy * stride_features_y + dx * stride_features_x
-            corner = tl.multiple_of(corner[:, None] + channel[None, :], [1, ALIGN])
-            sample = tl.load(features_ptr + corner, mask=inside[:, None] & in_channels[None, :], other=0)
+            corner = addresses(features_ptr, corner, channel[None, :], ALIGN)
+            sample = tl.load(corner, mask=inside[:, None] & in_channels[None, :], other=0)
             value += weight[:, None] * sample.to(tl.float32)
 
     mask = in_row[:, None] & in_channels[None, :]
@@ -153,19 +161,18 @@ def _warp_kernel(
         table_x = tl.load(index_x_ptr + x, mask=in_row, other=0).to(tl.int64)
     if HAS_SCALE:
         scale = n * stride_scale_n + table_y * stride_scale_y + table_x * stride_scale_x
-        scale = tl.multiple_of(scale[:, None] + channel[None, :], [1, ALIGN])
-        value *= tl.load(scale_ptr + scale, mask=mask, other=0).to(tl.float32)
+        scale = addresses(scale_ptr, scale, channel[None, :], ALIGN)
+        value *= tl.load(scale, mask=mask, other=0).to(tl.float32)
     if HAS_SHIFT:
         shift = n * stride_shift_n + table_y * stride_shift_y + table_x * stride_shift_x
-        shift = tl.multiple_of(shift[:, None] + channel[None, :], [1, ALIGN])
-        value += tl.load(shift_ptr + shift, mask=mask, other=0).to(tl.float32)
+        shift = addresses(shift_ptr, shift, channel[None, :], ALIGN)
+        value += tl.load(shift, mask=mask, other=0).to(tl.float32)
     value = activate(value, ACTIVATION)
     if out_ptr.dtype.element_ty == tl.uint8:
         value = tl.floor(value + 0.5)  # between 0 and 255 as its inputs are
 
     out = n * stride_out_n + y * stride_out_y + x * stride_out_x
-    out = tl.multiple_of(out[:, None] + channel[None, :], [1, ALIGN])
-    tl.store(out_ptr + out, value.to(out_ptr.dtype.element_ty), mask=mask)
+    tl.store(addresses(out_ptr, out, channel[None, :], ALIGN), value.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def _table_strides(table: Tensor | None) -> tuple[int, int, int]:
@@ -181,6 +188,7 @@ def warp(
     field: Tensor,
     out: Tensor,
     *,
+    pictures: Tensor | None = None,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
     index_y: Tensor | None = None,
@@ -192,9 +200,10 @@ def warp(
     """Launch the kernel on the current stream; `fastreenact.ops.warp` checks the arguments and says what they mean.
 
     Args:
-        features: [N, H, W, C] float32, float16, bfloat16 or uint8, channels contiguous.
+        features: [A, H, W, C] float32, float16, bfloat16 or uint8, channels contiguous.
         field: [N, h, w, 2] float32.
         out: [N, out H, out W, C] of the features' dtype, channels contiguous.
+        pictures: [N] int32, contiguous: the features' picture for each output; None is A = N, each its own.
         scale, shift: [C] or [N or 1, T, T, C], channels contiguous; T x T is out H x out W without indices.
         index_y, index_x: [out H] and [out W] int32, contiguous.
         activation: 0 none, 1 ReLU, 2 tanh.
@@ -203,8 +212,8 @@ def warp(
     """
     if out.numel() == 0:
         return
-    n, height, width, channels = features.shape
-    out_height, out_width = out.shape[1:3]
+    height, width, channels = features.shape[1:]
+    n, out_height, out_width = out.shape[:3]
     strides = {
         "features": features.stride()[:3],
         "field": field.stride(),
@@ -212,8 +221,9 @@ def warp(
         "shift": _table_strides(shift),
         "out": out.stride()[:3],
     }
-    widest = max(tensor.element_size() for tensor in (features, scale, shift) if tensor is not None)
-    vectors = (*strides["features"], *strides["scale"], *strides["shift"], *strides["out"])
+    moved = [tensor for tensor in (features, scale, shift, out) if tensor is not None]
+    together = [tensor.data_ptr() // tensor.element_size() for tensor in moved]
+    together += [*strides["features"], *strides["scale"], *strides["shift"], *strides["out"]]
     block_c = min(triton.next_power_of_2(channels), _MAX_BLOCK_C)
     block_x = min(max(_ELEMENTS // block_c, 16), _MAX_BLOCK_X, triton.next_power_of_2(out_width))
     grid = (n * out_height, triton.cdiv(out_width, block_x), triton.cdiv(channels, block_c))
@@ -222,11 +232,13 @@ def warp(
         _warp_kernel[grid](
             features,
             field,
+            unread if pictures is None else pictures,
             unread if scale is None else scale,
             unread if shift is None else shift,
             unread if index_y is None else index_y,
             unread if index_x is None else index_x,
             out,
+            features.shape[0],
             height,
             width,
             channels,
@@ -238,13 +250,14 @@ def warp(
             *strides["scale"],
             *strides["shift"],
             *strides["out"],
+            PICTURES=pictures is not None,
             HAS_SCALE=scale is not None,
             HAS_SHIFT=shift is not None,
             TABLE=index_y is not None,
             ACTIVATION=activation,
             BORDER=border,
             FIELD_BILINEAR=field_bilinear,
-            ALIGN=math.gcd(16 // widest, channels, *vectors),
+            ALIGN=math.gcd(16 // features.element_size(), channels, *together),
             BLOCK_X=block_x,
             BLOCK_C=block_c,
         )

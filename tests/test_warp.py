@@ -97,10 +97,80 @@ def test_warp_gpu_path_interpreted(kind, field_resize, generator):
         del options["shift"]
     activation = None if kind == "uint8" else "relu"
     out = torch.empty_like(features)
-    tensors = [options.get(name) for name in ("scale", "shift", "index_y", "index_x")]
+    tensors = [options.get(name) for name in ("pictures", "scale", "shift", "index_y", "index_x")]
     warp_module._run_cuda(features, field, *tensors, activation, None, "zeros", field_resize, out)
     expected = warp_reference(features, field, activation=activation, field_resize=field_resize, **options)
     assert_close(out, expected, (2e-6, 2e-6))
+
+
+@pytest.mark.parametrize("kind", ["none", "table"])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.uint8], ids=str)
+@pytest.mark.parametrize("device", DEVICES)
+def test_warp_pictures(device, dtype, kind, generator):
+    slab = (torch.rand(6, 9, 11, 16, generator=generator) * 200).to(dtype)
+    features = slab[1::2, :, 2:, 4:12]  # three pictures, apart
+    field = torch.rand(4, 5, 6, 2, generator=generator) * 2.6 - 1.3
+    pictures = torch.tensor([2, 0, 2, 1], dtype=torch.int32)
+    options = affine(kind, (4, 9, 9, 8), dtype, generator) if dtype != torch.uint8 else {}
+    expected = warp_reference(features[pictures.long()], field.double(), **options)
+    assert torch.equal(warp_reference(features, field.double(), pictures=pictures, **options), expected)
+    there = {name: tensor.to(device) for name, tensor in options.items()}
+    got = warp(slab.to(device)[1::2, :, 2:, 4:12], field.to(device), pictures=pictures.to(device), **there).cpu()
+    assert_close(got, expected)
+    if device == "cpu":
+        assert torch.equal(got, warp(features[pictures.long()], field, **options))
+
+
+def far_pictures() -> tuple[Tensor, Tensor]:
+    """Four pictures 800 MB apart of which little is touched, each full of its number, and a field [2, 1, 1, 2]."""
+    memory = torch.from_numpy(np.zeros(2_400_000_064, np.uint8))
+    features = memory.as_strided((4, 2, 2, 4), (800_000_000, 8, 4, 1))
+    for picture in range(4):
+        features[picture] = 50 + picture
+    return features, torch.zeros(2, 1, 1, 2)
+
+
+def test_warp_pictures_beyond_32_bits():
+    features, field = far_pictures()
+    got = warp(features, field, pictures=torch.tensor([3, 1], dtype=torch.int32))
+    assert got[:, 1, 1, 2].tolist() == [53, 51]
+
+
+@pytest.mark.skipif(HAS_GPU, reason="the interpreter is for machines without a GPU")
+def test_warp_pictures_beyond_32_bits_interpreted():
+    pytest.importorskip("triton")
+    features, field = far_pictures()
+    out = torch.zeros(2, 2, 2, 4, dtype=torch.uint8)
+    pictures = torch.tensor([3, 1], dtype=torch.int32)
+    warp_module._run_cuda(features, field, pictures, *[None] * 5, None, "zeros", "nearest", out)
+    assert out[:, 1, 1, 2].tolist() == [53, 51]
+
+
+@pytest.mark.skipif(HAS_GPU, reason="the interpreter is for machines without a GPU")
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+def test_warp_pictures_that_are_not_there_interpreted(padding, generator):
+    """On a GPU nobody looks at the numbers before: such a picture is outside, so that no foreign memory is read."""
+    pytest.importorskip("triton")
+    features = torch.rand(3, 5, 6, 4, generator=generator) + 1
+    field = torch.rand(5, 5, 6, 2, generator=generator) - 0.5
+    pictures = torch.tensor([-1, 2, 3, 2**31 - 1, 0], dtype=torch.int32)
+    out = torch.empty(5, 5, 6, 4)
+    shift = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    warp_module._run_cuda(features, field, pictures, None, shift, None, None, None, None, padding, "nearest", out)
+    assert_close(out, warp_reference(features, field.double(), pictures=pictures, shift=shift, padding=padding))
+    for n in (0, 2, 3):
+        assert torch.equal(out[n], shift.expand(5, 6, 4))
+    assert out[[1, 4]].min() > 1.5
+
+
+def test_warp_gpu_path_without_triton(monkeypatch, generator):
+    monkeypatch.setattr(warp_module, "has_triton", lambda op: False)
+    features, field = make((3, 5, 6, 4, 2, 3), torch.float32, generator)
+    pictures = torch.tensor([1, -1, 0], dtype=torch.int32)
+    out = torch.empty(3, 7, 8, 4)
+    warp_module._run_cuda(features, field, pictures, *[None] * 4, "tanh", (7, 8), "border", "bilinear", out)
+    options = {"activation": "tanh", "size": (7, 8), "padding": "border", "field_resize": "bilinear"}
+    assert_close(out, in_float64(features, field, pictures=pictures, **options))
 
 
 @pytest.mark.parametrize("one", ["scale", "shift"])
@@ -268,9 +338,10 @@ def test_warp_reference_gradient(generator):
 def test_warp_opcheck(dtype, kind, resize, generator):
     features, field = make((2, 5, 7, 12, 3, 4), dtype, generator)
     tables = affine(kind, (2, 6, 8, 12), dtype, generator)
+    pictures = torch.tensor([1, 1], dtype=torch.int32) if kind == "tables" else None
     arguments = (
-        features, field, tables.get("scale"), tables.get("shift"), tables.get("index_y"), tables.get("index_x"), "relu",
-        [6, 8], "zeros", resize,
+        features, field, pictures, tables.get("scale"), tables.get("shift"), tables.get("index_y"),
+        tables.get("index_x"), "relu", [6, 8], "zeros", resize,
     )  # fmt: skip
     torch.library.opcheck(torch.ops.fastreenact.warp.default, arguments)
     torch.library.opcheck(torch.ops.fastreenact.warp_out.default, (*arguments, torch.zeros(2, 6, 8, 12, dtype=dtype)))
@@ -288,6 +359,7 @@ def grown(**changes: Any) -> dict[str, Any]:
 
 
 TABLES = {"scale": torch.zeros(2, 6, 6, 3), "shift": torch.zeros(2, 6, 6, 3)}
+PICTURES = torch.tensor([0, 1], dtype=torch.int32)
 INDEX = {"index_y": torch.zeros(4, dtype=torch.int32), "index_x": torch.zeros(5, dtype=torch.int32)}
 BAD = [
     (grown(features=None), TypeError, "features: got NoneType, needs a torch.Tensor"),
@@ -297,7 +369,7 @@ BAD = [
     (grown(features=torch.zeros(2, 4, 5, 3).double()), TypeError, "features: got float64, needs float32 or bfloat16"),
     (grown(features=torch.zeros(2, 4, 5, 3).half()), TypeError, "features: got float16"),
     (grown(field=torch.zeros(2, 2, 2, 2).bfloat16()), TypeError, "field: got bfloat16, needs float32"),
-    (grown(features=torch.zeros(4, 5, 3)), ValueError, r"features: got shape \[4, 5, 3\], needs \[N, H, W, C\]"),
+    (grown(features=torch.zeros(4, 5, 3)), ValueError, r"features: got shape \[4, 5, 3\], needs \[N or A, H, W, C\]"),
     (grown(field=torch.zeros(1, 2, 2, 2)), ValueError, r"field: got shape .* = \[2, any, any, 2\]"),
     (grown(field=torch.zeros(2, 2, 2, 3)), ValueError, "field: got shape"),
     (grown(field=torch.zeros(2, 0, 2, 2)), ValueError, "field: .* at least one sample"),
@@ -324,6 +396,13 @@ BAD = [
         ValueError,
         "index_y: got strides",
     ),
+    (grown(pictures=[0, 1]), TypeError, "pictures: got list, needs a torch.Tensor"),
+    (grown(pictures=PICTURES.long()), TypeError, "pictures: got int64, needs int32"),
+    (grown(pictures=PICTURES[:1]), ValueError, r"pictures: got shape \[1\], needs one of .* = \[2\]"),
+    (grown(pictures=PICTURES.repeat(2)[::2]), ValueError, "pictures: got strides"),
+    (grown(pictures=PICTURES.to("meta")), ValueError, "pictures: got device meta, needs cpu"),
+    (grown(pictures=PICTURES + 1), ValueError, "pictures: got 2 at position 1, needs values from 0 to 1, one less"),
+    (grown(pictures=PICTURES - 1), ValueError, "pictures: got -1 at position 0"),
     (grown(features=torch.zeros(2, 4, 5, 3).byte(), activation="relu"), ValueError, "features: got uint8"),
     (grown(out=torch.zeros(2, 4, 5, 3).bfloat16()), TypeError, "out: got bfloat16, needs float32"),
     (grown(out=torch.zeros(2, 4, 5, 4)), ValueError, "out: got shape"),
@@ -365,5 +444,5 @@ def test_warp_dispatcher_refuses_gradients_too():
     features = torch.zeros(1, 4, 5, 3, requires_grad=True)
     with pytest.raises(ValueError, match="requires grad"):
         torch.ops.fastreenact.warp(
-            features, torch.zeros(1, 2, 2, 2), None, None, None, None, None, None, "zeros", "nearest"
+            features, torch.zeros(1, 2, 2, 2), None, None, None, None, None, None, None, "zeros", "nearest"
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import register
+from fastreenact.ops.library import has_triton, register
 
 _NONE = (0, 0, 0, 0)
 _ACTIVATIONS = tuple(checks.ACTIVATIONS)
@@ -19,6 +19,7 @@ def warp(
     features: Tensor,
     field: Tensor,
     *,
+    pictures: Tensor | None = None,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
     index_y: Tensor | None = None,
@@ -31,13 +32,17 @@ def warp(
 ) -> Tensor:
     """Sample `features` where `field` points, bilinearly; then scale, shift and activate.
 
-    out[n, y, x, c] = act(bilinear(features[n, :, :, c], field[n, y', x']) * scale[n, y, x, c] + shift[n, y, x, c])
+    out[n, y, x, c] = act(bilinear(features[a, :, :, c], field[n, y', x']) * scale[n, y, x, c] + shift[n, y, x, c])
 
     Args:
-        features: [N, H, W, C] float32, bfloat16, float16 (GPU only) or uint8 (neither scale, shift nor activation then;
+        features: [A, H, W, C] float32, bfloat16, float16 (GPU only) or uint8 (neither scale, shift nor activation then;
             rounded to nearest, halves up), channels contiguous, other strides free.
         field: [N, h, w, 2] float32, (x, y) in normalised coordinates: -1 and 1 are the outer pixel edges
             (align_corners=False). NaN counts as minus infinity, and infinite is outside.
+        pictures: int32 [N] on the device of the features: a = pictures[n] is the one that output n samples, so that one
+            number on the device chooses among resident pictures. On the CPU it must be in [0, A); on a GPU, where
+            looking would wait for it, all of a picture that is not there is outside: zeros, whatever the padding. None:
+            A is N, and a is n.
         scale, shift: factor and summand, float32 or the features' dtype: [C]; or [N or 1, Ho, Wo, C]; or tables
             [N or 1, Ty, Tx, C] with `index_y`, `index_x`, channels contiguous. A missing one is 1 or 0.
         index_y, index_x: int32 [Ho] and [Wo], the row and column of the tables that each output pixel reads: the affine
@@ -60,15 +65,15 @@ def warp(
 
     Source: Face2Face^rho, Sec. 3.2.
     """
-    _need_types(features, field, scale, shift, index_y, index_x, out)
+    _need_types(features, field, pictures, scale, shift, index_y, index_x, out)
     checks.need_choice("activation", activation, _ACTIVATIONS)
     checks.need_choice("padding", padding, ("zeros", "border"))
     checks.need_choice("field_resize", field_resize, ("nearest", "bilinear"))
     if size is not None:
         size = _two(size)
     if out is None:
-        return _warp(features, field, scale, shift, index_y, index_x, activation, size, padding, field_resize)
-    _warp_out(features, field, scale, shift, index_y, index_x, activation, size, padding, field_resize, out)
+        return _warp(features, field, pictures, scale, shift, index_y, index_x, activation, size, padding, field_resize)
+    _warp_out(features, field, pictures, scale, shift, index_y, index_x, activation, size, padding, field_resize, out)
     return out
 
 
@@ -76,6 +81,7 @@ def warp_reference(
     features: Tensor,
     field: Tensor,
     *,
+    pictures: Tensor | None = None,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
     index_y: Tensor | None = None,
@@ -91,13 +97,18 @@ def warp_reference(
     out_height, out_width = (height, width) if size is None else size
     work = torch.float64 if features.dtype == torch.float64 or field.dtype == torch.float64 else torch.float32
     grid = resize_field(field.to(work), out_height, out_width, field_resize)
-    span = torch.tensor((width, height), dtype=work, device=field.device)
-    # Two pixels outside is as far as infinity, and NaN is minus infinity.
-    grid = torch.where(grid.isnan(), grid.new_tensor(-float("inf")), grid)
-    grid = torch.minimum(torch.maximum(grid, -1 - 4 / span), 1 + 4 / span)
+    # Two pixels outside is as far as infinity, and NaN is minus infinity. No number comes from the host: a CUDA graph
+    # can hold this.
+    grid = grid.masked_fill(grid.isnan(), -float("inf"))
+    far = (1 + 4 / max(width, 1), 1 + 4 / max(height, 1))
+    grid = torch.stack([grid[..., axis].clamp(-far[axis], far[axis]) for axis in (0, 1)], -1)
+    chosen = features if pictures is None else features[pictures.long().clamp(0, features.shape[0] - 1)]
     sampled = F.grid_sample(
-        features.permute(0, 3, 1, 2).to(work), grid, mode="bilinear", padding_mode=padding, align_corners=False
+        chosen.permute(0, 3, 1, 2).to(work), grid, mode="bilinear", padding_mode=padding, align_corners=False
     ).permute(0, 2, 3, 1)
+    if pictures is not None:
+        missing = (pictures < 0) | (pictures >= features.shape[0])
+        sampled = sampled.masked_fill(missing[:, None, None, None], 0)
     for table, apply in ((scale, torch.mul), (shift, torch.add)):
         if table is not None:
             if index_y is not None and index_x is not None:
@@ -141,9 +152,16 @@ def _two(size: Sequence[int]) -> list[int]:
 def _need_types(features: object, field: object, *others: object) -> None:
     checks.need_tensor("features", features)
     checks.need_tensor("field", field)
-    for name, value in zip(("scale", "shift", "index_y", "index_x", "out"), others, strict=True):
+    for name, value in zip(("pictures", "scale", "shift", "index_y", "index_x", "out"), others, strict=True):
         if value is not None:
             checks.need_tensor(name, value)
+
+
+def _check_index(name: str, index: Tensor, length: int, words: str) -> None:
+    checks.need_dtype(name, index, (torch.int32,))
+    checks.need_shape(name, index, (length,), words)
+    if not index.is_contiguous():
+        raise ValueError(f"{name}: got strides {list(index.stride())}, needs a contiguous tensor")
 
 
 def _check_affine(
@@ -155,10 +173,7 @@ def _check_affine(
         raise ValueError("index_y, index_x: got only one of them, needs both or neither")
     if index_y is not None and index_x is not None:
         for name, index, length in (("index_y", index_y, height), ("index_x", index_x, width)):
-            checks.need_dtype(name, index, (torch.int32,))
-            checks.need_shape(name, index, (length,), "one entry for each output row or column")
-            if not index.is_contiguous():
-                raise ValueError(f"{name}: got strides {list(index.stride())}, needs a contiguous tensor")
+            _check_index(name, index, length, "one entry for each output row or column")
         if scale is None and shift is None:
             raise ValueError("index_y, index_x: got them without scale and shift, which they index")
     for name, table in (("scale", scale), ("shift", shift)):
@@ -181,18 +196,24 @@ def _check_affine(
 
 
 def _check(
-    features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
-    index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, out: Tensor | None,
+    features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+    index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None,
+    out: Tensor | None,
 ) -> tuple[int, int, int, int]:  # fmt: skip
     """Raise what `warp` raises for tensors; gives the output shape."""
     checks.need_forward_only("warp", features=features, field=field, scale=scale, shift=shift, out=out)
     checks.need_activation_dtype("features", features, (torch.uint8,))
     checks.need_dtype("field", field, (torch.float32,))
-    checks.need_shape("features", features, (None, None, None, None), "[N, H, W, C]")
+    checks.need_shape("features", features, (None, None, None, None), "[N or A, H, W, C]")
     checks.need_channels_last("features", features)
     n, height, width, channels = features.shape
-    checks.need_shape("field", field, (n, None, None, 2), "[N, h, w, 2]")
-    checks.need_same_device(features, field=field, scale=scale, shift=shift, index_y=index_y, index_x=index_x, out=out)
+    checks.need_shape("field", field, (n if pictures is None else None, None, None, 2), "[N, h, w, 2]")
+    checks.need_same_device(
+        features, field=field, pictures=pictures, scale=scale, shift=shift, index_y=index_y, index_x=index_x, out=out
+    )
+    if pictures is not None:
+        n = field.shape[0]
+        _check_index("pictures", pictures, n, "one of features' pictures for each output")
     if size is not None:
         height, width = size
     shape = (n, height, width, channels)
@@ -230,11 +251,11 @@ class _Plan:
     """A checked call on the CPU: everything that its tensors' addresses do not change."""
 
     def __init__(
-        self, features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
-        index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
-        out: Tensor,
+        self, features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+        index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None,
+        padding: str, field_resize: str, out: Tensor,
     ) -> None:  # fmt: skip
-        _check(features, field, scale, shift, index_y, index_x, activation, size, out)
+        _check(features, field, pictures, scale, shift, index_y, index_x, activation, size, out)
         present = (out, features, field, scale, shift)
         self.extents = [0 if t is None or t.numel() == 0 else checks.extent(t) for t in present]
         full_scale, full_shift = _tables(features.shape[3], scale, shift)
@@ -262,26 +283,27 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def _run_cpu(
-    features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
-    index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
-    out: Tensor,
+    features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+    index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str,
+    field_resize: str, out: Tensor,
 ) -> None:  # fmt: skip
-    tensors = (features, field, scale, shift, index_y, index_x, out)
+    tensors = (features, field, pictures, scale, shift, index_y, index_x, out)
     words = (activation, None if size is None else tuple(size), padding, field_resize, torch.is_grad_enabled())
     key = (*map(checks.signature, tensors), *words)
     plan = _plans.get(key)
     if plan is None:
-        plan = _Plan(*tensors[:6], activation, size, padding, field_resize, out)
+        plan = _Plan(*tensors[:7], activation, size, padding, field_resize, out)
         checks.remember(_plans, key, plan)
     if plan.extents[0] == 0:
         return
     begin = out.data_ptr()
     end = begin + plan.extents[0]
-    for tensor, name, extent in zip(tensors, ("features", "field", "scale", "shift"), plan.extents[1:], strict=False):
+    others = {"features": features, "field": field, "scale": scale, "shift": shift}
+    for (name, tensor), extent in zip(others.items(), plan.extents[1:], strict=True):
         if tensor is not None and tensor.data_ptr() < end and begin < tensor.data_ptr() + extent:
             checks.need_apart("out", out, name, tensor)
     _C.warp(
-        features=features.data_ptr(), field=field.data_ptr(), out=begin,
+        features=features.data_ptr(), field=field.data_ptr(), pictures=_address(pictures), out=begin,
         scale=_address(plan.missing_scale if scale is None else scale),
         shift=_address(plan.missing_shift if shift is None else shift),
         index_y=_address(index_y), index_x=_address(index_x), **plan.fixed,
@@ -289,58 +311,69 @@ def _run_cpu(
 
 
 def _run_cuda(
-    features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
-    index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
-    out: Tensor,
+    features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+    index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str,
+    field_resize: str, out: Tensor,
 ) -> None:  # fmt: skip
-    _check(features, field, scale, shift, index_y, index_x, activation, size, out)
+    _check(features, field, pictures, scale, shift, index_y, index_x, activation, size, out)
     if out.numel() == 0:
+        return
+    tensors: dict[str, Any] = {
+        "pictures": pictures, "scale": scale, "shift": shift, "index_y": index_y, "index_x": index_x,
+    }  # fmt: skip
+    if not has_triton("warp"):
+        warp_reference(
+            features, field, **tensors, activation=activation, size=size, padding=padding, field_resize=field_resize,
+            out=out,
+        )  # fmt: skip
         return
     from fastreenact.kernels.warp import warp as launch
 
     launch(
-        features, field, out, scale=scale, shift=shift, index_y=index_y, index_x=index_x,
-        activation=checks.ACTIVATIONS[activation], border=padding == "border",
+        features, field, out, **tensors, activation=checks.ACTIVATIONS[activation], border=padding == "border",
         field_bilinear=field_resize == "bilinear",
     )  # fmt: skip
 
 
 def _implementation_out(
-    features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
-    index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
-    out: Tensor,
+    features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+    index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str,
+    field_resize: str, out: Tensor,
 ) -> None:  # fmt: skip
     run = _run_cpu if features.device.type == "cpu" else _run_cuda
-    run(features, field, scale, shift, index_y, index_x, activation, size, padding, field_resize, out)
+    run(features, field, pictures, scale, shift, index_y, index_x, activation, size, padding, field_resize, out)
 
 
 def _implementation(
-    features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
-    index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
+    features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+    index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str,
+    field_resize: str,
 ) -> Tensor:  # fmt: skip
-    out = features.new_empty(_check(features, field, scale, shift, index_y, index_x, activation, size, None))
-    _implementation_out(features, field, scale, shift, index_y, index_x, activation, size, padding, field_resize, out)
+    tensors = (features, field, pictures, scale, shift, index_y, index_x)
+    out = features.new_empty(_check(*tensors, activation, size, None))
+    _implementation_out(*tensors, activation, size, padding, field_resize, out)
     return out
 
 
 def _fake(
-    features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
-    index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
+    features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+    index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str,
+    field_resize: str,
 ) -> Tensor:  # fmt: skip
-    return features.new_empty(_check(features, field, scale, shift, index_y, index_x, activation, size, None))
+    return features.new_empty(_check(features, field, pictures, scale, shift, index_y, index_x, activation, size, None))
 
 
 def _fake_out(
-    features: Tensor, field: Tensor, scale: Tensor | None, shift: Tensor | None, index_y: Tensor | None,
-    index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str, field_resize: str,
-    out: Tensor,
+    features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+    index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str,
+    field_resize: str, out: Tensor,
 ) -> None:  # fmt: skip
-    _check(features, field, scale, shift, index_y, index_x, activation, size, out)
+    _check(features, field, pictures, scale, shift, index_y, index_x, activation, size, out)
 
 
 _ARGUMENTS = (
-    "Tensor features, Tensor field, Tensor? scale, Tensor? shift, Tensor? index_y, Tensor? index_x, str? activation, "
-    "SymInt[]? size, str padding, str field_resize"
+    "Tensor features, Tensor field, Tensor? pictures, Tensor? scale, Tensor? shift, Tensor? index_y, Tensor? index_x, "
+    "str? activation, SymInt[]? size, str padding, str field_resize"
 )
 _warp = register(f"warp({_ARGUMENTS}) -> Tensor", _implementation, _fake)
 _warp_out = register(f"warp_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _implementation_out, _fake_out)
