@@ -1,4 +1,4 @@
-"""compose_frame on the CPU against its reference in float64."""
+"""compose_frame on the CPU and the GPU against its reference in float64."""
 
 from typing import Any
 
@@ -58,28 +58,31 @@ def test_compose_frame_reference_is_its_formula(size, generator):
     assert_close(compose_frame_reference(raw, surface.clone(), box, most_gain=2.5), expected)
 
 
-def test_compose_frame_rounds_to_nearest():
-    surface = torch.full((1, 256, 3), 128, dtype=torch.uint8)
-    raw = torch.zeros(256, 256, 4)
-    raw[..., 0] = torch.atanh((torch.arange(256) - 128.0) / 255)
+@pytest.mark.parametrize("device", DEVICES)
+def test_compose_frame_rounds_to_nearest(device):
+    surface = torch.full((1, 256, 3), 128, dtype=torch.uint8, device=device)
+    raw = torch.zeros(256, 256, 4, device=device)
+    raw[..., 0] = torch.atanh((torch.arange(256, device=device) - 128.0) / 255)
     for shift, wanted in ((-0.4, 0), (0.4, 0), (0.6, 1)):  # of a level
         raw[..., 1] = torch.atanh(torch.tensor(shift / 255))
-        got = compose_frame(raw, surface.clone(), (128, 0, 256), most_gain=MOST_GAIN)
+        got = compose_frame(raw, surface.clone(), (128, 0, 256), most_gain=MOST_GAIN).cpu()
         assert torch.equal(got[0, :, 0], torch.arange(256).byte())
         assert (got[0, :, 1] == 128 + wanted).all()
         assert (got[0, :, 2] == 128).all()
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_compose_frame_gain(dtype):
-    surface = torch.tensor([10, 100, 200], dtype=torch.uint8).expand(4, 4, 3).contiguous()
+def test_compose_frame_gain(dtype, device):
+    surface = torch.tensor([10, 100, 200], dtype=torch.uint8, device=device).expand(4, 4, 3).contiguous()
     for value, wanted in ((0.0, [10, 100, 200]), (50.0, [15, 150, 255]), (-50.0, [0, 0, 0])):
-        raw = torch.tensor([0.0, 0.0, 0.0, value]).to(dtype).expand(4, 4, 4).contiguous()
+        raw = torch.tensor([0.0, 0.0, 0.0, value]).to(dtype).to(device).expand(4, 4, 4).contiguous()
         assert compose_frame(raw, surface.clone(), (2, 2, 4), most_gain=1.5)[1, 2].tolist() == wanted
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_compose_frame_hostile_values(dtype):
+def test_compose_frame_hostile_values(dtype, device):
     surface = torch.full((8, 8, 3), 100, dtype=torch.uint8)
     raw = torch.zeros(8, 8, 4)
     raw[1, 1, 0] = float("nan")
@@ -92,7 +95,8 @@ def test_compose_frame_hostile_values(dtype):
     expected[7, 7] = 0
     # One to one: a pixel beside NaN does not have it.
     for function in (compose_frame, compose_frame_reference):
-        assert torch.equal(function(raw.to(dtype), surface.clone(), (4, 4, 8), most_gain=MOST_GAIN), expected)
+        got = function(raw.to(device, dtype), surface.to(device, copy=True), (4, 4, 8), most_gain=MOST_GAIN)
+        assert torch.equal(got.cpu(), expected)
 
 
 def test_compose_frame_fades_in(generator):
@@ -109,14 +113,15 @@ def test_compose_frame_fades_in(generator):
     assert (line[10:18] - 255 * t * t * (3 - 2 * t)).abs().max() <= 0.5001
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_compose_frame_strides(dtype, generator):
-    raw, surface = make(32, (70, 90), dtype, generator)
+def test_compose_frame_strides(dtype, device, generator):
+    raw, surface = (tensor.to(device) for tensor in make(32, (70, 90), dtype, generator))
     expected = compose_frame(raw, surface.clone(), (50, 33, 61), most_gain=MOST_GAIN)
-    wide = torch.full((72, 94, 3), 77, dtype=torch.uint8)
+    wide = torch.full((72, 94, 3), 77, dtype=torch.uint8, device=device)
     inner = (slice(1, 71), slice(2, 92))
     wide[inner] = surface
-    apart = torch.full((64, 48, 6), float("nan"), dtype=dtype)[::2, 8:40, 1:5]
+    apart = torch.full((64, 48, 6), float("nan"), dtype=dtype, device=device)[::2, 8:40, 1:5]
     apart.copy_(raw)
     compose_frame(apart, wide[inner], (50, 33, 61), most_gain=MOST_GAIN)
     assert torch.equal(wide[inner], expected)

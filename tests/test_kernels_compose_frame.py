@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import assert_close
+from gpu_case import need_graph_replay, need_side_stream
 
 from fastreenact import _C
 from fastreenact.ops import compose_frame, compose_frame_reference, nvrtc
@@ -63,29 +64,19 @@ def test_compose_frame_writes_only_its_slice(maker, generator):
     assert torch.all(wide == 77)
 
 
-def test_compose_frame_on_a_side_stream(maker, generator):
+def picture(generator):
     raw, surface = make(64, (90, 90), torch.float32, generator)
-    expected = compose_frame_reference(raw.double(), surface.clone(), (45, 45, 90), most_gain=1.5)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        torch.cuda._sleep(20_000_000)  # a launch on another stream would not wait for the copies below
-        got = compose_frame(raw.cuda(), surface.cuda(), (45, 45, 90), most_gain=1.5)
-    stream.synchronize()
-    assert_close(got.cpu(), expected)
+    return {"raw": raw, "surface": surface, "box": (45, 45, 90), "most_gain": 1.5}
+
+
+def expected(arguments):
+    raw, surface = arguments["raw"].double(), arguments["surface"].clone()
+    return compose_frame_reference(**arguments | {"raw": raw, "surface": surface})
+
+
+def test_compose_frame_on_a_side_stream(maker, generator):
+    need_side_stream(compose_frame, picture(generator), expected)
 
 
 def test_compose_frame_graph_replays_on_changed_inputs(maker, generator):
-    raw, surface = torch.zeros(64, 64, 4, device="cuda"), torch.zeros(90, 90, 3, dtype=torch.uint8, device="cuda")
-    compose_frame(raw, surface, (45, 45, 90), most_gain=1.5)  # loads the kernel; a capture must not
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        compose_frame(raw, surface, (45, 45, 90), most_gain=1.5)
-    for _ in range(2):
-        values, picture = make(64, (90, 90), torch.float32, generator)
-        raw.copy_(values)
-        surface.copy_(picture)
-        graph.replay()
-        expected = compose_frame_reference(values.double(), picture, (45, 45, 90), most_gain=1.5)
-        assert_close(surface.cpu(), expected)
+    need_graph_replay(compose_frame, [picture(generator) for _ in range(2)], expected)

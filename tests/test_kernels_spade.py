@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from conftest import HAS_GPU, assert_close
+from gpu_case import on
 from triton_case import ARCHITECTURES, compile_offline, need_no_spills
 
 from fastreenact.ops import library, spade, spade_reference
@@ -161,8 +162,7 @@ class TestOnGpu:
     @pytest.mark.parametrize("name", CASES)
     def test_spade_matches_reference(self, name, dtypes, generator):
         arguments = make(name, dtypes, generator)
-        on_gpu = {key: v.cuda() if isinstance(v, torch.Tensor) else v for key, v in arguments.items()}
-        assert_close(spade(**on_gpu).cpu(), expected(arguments))
+        assert_close(spade(**on("cuda", arguments)).cpu(), expected(arguments))
 
 
 # x and tables, constants: what the layers of the networks are, and odd channels one by one

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import assert_close
+from gpu_case import need_graph_replay, need_side_stream
 
 from fastreenact import _C
 from fastreenact.ops import nvrtc, to_frame, to_frame_reference
@@ -46,30 +47,20 @@ def test_to_frame_takes_strides_and_writes_only_its_slice(maker, generator):
     assert torch.all(out == 77)
 
 
+def picture(generator):
+    return {"image": torch.rand(1, 3, 256, 256, generator=generator) * 2 - 1}
+
+
+def expected(arguments):
+    return to_frame_reference(arguments["image"].double())
+
+
 def test_to_frame_on_a_side_stream(maker, generator):
-    image = torch.rand(1, 3, 256, 256, generator=generator) * 2 - 1
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        torch.cuda._sleep(20_000_000)  # a launch on another stream would not wait for the copy below
-        out = to_frame(image.cuda())
-    stream.synchronize()
-    assert_close(out.cpu(), to_frame_reference(image.double()))
+    need_side_stream(to_frame, picture(generator), expected)
 
 
 def test_to_frame_graph_replays_on_changed_inputs(maker, generator):
-    image = torch.zeros(1, 3, 64, 64, device="cuda")
-    out = torch.zeros(1, 64, 64, 3, dtype=torch.uint8, device="cuda")
-    to_frame(image, out=out)  # loads the kernel; a capture must not
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        to_frame(image, out=out)
-    for _ in range(2):
-        values = torch.rand(1, 3, 64, 64, generator=generator) * 2 - 1
-        image.copy_(values)
-        graph.replay()
-        assert_close(out.cpu(), to_frame_reference(values.double()))
+    need_graph_replay(to_frame, [picture(generator) for _ in range(2)], expected)
 
 
 def test_to_frame_of_cupy_arrays(maker):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import HAS_GPU, assert_close
+from gpu_case import need_graph_replay, need_side_stream, on
 from triton_case import ARCHITECTURES, compile_offline, need_no_spills
 
 from fastreenact.ops import warp, warp_reference
@@ -144,6 +145,20 @@ class TestInterpreted:
             assert out.isnan().all()
 
 
+def arguments(name, dtype, generator):
+    """All of them by their names, with two pictures of which the outputs take what numbers say."""
+    features, field, keywords = make(name, dtype, generator)
+    pictures = torch.randint(0, 2, field.shape[:1], generator=generator, dtype=torch.int32)
+    both = torch.cat([features[:1], features[:1].flip(1)])
+    return {"features": both, "field": field, "pictures": pictures, **keywords}
+
+
+def expected_of(named):
+    """`expected` of arguments by name."""
+    keywords = dict(named)
+    return expected(keywords.pop("features"), keywords.pop("field"), keywords)
+
+
 @pytest.mark.gpu
 class TestOnGpu:
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -151,38 +166,21 @@ class TestOnGpu:
     def test_warp_matches_reference(self, name, dtype, generator):
         features, field, keywords = make(name, dtype, generator)
         want = expected(features, field, keywords)
-        on_gpu = {key: v.cuda() if isinstance(v, torch.Tensor) else v for key, v in keywords.items()}
-        assert_close(warp(features.cuda(), field.cuda(), **on_gpu).cpu(), want)
+        assert_close(warp(features.cuda(), field.cuda(), **on("cuda", keywords)).cpu(), want)
 
-    def test_warp_on_a_side_stream(self, generator):
-        features, field, keywords = make("features of a network", torch.float16, generator)
-        want = expected(features, field, keywords)
-        on_gpu = {key: v.cuda() if isinstance(v, torch.Tensor) else v for key, v in keywords.items()}
-        field = field.cuda()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            torch.cuda._sleep(20_000_000)  # a launch on another stream would not wait for the copy below
-            out = warp(features.cuda(), field, **on_gpu)
-        stream.synchronize()
-        assert_close(out.cpu(), want)
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_warp_on_a_side_stream(self, dtype, generator):
+        need_side_stream(warp, arguments("features of a network", dtype, generator), expected_of)
 
-    def test_warp_graph_replays_on_changed_inputs(self, generator):
-        features, field, keywords = make("features of a network", torch.float16, generator)
-        on_gpu = {key: v.cuda() if isinstance(v, torch.Tensor) else v for key, v in keywords.items()}
-        static, out = features.cuda(), features.cuda()
-        field_gpu = field.cuda()
-        warp(static, field_gpu, out=out, **on_gpu)  # compiles; a capture must not
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            warp(static, field_gpu, out=out, **on_gpu)
-        for _ in range(2):
-            features = torch.randn(features.shape, generator=generator).half()
-            static.copy_(features)
-            out.fill_(float("nan"))
-            graph.replay()
-            assert_close(out.cpu(), expected(features, field, keywords))
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_warp_graph_replays_on_changed_inputs(self, dtype, generator):
+        draws = [arguments("features of a network", dtype, generator) for _ in range(2)]
+        need_graph_replay(warp, draws, expected_of)
+
+    def test_warp_graph_switches_pictures_by_one_number(self, generator):
+        first = arguments("features of a network", torch.float16, generator)
+        draws = [first | {"pictures": torch.tensor([picture], dtype=torch.int32)} for picture in (0, 1)]
+        need_graph_replay(warp, draws, expected_of)
 
 
 # feature maps with tables, and pictures with a border

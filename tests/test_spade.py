@@ -1,10 +1,11 @@
-"""spade on the CPU against its reference in float64."""
+"""spade on the CPU and the GPU against its reference in float64."""
 
 from typing import Any
 
 import pytest
 import torch
 from conftest import DEVICES, assert_close
+from gpu_case import need_graph_replay, need_side_stream, on
 from torch import Tensor
 
 from fastreenact.ops import spade, spade_reference, warp
@@ -59,38 +60,55 @@ def test_spade_reference(shape, dtypes, folded, activation, device, generator):
     arguments = make(shape, dtypes, generator)
     if not folded:
         arguments |= statistics(shape[3], generator)
-    there = {name: tensor.to(device) for name, tensor in arguments.items()}
-    assert_close(spade(**there, activation=activation).cpu(), in_float64(arguments, activation=activation))
+    got = spade(**on(device, arguments), activation=activation)
+    assert_close(got.cpu(), in_float64(arguments, activation=activation))
 
 
-def test_spade_one_table_for_a_batch(generator):
+@pytest.mark.parametrize("device", DEVICES)
+def test_spade_one_table_for_a_batch(device, generator):
     arguments = make((3, 5, 7, 12, 4, 4), DTYPES[0], generator, pictures=1)
-    assert_close(spade(**arguments), in_float64(arguments))
+    assert_close(spade(**on(device, arguments)).cpu(), in_float64(arguments))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtypes", DTYPES, ids=str)
+def test_spade_on_a_side_stream(dtypes, generator):
+    need_side_stream(spade, make((2, 64, 64, 52, 9, 9), dtypes, generator), in_float64)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtypes", DTYPES, ids=str)
+def test_spade_graph_replays_on_changed_inputs(dtypes, generator):
+    need_graph_replay(spade, [make((2, 64, 64, 52, 9, 9), dtypes, generator) for _ in range(2)], in_float64)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("channels", [1, 3, 7, 8, 28, 33])
 @pytest.mark.parametrize("dtypes", DTYPES, ids=str)
-def test_spade_strided_and_writes_only_its_slice(dtypes, channels, generator):
+def test_spade_strided_and_writes_only_its_slice(dtypes, channels, device, generator):
     arguments = make((2, 6, 5, channels, 3, 3), dtypes, generator)
-    wide = torch.full((2, 8, 10, channels + 6), 77, dtype=dtypes[0])
-    arguments["x"] = torch.randn(2, 12, 5, channels + 9, generator=generator).to(dtypes[0])[:, ::2, :, 2 : 2 + channels]
+    wide = torch.full((2, 8, 10, channels + 6), 77, dtype=dtypes[0], device=device)
+    far = torch.randn(2, 12, 5, channels + 9, generator=generator).to(dtypes[0])
+    arguments["x"] = far[:, ::2, :, 2 : 2 + channels]
+    there = on(device, arguments) | {"x": far.to(device)[:, ::2, :, 2 : 2 + channels]}
     inner = (slice(None), slice(1, 7), slice(2, 7), slice(3, 3 + channels))
-    returned = spade(**arguments, out=wide[inner])
-    assert_close(returned, in_float64(arguments))
-    assert_close(wide[inner].clone(), in_float64(arguments))
+    returned = spade(**there, out=wide[inner])
+    assert returned.data_ptr() == wide[inner].data_ptr()
+    assert_close(wide[inner].cpu(), in_float64(arguments))
     wide[inner] = 77
     assert (wide == 77).all()
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("channels", [3, 28, 33])
 @pytest.mark.parametrize("dtypes", DTYPES, ids=str)
-def test_spade_in_place(dtypes, channels, generator):
-    arguments = make((2, 6, 5, channels, 3, 3), dtypes, generator)
+def test_spade_in_place(dtypes, channels, device, generator):
+    arguments = on(device, make((2, 6, 5, channels, 3, 3), dtypes, generator))
     expected = spade(**arguments)
     whole = arguments["x"]
     assert spade(**arguments, out=whole) is whole
     assert torch.equal(whole, expected)
-    arguments = make((2, 6, 5, channels, 3, 3), dtypes, generator)
+    arguments = on(device, make((2, 6, 5, channels, 3, 3), dtypes, generator))
     expected = spade(**arguments)
     spade(**arguments, out=arguments["x"][:])  # another tensor object on the same memory
     assert torch.equal(arguments["x"], expected)
@@ -112,8 +130,9 @@ def test_spade_empty(shape, generator):
     assert spade(**make(shape, DTYPES[0], generator)).shape == shape[:4]
 
 
-def test_spade_nan_stays_in_its_element(generator):
-    arguments = make((1, 3, 3, 20, 2, 2), DTYPES[0], generator)
+@pytest.mark.parametrize("device", DEVICES)
+def test_spade_nan_stays_in_its_element(device, generator):
+    arguments = on(device, make((1, 3, 3, 20, 2, 2), DTYPES[0], generator))
     arguments["x"][0, 1, 1, 4] = float("nan")
     for activation in (None, "relu", "tanh"):
         assert spade(**arguments, activation=activation).isnan().sum() == 1

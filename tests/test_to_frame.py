@@ -1,4 +1,4 @@
-"""to_frame on the CPU against its reference in float64."""
+"""to_frame on the CPU and the GPU against its reference in float64."""
 
 from typing import Any
 
@@ -36,26 +36,29 @@ def test_to_frame_reference(shape, dtype, layout, memory, tanh, device, generato
     assert_close(got, to_frame_reference(image.double(), layout=layout, tanh=tanh))
 
 
-def test_to_frame_rounds_to_nearest():
+@pytest.mark.parametrize("device", DEVICES)
+def test_to_frame_rounds_to_nearest(device):
     levels = torch.arange(256)
-    exact = (levels * 2 / 255 - 1).view(1, 1, 256, 1).expand(1, 1, 256, 3)
-    assert torch.equal(to_frame(exact, layout="nhwc")[0, 0, :, 0], levels.byte())
+    exact = (levels * 2 / 255 - 1).view(1, 1, 256, 1).expand(1, 1, 256, 3).to(device)
+    assert torch.equal(to_frame(exact, layout="nhwc")[0, 0, :, 0].cpu(), levels.byte())
     for shift in (-0.49, 0.49):  # of a level
-        assert torch.equal(to_frame(exact + shift * 2 / 255, layout="nhwc")[0, 0, :, 1], levels.byte())
+        assert torch.equal(to_frame(exact + shift * 2 / 255, layout="nhwc")[0, 0, :, 1].cpu(), levels.byte())
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("tanh", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_to_frame_hostile_values(dtype, tanh):
+def test_to_frame_hostile_values(dtype, tanh, device):
     values = torch.tensor([float("nan"), float("inf"), -float("inf"), 1e38, -1e38, 1e-40, -0.0, 0.0, 88.0, -200.0])
     image = values.to(dtype).view(1, 1, -1, 1).expand(1, 1, -1, 3)
-    got = to_frame(image, layout="nhwc", tanh=tanh)
+    got = to_frame(image.to(device), layout="nhwc", tanh=tanh)
     assert got[0, 0, :, 0].tolist() == [0, 255, 0, 255, 0, 128, 128, 128, 255, 0]
 
 
-def test_to_frame_writes_only_its_slice(generator):
-    image = make((2, 6, 300), "nchw", "nchw", torch.float32, generator)
-    wide = torch.full((2, 8, 305, 4), 77, dtype=torch.uint8)  # RGBX
+@pytest.mark.parametrize("device", DEVICES)
+def test_to_frame_writes_only_its_slice(device, generator):
+    image = make((2, 6, 300), "nchw", "nchw", torch.float32, generator).to(device)
+    wide = torch.full((2, 8, 305, 4), 77, dtype=torch.uint8, device=device)  # RGBX
     inner = (slice(None), slice(1, 7), slice(2, 302), slice(0, 3))
     to_frame(image, out=wide[inner])
     assert torch.equal(wide[inner], to_frame(image))

@@ -1,4 +1,4 @@
-"""warp on the CPU against its reference in float64."""
+"""warp on the CPU and the GPU against its reference in float64."""
 
 import sys
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import DEVICES, HAS_GPU, assert_close
+from gpu_case import on
 from torch import Tensor
 
 pytest.importorskip("hypothesis", reason="hypothesis is not installed")
@@ -76,8 +77,7 @@ def test_warp_reference(shape, dtype, padding, field_resize, device, generator):
 def test_warp_epilogue(dtype, table_dtype, kind, activation, device, generator):
     features, field = make((3, 11, 13, 28, 7, 5), dtype, generator)
     options = affine(kind, tuple(features.shape), table_dtype, generator)
-    there = {name: tensor.to(device) for name, tensor in options.items()}
-    got = warp(features.to(device), field.to(device), activation=activation, **there).cpu()
+    got = warp(features.to(device), field.to(device), activation=activation, **on(device, options)).cpu()
     assert_close(got, in_float64(features, field, activation=activation, **options))
 
 
@@ -114,8 +114,8 @@ def test_warp_pictures(device, dtype, kind, generator):
     options = affine(kind, (4, 9, 9, 8), dtype, generator) if dtype != torch.uint8 else {}
     expected = warp_reference(features[pictures.long()], field.double(), **options)
     assert torch.equal(warp_reference(features, field.double(), pictures=pictures, **options), expected)
-    there = {name: tensor.to(device) for name, tensor in options.items()}
-    got = warp(slab.to(device)[1::2, :, 2:, 4:12], field.to(device), pictures=pictures.to(device), **there).cpu()
+    there = on(device, {"pictures": pictures, **options})
+    got = warp(slab.to(device)[1::2, :, 2:, 4:12], field.to(device), **there).cpu()
     assert_close(got, expected)
     if device == "cpu":
         assert torch.equal(got, warp(features[pictures.long()], field, **options))
@@ -173,62 +173,72 @@ def test_warp_gpu_path_without_triton(monkeypatch, generator):
     assert_close(out, in_float64(features, field, pictures=pictures, **options))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("one", ["scale", "shift"])
-def test_warp_takes_scale_or_shift_alone(one, generator):
+def test_warp_takes_scale_or_shift_alone(one, device, generator):
     features, field = make((2, 5, 7, 6, 5, 7), torch.float32, generator)
     options = {one: torch.randn(6, generator=generator)}
-    assert_close(warp(features, field, **options), in_float64(features, field, **options))
+    got = warp(features.to(device), field.to(device), **on(device, options)).cpu()
+    assert_close(got, in_float64(features, field, **options))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("padding", ["zeros", "border"])
 @pytest.mark.parametrize("channels", [1, 3, 4, 17])
-def test_warp_uint8(channels, padding, generator):
+def test_warp_uint8(channels, padding, device, generator):
     image = torch.randint(0, 256, (2, 37, 41, channels), generator=generator, dtype=torch.uint8)
     field = torch.rand(2, 9, 11, 2, generator=generator) * 2.4 - 1.2
     options = {"padding": padding, "field_resize": "bilinear", "size": (53, 59)}
-    assert_close(warp(image, field, **options), warp_reference(image, field.double(), **options))
+    got = warp(image.to(device), field.to(device), **options).cpu()
+    assert_close(got, warp_reference(image, field.double(), **options))
 
 
-def test_warp_uint8_identity_is_exact(generator):
+@pytest.mark.parametrize("device", DEVICES)
+def test_warp_uint8_identity_is_exact(device, generator):
     image = torch.randint(0, 256, (1, 65, 130, 3), generator=generator, dtype=torch.uint8)
     # samples at their own cell centres: the rim is extended linearly, so a coarse identity is the identity
     y, x = ((torch.arange(n) + 0.5) * 2 / n - 1 for n in (5, 7))
     field = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)[None]
-    assert torch.equal(warp(image, field, field_resize="bilinear"), image)
+    assert torch.equal(warp(image.to(device), field.to(device), field_resize="bilinear").cpu(), image)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", [(1, 1), (7, 200), (65, 3), (0, 4)])
-def test_warp_size(size, generator):
+def test_warp_size(size, device, generator):
     features, field = make((2, 17, 19, 12, 6, 7), torch.float32, generator)
     for resize in ("nearest", "bilinear"):
-        got = warp(features, field, size=size, field_resize=resize)
+        got = warp(features.to(device), field.to(device), size=size, field_resize=resize).cpu()
         assert got.shape == (2, *size, 12)
         assert_close(got, in_float64(features, field, size=size, field_resize=resize))
 
 
-def test_warp_nearest_is_whole_number_floor(generator):
+@pytest.mark.parametrize("device", DEVICES)
+def test_warp_nearest_is_whole_number_floor(device, generator):
     # 45 * 368 / 360 is 46 exactly, where a float32 scale gives 45.99999 and the sample before
     field = torch.arange(368).view(1, 1, 368, 1).expand(1, 368, 368, 2)
     assert torch.equal(resize_field(field, 360, 360, "nearest")[0, 0, :, 0], torch.arange(360) * 368 // 360)
     features, field = make((1, 360, 360, 1, 368, 368), torch.float32, generator)
-    assert_close(warp(features, field), in_float64(features, field))
+    assert_close(warp(features.to(device), field.to(device)).cpu(), in_float64(features, field))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_warp_strided_inputs(dtype, generator):
-    wide = torch.randn(2, 10, 24, 40, generator=generator).to(dtype)
+def test_warp_strided_inputs(dtype, device, generator):
+    wide = torch.randn(2, 10, 24, 40, generator=generator).to(dtype).to(device)
     features = wide[:, ::2, 3:20, 5:33]
-    field = (torch.rand(2, 2, 6, 7, generator=generator) * 2 - 1).permute(0, 2, 3, 1)  # as a convolution gives it
-    assert_close(warp(features, field), in_float64(features, field))
+    planes = torch.rand(2, 2, 6, 7, generator=generator).to(device) * 2 - 1
+    field = planes.permute(0, 2, 3, 1)  # as a convolution gives it
+    assert_close(warp(features, field).cpu(), in_float64(features.cpu(), field.cpu()))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.uint8], ids=str)
 @pytest.mark.parametrize("channels", [1, 3, 7, 8, 28, 33])
-def test_warp_writes_only_its_slice(channels, dtype, generator):
+def test_warp_writes_only_its_slice(channels, dtype, device, generator):
     sentinel = 77
-    features = (torch.rand(2, 6, 5, channels, generator=generator) * 50).to(dtype)
-    field = torch.rand(2, 6, 5, 2, generator=generator) * 2.4 - 1.2
-    wide = torch.full((2, 8, 9, channels + 6), sentinel, dtype=dtype)
+    features = (torch.rand(2, 6, 5, channels, generator=generator) * 50).to(dtype).to(device)
+    field = torch.rand(2, 6, 5, 2, generator=generator).to(device) * 2.4 - 1.2
+    wide = torch.full((2, 8, 9, channels + 6), sentinel, dtype=dtype, device=device)
     inner = (slice(None), slice(1, 7), slice(2, 7), slice(3, 3 + channels))
     returned = warp(features, field, out=wide[inner])
     assert returned.data_ptr() == wide[inner].data_ptr()
@@ -249,16 +259,18 @@ def test_warp_from_nothing_is_padding():
 HOSTILE = [float("nan"), float("inf"), -float("inf"), 1e38, -1e38, 3.4e38, 2.0**31, -(2.0**31), 1.0, -1.0, 2.0, 0.0]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("field_resize", ["nearest", "bilinear"])
 @pytest.mark.parametrize("padding", ["zeros", "border"])
-def test_warp_hostile_coordinates(padding, field_resize, generator):
+def test_warp_hostile_coordinates(padding, field_resize, device, generator):
     values = torch.tensor(HOSTILE)
     field = torch.stack(torch.meshgrid(values, values, indexing="ij"), 2)[None].contiguous()
     features = torch.randn(1, 5, 6, 9, generator=generator)
     for size in ((12, 12), (31, 29)):
-        got = warp(features, field, padding=padding, field_resize=field_resize, size=size)
+        options = {"padding": padding, "field_resize": field_resize, "size": size}
+        got = warp(features.to(device), field.to(device), **options).cpu()
         assert got.isfinite().all()
-        assert_close(got, in_float64(features, field, padding=padding, field_resize=field_resize, size=size))
+        assert_close(got, in_float64(features, field, **options))
 
 
 EDGES = [n / 16 - 1 for n in range(33)]  # pixel edges and centres of a picture 8 wide
@@ -297,21 +309,23 @@ def test_warp_addresses_beyond_32_bits():
     assert (got[0, ..., 0].int() - torch.tensor([[0, 50], [100, 200]])).abs().max() <= 1
 
 
-def test_warp_nan_is_outside():
+@pytest.mark.parametrize("device", DEVICES)
+def test_warp_nan_is_outside(device):
     features = torch.ones(1, 4, 4, 2)
     field = torch.zeros(1, 4, 4, 2)
     field[0, 1, 2, 0] = float("nan")
     field[0, 2, 1, 1] = float("nan")
     expected = torch.ones(1, 4, 4, 2)
     expected[0, 1, 2], expected[0, 2, 1] = 0, 0
-    assert torch.equal(warp(features, field), expected)
+    assert torch.equal(warp(features.to(device), field.to(device)).cpu(), expected)
 
 
-def test_warp_does_not_read_outside_taps():
+@pytest.mark.parametrize("device", DEVICES)
+def test_warp_does_not_read_outside_taps(device):
     features = torch.full((1, 3, 3, 4), float("inf"))
     features[0, 1, 1] = 1
     # half a pixel beyond the left edge only column 0 may be touched, and a far away sample touches nothing
-    got = warp(features, torch.tensor([[[[-5.0, 0.0], [0.0, 0.0]]]]), size=(1, 2))
+    got = warp(features.to(device), torch.tensor([[[[-5.0, 0.0], [0.0, 0.0]]]], device=device), size=(1, 2)).cpu()
     assert torch.equal(got[0, 0, 0], torch.zeros(4))
 
 
