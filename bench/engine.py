@@ -14,12 +14,14 @@ from fastreenact.cli import calm_threads
 calm_threads()  # as the command line does, before PyTorch is loaded
 
 import argparse
+import gc
 import importlib.util
 import time
 from typing import Any
 
 import numpy as np
 import timing
+from network_engines import forget_peak, memory_mb, resident_mb
 
 from fastreenact import demo
 from fastreenact.engine import Engine
@@ -64,19 +66,31 @@ def driver_frames() -> list[Any]:
         return [engine.step(clip[i]) for i in range(len(clip))]
 
 
-def measure(engine: Engine, frames: list[np.ndarray], count: int) -> dict[str, dict[str, float]]:
-    """p50, p95 and p99 in ms of each stage and of the whole step over `count` frames."""
+def measure(settings: dict[str, Any], device: str, frames: list[Any], count: int) -> dict[str, dict[str, float]]:
+    """An engine's p50, p95 and p99 in ms of each stage and of the whole step over `count` frames after the warm-up.
+
+    Beside them what comes once: loading with the portrait's encoding, the first frame; and the memory while frames ran.
+    """
     samples: dict[str, list[float]] = {}
-    for i in range(WARM_UP + count):
-        begin = time.perf_counter()
-        engine.step(frames[i % len(frames)], time=i / demo.FPS)  # back on the host, so the GPU is done
-        whole = (time.perf_counter() - begin) * 1e3
-        if i < WARM_UP:
-            continue
-        samples.setdefault("whole frame", []).append(whole)
-        for stage, ms in engine.timings.items():
-            samples.setdefault(stage, []).append(ms)
-    return {
+    gc.collect()
+    forget_peak(device)
+    before, begin = resident_mb(peak=False), time.perf_counter()
+    with Engine(**portrait(), **settings, device=device) as engine:
+        loaded = time.perf_counter()
+        engine.step(frames[0], time=0.0)
+        first = time.perf_counter()
+        for i in range(1, WARM_UP + count):
+            if i == WARM_UP:
+                forget_peak(device)
+            start = time.perf_counter()
+            engine.step(frames[i % len(frames)], time=i / demo.FPS)  # back on the host, so the GPU is done
+            whole = (time.perf_counter() - start) * 1e3
+            if i >= WARM_UP:
+                for stage, ms in (("whole frame", whole), *engine.timings.items()):
+                    samples.setdefault(stage, []).append(ms)
+        memory = memory_mb(device, before)
+    once = {"load": {"s": loaded - begin}, "first frame": {"ms": (first - loaded) * 1e3}, "memory": {"mb": memory}}
+    return once | {
         stage: {f"p{q}_ms": float(np.percentile(ms, q)) for q in (50, 95, 99)} for stage, ms in samples.items()
     }
 
@@ -99,18 +113,17 @@ def main() -> None:
     }
     results = {}
     for name, settings in runs.items():
-        with Engine(**portrait(), size=options.size, device=options.device, **settings) as engine:
-            results[name] = measure(engine, frames, count)
+        results[name] = measure(settings | {"size": options.size}, options.device, frames, count)
         fps = 1e3 / results[name]["whole frame"]["p50_ms"]
         print(f"{name} at {options.size}: {fps:.1f} frames/s")
-    for row in stage_rows(results):
-        print("  ".join(f"{cell:>24}" for cell in row))
+    print(timing.table(stage_rows(results), ["stage", *results, "paper, Kryo 680"]))
     if options.quick:
         return
     notes = (
         "Medians in ms, host to host, driver frames of 512 x 512. face2face-rho: the weights that ship, over the "
-        "landmark warp; published form: random weights of the released configuration. Last column: the paper's Table 4 "
-        "(Kryo 680, 4 threads), its 3DMM fit set beside track + fit."
+        "landmark warp; published form: random weights of the released configuration. Load: engine with its tracker "
+        "and the portrait's encoding; memory: most that was resident while frames ran, less what was before loading. "
+        "Last column: the paper's Table 4 (Kryo 680, 4 threads), its 3DMM fit set beside track + fit."
     )
     timing.write("engine", {
         "title": f"Whole frames, track to deliver, {options.size} x {options.size}", "notes": notes,
@@ -120,7 +133,7 @@ def main() -> None:
 
 
 def stage_rows(results: dict[str, dict[str, dict[str, float]]]) -> list[list[str]]:
-    """Table rows: median ms of every stage and run, the paper's number beside it; then percentiles and frame rates."""
+    """Table rows: median ms of every stage and run, the paper's number beside it; percentiles; what comes once."""
     def cell(run: str, stage: str, key: str = "p50_ms") -> str:
         return f"{results[run][stage][key]:.2f}" if stage in results[run] else "-"
 
@@ -134,7 +147,10 @@ def stage_rows(results: dict[str, dict[str, dict[str, float]]]) -> list[list[str
         paper = str(PAPER_MS["whole frame"]) if key == "p50_ms" else "-"
         rows.append([f"whole frame {key[:3]}", *(cell(run, "whole frame", key) for run in results), paper])
     fps = [f"{1e3 / results[run]['whole frame']['p50_ms']:.1f}" for run in results]
-    return [*rows, ["frames per second", *fps, f"{1e3 / PAPER_MS['whole frame']:.1f}"]]
+    rows.append(["frames per second", *fps, f"{1e3 / PAPER_MS['whole frame']:.1f}"])
+    for name, key, unit in (("load", "s", "s"), ("first frame", "ms", "ms"), ("memory", "mb", "MB")):
+        rows.append([f"{name}, {unit}", *(f"{results[run][name][key]:.3g}" for run in results), "-"])
+    return rows
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ for script in bench/*.py; do
     name=$(basename "$script" .py)
     limit=60 more=()
     case $name in
-        timing | report | plot | network_* | gmac | model_* | soak | reenactment | fit) continue ;; # no GPU, or no measurement
+        timing | report | plot | launches | network_* | gmac | model_* | soak | reenactment | fit) continue ;; # no GPU, or no measurement
         network) limit=200 more=(--sizes 1440) ;; # torch.compile tries hundreds of kernels
     esac
     if ! grep -q -- '"--device"' "$script"; then

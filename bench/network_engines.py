@@ -162,6 +162,15 @@ def forget_peak(device: str) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
+def memory_mb(device: str, before: float) -> float:
+    """Most memory since `forget_peak`: resident, less `before`; on a GPU what PyTorch reserved of its memory."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_reserved() / 1e6
+    return resident_mb(peak=True) - before
+
+
 def frames_ms(run: Callable[[], Any], count: int) -> list[float]:
     """Milliseconds of `count` frames, after two that warm the caches again."""
     times = []
@@ -189,11 +198,7 @@ def work(engine: str, dtype: str, size: int, device: str, folder: Path, say: Cal
     forget_peak(device)
     for line in sys.stdin:
         say(frames_ms(run, json.loads(line)["frames"]))
-    memory = resident_mb(peak=True) - before
-    if device == "cuda":
-        import torch
-
-        memory = torch.cuda.max_memory_reserved() / 1e6
+    memory = memory_mb(device, before)
     stages: dict[str, float] = {}
     if engine == "ours" and device == "cpu":
         timer = Stages()
