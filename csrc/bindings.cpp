@@ -342,7 +342,7 @@ void bind_spade(py::module_& m) {
         [](uintptr_t x, const py::tuple& shape, const py::tuple& x_stride, uintptr_t out, const py::tuple& out_stride,
            uintptr_t gamma, const py::tuple& gamma_stride, uintptr_t beta, const py::tuple& beta_stride,
            const py::tuple& table_shape, uintptr_t index_y, uintptr_t index_x, uintptr_t mean, uintptr_t inv_std,
-           int dtype, int table_dtype, int activation) {
+           int dtype, int table_dtype, int activation, bool half) {
             SpadeParams p;
             p.x = address<const void>(x);
             p.out = address<void>(out);
@@ -365,13 +365,14 @@ void bind_spade(py::module_& m) {
             p.dtype = dtype;
             p.table_dtype = table_dtype;
             p.activation = activation;
+            p.half = half ? 1 : 0;
             check_index("index_y", p.index_y, p.height, at(table_shape, 1));
             check_index("index_x", p.index_x, p.width, at(table_shape, 2));
             run_rows(p, kernels().spade, p.n * p.height, p.width * p.channels * 8);
         },
         py::kw_only(), arg("x"), arg("shape"), arg("x_stride"), arg("out"), arg("out_stride"), arg("gamma"),
         arg("gamma_stride"), arg("beta"), arg("beta_stride"), arg("table_shape"), arg("index_y"), arg("index_x"),
-        arg("mean"), arg("inv_std"), arg("dtype"), arg("table_dtype"), arg("activation"));
+        arg("mean"), arg("inv_std"), arg("dtype"), arg("table_dtype"), arg("activation"), arg("half"));
 }
 
 ConvAxis conv_axis(const py::tuple& values) {

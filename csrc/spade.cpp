@@ -33,13 +33,14 @@ void rows(const SpadeParams& p, int64_t begin, int64_t end) {
     const int part = static_cast<int>(p.channels - whole);
     for (int64_t row = begin; row < end; ++row) {
         const int64_t n = row / p.height, y = row % p.height;
-        const T* x = static_cast<const T*>(p.x) + n * p.x_stride_n + y * p.x_stride_y;
+        const T* x_row = static_cast<const T*>(p.x) + n * p.x_stride_n + (y >> p.half) * p.x_stride_y;
         T* out = static_cast<T*>(p.out) + n * p.out_stride_n + y * p.out_stride_y;
         const TableT* gamma_row =
             static_cast<const TableT*>(p.gamma.data) + n * p.gamma.stride_n + p.index_y[y] * p.gamma.stride_y;
         const TableT* beta_row =
             static_cast<const TableT*>(p.beta.data) + n * p.beta.stride_n + p.index_y[y] * p.beta.stride_y;
-        for (int64_t column = 0; column < p.width; ++column, x += p.x_stride_x, out += p.out_stride_x) {
+        for (int64_t column = 0; column < p.width; ++column, out += p.out_stride_x) {
+            const T* x = x_row + (column >> p.half) * p.x_stride_x;
             const TableT* gamma = gamma_row + p.index_x[column] * p.gamma.stride_x;
             const TableT* beta = beta_row + p.index_x[column] * p.beta.stride_x;
             for (int64_t c = 0; c < whole; c += kWidth) {

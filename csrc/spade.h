@@ -5,7 +5,7 @@
 namespace fastreenact {
 
 struct SpadeParams {
-    const void* x;           // [N, H, W, C] in `dtype`, channels contiguous
+    const void* x;           // [N, H, W, C] in `dtype`, channels contiguous, or half of it (see `half`)
     void* out;               // [N, H, W, C] in `dtype`, channels contiguous; may be x itself
     Table gamma;             // [N, Ty, Tx, C] in `table_dtype`; with mean: factor 1 + gamma, without: factor gamma
     Table beta;              // [N, Ty, Tx, C] in `table_dtype`
@@ -14,8 +14,8 @@ struct SpadeParams {
     const float* mean;       // [C]; null when mean and inv_std are folded into the tables
     const float* inv_std;    // [C]; null with mean
     int64_t n;               // pictures
-    int64_t height;          // rows
-    int64_t width;           // columns
+    int64_t height;          // rows of out
+    int64_t width;           // columns of out
     int64_t channels;        // C
     int64_t x_stride_n;      // elements from picture to picture, and so on
     int64_t x_stride_y;
@@ -26,6 +26,7 @@ struct SpadeParams {
     int32_t dtype;        // Dtype: kFloat32 or kBFloat16
     int32_t table_dtype;  // Dtype: kFloat32, or kBFloat16 with a kBFloat16 x
     int32_t activation;   // Activation
+    int32_t half;         // 1: x is [N, ceil(H / 2), ceil(W / 2), C] and doubled by nearest
 };
 
 }  // namespace fastreenact

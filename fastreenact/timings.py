@@ -44,7 +44,11 @@ class StageTimer:
             return
         begin = time.perf_counter()
         yield
-        self._ms[name] = self._ms.get(name, 0.0) + (time.perf_counter() - begin) * 1e3
+        self.add(name, (time.perf_counter() - begin) * 1e3)
+
+    def add(self, name: str, ms: float) -> None:
+        """Count milliseconds that somebody else has measured as `name`."""
+        self._ms[name] = self._ms.get(name, 0.0) + ms
 
     def finish(self) -> dict[str, float]:
         """Stage -> milliseconds; waits for the GPU once where events were recorded."""

@@ -6,16 +6,15 @@ from contextlib import nullcontext
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from fastreenact.kernels.channels_last import activate, addresses
+from torch import Tensor
 
 _MAX_BLOCK = 256  # accesses of one program: two for each thread of its four warps, four spill on sm_75
 
 
 @triton.jit
 def _spade_kernel(
-    x_ptr,  # [N, H, W, C]
+    x_ptr,  # [N, H, W, C], or where HALF [N, ceil(H / 2), ceil(W / 2), C]
     gamma_ptr,  # [N or 1, Ty, Tx, C]
     beta_ptr,
     index_y_ptr,  # [H] int32, rows of the tables
@@ -39,6 +38,7 @@ def _spade_kernel(
     stride_out_x,
     CHANNELS: tl.constexpr,
     FOLDED: tl.constexpr,
+    HALF: tl.constexpr,  # 1: x is doubled by nearest
     ACTIVATION: tl.constexpr,
     ALIGN: tl.constexpr,  # divides the channels, every stride and every address: so many channels are one access
     BLOCK: tl.constexpr,  # accesses of one program
@@ -57,7 +57,7 @@ def _spade_kernel(
     table_y = tl.load(index_y_ptr + y).to(tl.int64)
     table_x = tl.load(index_x_ptr + column, mask=in_row, other=0).to(tl.int64)
     column = column.to(tl.int64)
-    x = n * stride_x_n + y * stride_x_y + column * stride_x_x
+    x = n * stride_x_n + (y >> HALF) * stride_x_y + (column >> HALF) * stride_x_x
     gamma = n * stride_gamma_n + table_y * stride_gamma_y + table_x * stride_gamma_x
     beta = n * stride_beta_n + table_y * stride_beta_y + table_x * stride_beta_x
     out = n * stride_out_n + y * stride_out_y + column * stride_out_x
@@ -88,7 +88,7 @@ def spade(
     """Launch the kernel on the current stream; `fastreenact.ops.spade` checks the arguments and says what they mean.
 
     Args:
-        x: [N, H, W, C] float32, float16 or bfloat16, channels contiguous.
+        x: [N, H, W, C] float32, float16 or bfloat16, channels contiguous, or half of that in height and width.
         gamma_table, beta_table: [N or 1, Ty, Tx, C], channels contiguous.
         index_y, index_x: [H] and [W] int32, contiguous.
         out: [N, H, W, C] of the dtype of x, channels contiguous; x itself, or memory of its own.
@@ -97,7 +97,7 @@ def spade(
     """
     if out.numel() == 0:
         return
-    n, height, width, channels = x.shape
+    n, height, width, channels = out.shape
     moved = (x, gamma_table, beta_table, out)
     strides = [stride for tensor in moved for stride in _strides(tensor)]
     addresses = (tensor.data_ptr() // tensor.element_size() for tensor in moved)
@@ -120,6 +120,7 @@ def spade(
             *strides,
             CHANNELS=channels,
             FOLDED=mean is None,
+            HALF=int(x.shape[1:3] != out.shape[1:3]),
             ACTIVATION=activation,
             ALIGN=align,
             BLOCK=block,

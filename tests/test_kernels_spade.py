@@ -31,6 +31,7 @@ CASES = {
     "halves that start unaligned": ((1, 4, 7, 52), (1, 3), True, "tanh"),
     "more channels than a program": ((1, 2, 3, 1100), (1, 2), False, None),
     "layer of a network": ((1, 16, 16, 280), (1, 16), True, "relu"),
+    "doubled": ((2, 7, 10, 24), (2, 5), True, "relu"),
 }
 INTERPRETED = [(name, DTYPES[0]) for name in CASES]
 INTERPRETED += [(name, dtypes) for name in ("odd", "table") for dtypes in DTYPES[1:]]
@@ -49,6 +50,8 @@ def make(name, dtypes, generator):
         "index_x": torch.randint(0, side, shape[2:3], generator=generator, dtype=torch.int32),
         "activation": activation,
     }
+    if name == "doubled":
+        arguments["x"] = arguments["x"][:, :4, :5].contiguous()
     if not folded:
         arguments["mean"] = torch.randn(channels, generator=generator)
         arguments["inv_std"] = torch.rand(channels, generator=generator) + 0.5
@@ -170,7 +173,8 @@ VARIANTS = {}
 for x, table, align in (("fp32", "fp32", 4), ("fp16", "fp16", 8), ("bf16", "fp32", 8), ("fp32", "fp32", 1)):
     pointers = {"x_ptr": x, "out_ptr": x, "gamma_ptr": table, "beta_ptr": table}
     pointers |= {"index_y_ptr": "i32", "index_x_ptr": "i32"}
-    constants = {"CHANNELS": 280 if align > 1 else 5, "FOLDED": x != "bf16", "ACTIVATION": 1 if x != "bf16" else 2}
+    constants = {"CHANNELS": 280 if align > 1 else 5, "FOLDED": x != "bf16", "HALF": int(x == "fp16")}
+    constants["ACTIVATION"] = 1 if x != "bf16" else 2
     VARIANTS[f"{x}-{align}"] = (pointers, constants | {"ALIGN": align, "BLOCK": 256})
 
 

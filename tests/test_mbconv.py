@@ -70,7 +70,8 @@ def test_mbconv_writes_its_slice_only(device, generator):
     target = torch.full((2, 9, 6, 40), 7.0, device=device)
     mbconv(x, pack_mbconv(kernel, torch.float32, device), out=target[..., 10:24])
     assert_close(target[..., 10:24], mbconv_reference(x, kernel))
-    assert bool((target[..., :10] == 7).all()) and bool((target[..., 24:] == 7).all())
+    assert bool((target[..., :10] == 7).all())
+    assert bool((target[..., 24:] == 7).all())
 
 
 def test_mbconv_of_nothing(generator):

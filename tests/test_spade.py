@@ -70,6 +70,18 @@ def test_spade_one_table_for_a_batch(device, generator):
     assert_close(spade(**on(device, arguments)).cpu(), in_float64(arguments))
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtypes", DTYPES, ids=str)
+@pytest.mark.parametrize("size", [(8, 6), (7, 6), (8, 5), (7, 5)], ids=str)
+def test_spade_doubles_half_a_map(size, dtypes, device, generator):
+    arguments = make((2, *size, 20, 4, 4), dtypes, generator)
+    whole = arguments["x"][:, :4, :3].repeat_interleave(2, 1).repeat_interleave(2, 2)[:, : size[0], : size[1]]
+    expected = in_float64(arguments | {"x": whole})
+    arguments["x"] = arguments["x"][:, :4, :3]
+    assert_close(spade(**on(device, arguments)).cpu(), expected)
+    assert torch.equal(in_float64(arguments), expected)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtypes", DTYPES, ids=str)
 def test_spade_on_a_side_stream(dtypes, generator):

@@ -10,6 +10,7 @@ from fastreenact.ops.render_mesh import (
     render_mesh_ids_reference,
     render_mesh_reference,
 )
+from fastreenact.ops.replay import Replay
 from fastreenact.ops.shrink import shrink, shrink_reference
 from fastreenact.ops.spade import spade, spade_reference
 from fastreenact.ops.tail import TailKernel, TailWeights, pack_tail, tail, tail_reference
@@ -22,6 +23,7 @@ __all__ = [
     "ConvWeights",
     "MbconvKernel",
     "MbconvWeights",
+    "Replay",
     "TailKernel",
     "TailWeights",
     "compose_frame",

@@ -1,4 +1,4 @@
-"""conv: a dense convolution with bias, addends and ReLU in one pass, its kernel repeating with the output's position."""
+"""conv: a dense convolution with what is added and ReLU in one pass; its kernel may repeat with the output's place."""
 
 import math
 from dataclasses import dataclass
@@ -309,7 +309,7 @@ def _run_cpu(
         checks.need_apart("out", out, "add", add)
     if residual is not None:
         checks.need_apart("out", out, "residual", residual, same_allowed=True)
-    if pictures is not None and not (0 <= int(pictures.min()) and int(pictures.max()) < plan.pictures):
+    if pictures is not None and (int(pictures.min()) < 0 or int(pictures.max()) >= plan.pictures):
         raise ValueError(f"pictures: got {pictures.tolist()}, needs 0 to {plan.pictures - 1}, the pictures of add")
     _C.conv(
         x=x.data_ptr(), weights=packed.data_ptr(), bias=bias.data_ptr(), add=0 if add is None else add.data_ptr(),

@@ -67,8 +67,8 @@ def pack_mbconv(kernel: MbconvKernel, dtype: torch.dtype, device: torch.device |
     channels_in = hidden if kernel.expand is None else kernel.expand.shape[1]
     if kernel.stride not in (1, 2) or (kernel.residual and (kernel.stride != 1 or channels_in != channels_out)):
         raise ValueError(
-            f"kernel: got stride {kernel.stride}, residual {kernel.residual}, {channels_in} to {channels_out} channels, "
-            "needs stride 1 or 2, and a residual only at stride 1 between equal channels"
+            f"kernel: got stride {kernel.stride}, residual {kernel.residual}, {channels_in} to {channels_out} "
+            "channels, needs stride 1 or 2, and a residual only at stride 1 between equal channels"
         )
     if device.type == "cpu" and dtype != torch.float32 and channels_in % 2:
         raise ValueError(f"kernel: got {channels_in} input channels, needs an even number in {dtype}")
@@ -199,7 +199,7 @@ def _run(
         return
     _check(x, project, spec, size, out)
     say_once("mbconv on the GPU runs in PyTorch, not in a kernel")
-    channels_in, hidden, channels_out, _, stride, residual = spec
+    _, hidden, channels_out, _, stride, residual = spec
     kernel = MbconvKernel(
         None if expand is None else expand.float(), None if expand_bias is None else expand_bias[:hidden],
         depthwise[:, :hidden].t().reshape(hidden, 3, 3), depthwise_bias[:hidden], project.float(),

@@ -30,13 +30,15 @@ def spade(
     `inv_std` are None (folded into the tables), y = act(x * gamma[index_y, index_x] + beta[index_y, index_x]).
 
     Args:
-        x: [N, H, W, C] float32, bfloat16 or float16 (GPU only), channels contiguous, other strides free.
+        x: [N, H, W, C] float32, bfloat16 or float16 (GPU only), channels contiguous, other strides free; or half of
+            that, [N, ceil(H / 2), ceil(W / 2), C], to be doubled by nearest first.
         gamma_table, beta_table: [N or 1, Ty, Tx, C] float32 or the dtype of x, channels contiguous. Folded, gamma_table
             is the whole factor (1 + gamma) * inv_std and beta_table is beta - mean * (1 + gamma) * inv_std.
-        index_y, index_x: int32 [H] and [W]: the row and column of the tables that each row and column of x reads.
+        index_y, index_x: int32 [H] and [W]: the row and column of the tables that each row and column of the
+            output reads; their lengths are the output's size.
         mean, inv_std: float32 [C], both or neither.
         activation: None, "relu" or "tanh".
-        out: [N, H, W, C] of the dtype of x to write into: x itself, or memory of its own.
+        out: [N, H, W, C] of the dtype of x to write into: x itself if it is as large, or memory of its own.
 
     Returns:
         [N, H, W, C] of the dtype of x: `out` if given. Arithmetic is float32 inside.
@@ -77,6 +79,8 @@ def spade_reference(
 ) -> Tensor:
     """What `spade` means, in plain PyTorch: any device, float64 too, with gradients."""
     work = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if _is_half(x, index_y, index_x):
+        x = x.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, : len(index_y), : len(index_x)]
     gamma, beta = (t[:, index_y.long()[:, None], index_x.long()].to(work) for t in (gamma_table, beta_table))
     if mean is None or inv_std is None:
         y = x.to(work) * gamma + beta
@@ -98,7 +102,9 @@ def _check(
     checks.need_activation_dtype("x", x)
     checks.need_shape("x", x, (None, None, None, None), "[N, H, W, C]")
     checks.need_channels_last("x", x)
-    n, height, width, channels = x.shape
+    half = _is_half(x, index_y, index_x)
+    n, channels = x.shape[0], x.shape[3]
+    height, width = (len(index_y), len(index_x)) if half else x.shape[1:3]
     checks.need_same_device(
         x, gamma_table=gamma_table, beta_table=beta_table, index_y=index_y, index_x=index_x, mean=mean, inv_std=inv_std,
         out=out,
@@ -115,7 +121,7 @@ def _check(
         )
     for name, index, length in (("index_y", index_y, height), ("index_x", index_x, width)):
         checks.need_dtype(name, index, (torch.int32,))
-        checks.need_shape(name, index, (length,), "one entry for each row or column of x")
+        checks.need_shape(name, index, (length,), "one entry for each row or column of x, or of x doubled")
         if not index.is_contiguous():
             raise ValueError(f"{name}: got strides {list(index.stride())}, needs a contiguous tensor")
     if (mean is None) != (inv_std is None):
@@ -127,8 +133,16 @@ def _check(
             checks.need_channels_last(name, statistic)
     if out is not None:
         checks.need_dtype("out", out, (x.dtype,))
-        checks.need_shape("out", out, tuple(x.shape), "the shape of x")
+        checks.need_shape("out", out, (n, height, width, channels), "[N, H, W, C]")
         checks.need_writable("out", out)
+
+
+def _is_half(x: Tensor, index_y: Tensor, index_x: Tensor) -> bool:
+    """Whether x is to be doubled: the indices are longer than it."""
+    if x.dim() != 4 or index_y.dim() != 1 or index_x.dim() != 1:
+        return False
+    lengths, sides = (len(index_y), len(index_x)), tuple(x.shape[1:3])
+    return lengths != sides and sides == tuple(-(-length // 2) for length in lengths)
 
 
 def _strides(table: Tensor) -> tuple[int, ...]:
@@ -147,7 +161,8 @@ class _Plan:
         present = (out, x, gamma_table, beta_table, mean, inv_std)
         self.extents = [0 if t is None or t.numel() == 0 else checks.extent(t) for t in present]
         self.fixed = {
-            "shape": tuple(x.shape), "x_stride": x.stride(), "out_stride": out.stride(),
+            "shape": tuple(out.shape), "x_stride": x.stride(), "out_stride": out.stride(),
+            "half": _is_half(x, index_y, index_x),
             "gamma_stride": _strides(gamma_table), "beta_stride": _strides(beta_table),
             "table_shape": tuple(gamma_table.shape), "dtype": checks.DTYPES[x.dtype],
             "table_dtype": checks.DTYPES[gamma_table.dtype], "activation": checks.ACTIVATIONS[activation],
@@ -208,7 +223,7 @@ def _implementation(
     inv_std: Tensor | None, activation: str | None,
 ) -> Tensor:  # fmt: skip
     _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, None)
-    out = x.new_empty(x.shape)
+    out = x.new_empty(x.shape[0], len(index_y), len(index_x), x.shape[3])
     _run(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
     return out
 
@@ -232,7 +247,7 @@ def _fake(
     inv_std: Tensor | None, activation: str | None,
 ) -> Tensor:  # fmt: skip
     _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, None)
-    return x.new_empty(x.shape)
+    return x.new_empty(x.shape[0], len(index_y), len(index_x), x.shape[3])
 
 
 def _fake_out(
