@@ -130,7 +130,7 @@ if [ -n "$GPU" ]; then
         SMALL='matches_reference and (odd or table or border or 17)'
         for tool in memcheck racecheck; do
             step "$tool" 100 sanitizer.txt "$SANITIZER" --tool "$tool" --error-exitcode 9 "${PYTEST[@]}" -m gpu \
-                -k "$SMALL" tests/test_kernels_warp.py tests/test_kernels_to_frame.py tests/test_kernels_compose_frame.py
+                -k "$SMALL" tests/test_kernels_*.py
         done
     fi
 else

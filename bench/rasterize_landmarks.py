@@ -45,8 +45,7 @@ def main() -> None:
         outs = [torch.empty(1, side, side, 3, dtype=torch.uint8) for side in sides]
 
         def ours(sides: list[int] = sides, outs: list[torch.Tensor] = outs) -> None:
-            for layout, (side, out) in enumerate(zip(sides, outs, strict=True)):
-                ops.rasterize_landmarks(keypoints, side, layout, out=out)
+            ops.rasterize_landmarks_all(keypoints, sides, outs=outs)
 
         def eager(sides: list[int] = sides) -> list[np.ndarray]:
             return [with_opencv(points, side, layout) for layout, side in enumerate(sides)]

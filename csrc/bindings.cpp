@@ -31,6 +31,7 @@ namespace fastreenact {
 #ifdef FASTREENACT_WITH_CUDA
 namespace cuda {
 cudaError_t compose_frame(const ComposeFrameParams& params, cudaStream_t stream);
+cudaError_t rasterize_landmarks(const RasterizeLandmarksParams& params, cudaStream_t stream);
 cudaError_t to_frame(const ToFrameParams& params, cudaStream_t stream);
 }  // namespace cuda
 #endif
@@ -135,6 +136,13 @@ void check_launch(const char* name, cudaError_t error) {
     }
 }
 #endif
+
+// What NVRTC's caller launches: the packed parameters, the grid, the threads of a block and its shared memory in bytes.
+template <typename Params>
+py::tuple launch_parts(const Params& params, const LaunchShape& shape) {
+    return py::make_tuple(py::bytes(reinterpret_cast<const char*>(&params), sizeof(Params)),
+                          py::make_tuple(shape.grid_x, shape.grid_y, shape.grid_z), shape.threads, shape.shared_bytes);
+}
 
 // An index that leaves its table would read foreign memory: the one check that needs the values, so it is done here.
 void check_index(const char* name, const int32_t* index, int64_t count, int64_t size,
@@ -550,30 +558,61 @@ void bind_recording(py::module_& m) {
         .def("__len__", &Recording::size);
 }
 
+// Each of `drawings` is (out, out_stride, segments, colours, segment_count, size).
+RasterizeLandmarksParams rasterize_landmarks_params(uintptr_t keypoints, const py::tuple& keypoints_stride, int64_t n,
+                                                    const py::list& drawings) {
+    RasterizeLandmarksParams p = {};
+    if (drawings.size() > kMaxDrawings) throw py::value_error("drawings: needs at most 3");
+    p.keypoints = address<const float>(keypoints);
+    p.drawing_count = static_cast<int64_t>(drawings.size());
+    p.n = n;
+    p.keypoint_stride_n = at(keypoints_stride, 0);
+    p.keypoint_stride_k = at(keypoints_stride, 1);
+    p.keypoint_stride_c = at(keypoints_stride, 2);
+    for (size_t i = 0; i < drawings.size(); ++i) {
+        const py::tuple values = drawings[i].cast<py::tuple>();
+        const py::tuple out_stride = values[1].cast<py::tuple>();
+        Drawing& d = p.drawings[i];
+        d.out = address<uint8_t>(values[0].cast<uintptr_t>());
+        d.out_stride_n = at(out_stride, 0);
+        d.out_stride_y = at(out_stride, 1);
+        d.out_stride_x = at(out_stride, 2);
+        d.segments = address<const int32_t>(values[2].cast<uintptr_t>());
+        d.colours = address<const uint8_t>(values[3].cast<uintptr_t>());
+        d.segment_count = at(values, 4);
+        d.size = at(values, 5);
+    }
+    return p;
+}
+
 void bind_rasterize_landmarks(py::module_& m) {
     using py::arg;
     m.def(
         "rasterize_landmarks",
-        [](uintptr_t keypoints, const py::tuple& keypoints_stride, uintptr_t out, const py::tuple& out_stride,
-           uintptr_t segments, uintptr_t colours, int64_t segment_count, int64_t n, int64_t size) {
-            RasterizeLandmarksParams p;
-            p.keypoints = address<const float>(keypoints);
-            p.out = address<uint8_t>(out);
-            p.segments = address<const int32_t>(segments);
-            p.colours = address<const uint8_t>(colours);
-            p.n = n;
-            p.segment_count = segment_count;
-            p.size = size;
-            p.keypoint_stride_n = at(keypoints_stride, 0);
-            p.keypoint_stride_k = at(keypoints_stride, 1);
-            p.keypoint_stride_c = at(keypoints_stride, 2);
-            p.out_stride_n = at(out_stride, 0);
-            p.out_stride_y = at(out_stride, 1);
-            p.out_stride_x = at(out_stride, 2);
-            run_rows(p, &rasterize_landmarks, n, 3 * size * size);
+        [](uintptr_t keypoints, const py::tuple& keypoints_stride, int64_t n, const py::list& drawings) {
+            const RasterizeLandmarksParams p = rasterize_landmarks_params(keypoints, keypoints_stride, n, drawings);
+            int64_t bytes = 0;
+            for (int64_t i = 0; i < p.drawing_count; ++i) bytes += 3 * p.drawings[i].size * p.drawings[i].size;
+            if (p.drawing_count > 0) run_rows(p, &rasterize_landmarks, n * p.drawing_count, bytes / p.drawing_count);
         },
-        py::kw_only(), arg("keypoints"), arg("keypoints_stride"), arg("out"), arg("out_stride"), arg("segments"),
-        arg("colours"), arg("segment_count"), arg("n"), arg("size"));
+        py::kw_only(), arg("keypoints"), arg("keypoints_stride"), arg("n"), arg("drawings"));
+    m.def(
+        "rasterize_landmarks_launch",
+        [](uintptr_t keypoints, const py::tuple& keypoints_stride, int64_t n, const py::list& drawings) {
+            const RasterizeLandmarksParams p = rasterize_landmarks_params(keypoints, keypoints_stride, n, drawings);
+            return launch_parts(p, rasterize_shape(p));
+        },
+        py::kw_only(), arg("keypoints"), arg("keypoints_stride"), arg("n"), arg("drawings"));
+#ifdef FASTREENACT_WITH_CUDA
+    m.def(
+        "rasterize_landmarks_cuda",
+        [](uintptr_t keypoints, const py::tuple& keypoints_stride, int64_t n, const py::list& drawings,
+           uintptr_t stream) {
+            const RasterizeLandmarksParams p = rasterize_landmarks_params(keypoints, keypoints_stride, n, drawings);
+            check_launch("rasterize_landmarks", cuda::rasterize_landmarks(p, reinterpret_cast<cudaStream_t>(stream)));
+        },
+        py::kw_only(), arg("keypoints"), arg("keypoints_stride"), arg("n"), arg("drawings"), arg("stream"));
+#endif
     m.def(
         "rasterize_lines",
         [](uintptr_t lines, uintptr_t out, int64_t m, int64_t height, int64_t width) {

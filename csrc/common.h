@@ -34,4 +34,11 @@ struct Table {
     int64_t stride_x;  // elements from column to column
 };
 
+// How a CUDA kernel is launched. Reckoned in the op's header, once for nvcc's host code and for NVRTC's in Python.
+struct LaunchShape {
+    uint32_t grid_x, grid_y, grid_z;
+    uint32_t threads;       // of a block, along x
+    uint32_t shared_bytes;  // beyond what the kernel declares
+};
+
 }  // namespace fastreenact

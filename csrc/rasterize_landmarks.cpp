@@ -6,39 +6,29 @@
 namespace fastreenact {
 
 void rasterize_landmarks(const RasterizeLandmarksParams& p, int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-        uint8_t* picture = p.out + n * p.out_stride_n;
-        for (int64_t y = 0; y < p.size; ++y) {
-            uint8_t* row = picture + y * p.out_stride_y;
-            if (p.out_stride_x == 3) {
-                std::memset(row, 0, static_cast<size_t>(3 * p.size));
+    for (int64_t i = begin; i < end; ++i) {
+        const int64_t n = i / p.drawing_count;
+        const Drawing& d = p.drawings[i % p.drawing_count];
+        uint8_t* picture = d.out + n * d.out_stride_n;
+        for (int64_t y = 0; y < d.size; ++y) {
+            uint8_t* row = picture + y * d.out_stride_y;
+            if (d.out_stride_x == 3) {
+                std::memset(row, 0, static_cast<size_t>(3 * d.size));
             } else {
-                for (int64_t x = 0; x < p.size; ++x) std::memset(row + x * p.out_stride_x, 0, 3);
+                for (int64_t x = 0; x < d.size; ++x) std::memset(row + x * d.out_stride_x, 0, 3);
             }
         }
-        const float* keypoints = p.keypoints + n * p.keypoint_stride_n;
-        auto point = [&](int64_t k, int64_t& x, int64_t& y) {
-            const float* at = keypoints + k * p.keypoint_stride_k;
-            return to_pixel(at[0], p.size, x) && to_pixel(at[p.keypoint_stride_c], p.size, y);
-        };
-        for (int64_t s = 0; s < p.segment_count; ++s) {
-            const int32_t first = p.segments[2 * s], second = p.segments[2 * s + 1];
-            const uint8_t* colour = p.colours + 3 * s;
+        for (int64_t s = 0; s < d.segment_count; ++s) {
+            const uint8_t* colour = d.colours + 3 * s;
             auto plot = [&](int64_t x, int64_t y) {
-                std::memcpy(picture + y * p.out_stride_y + x * p.out_stride_x, colour, 3);
+                std::memcpy(picture + y * d.out_stride_y + x * d.out_stride_x, colour, 3);
             };
-            Line line;
-            if (!point(first, line.x1, line.y1)) continue;
-            if (second < 0) {
-                const int64_t offsets[5][2] = {{0, 0}, {-1, 0}, {1, 0}, {0, -1}, {0, 1}};
-                for (const auto& offset : offsets) {
-                    const int64_t x = line.x1 + offset[0], y = line.y1 + offset[1];
-                    if (x >= 0 && x < p.size && y >= 0 && y < p.size) plot(x, y);
-                }
-                continue;
+            const Stroke stroke = stroke_of(p, d, n, s);
+            if (stroke.kind == Stroke::kCircle) {
+                for (int32_t i = 0; i < 5; ++i) circle_pixel(stroke, i, d.size, plot);
+            } else if (stroke.kind == Stroke::kLine) {
+                trace(Line{stroke.x1, stroke.y1, stroke.x2, stroke.y2}, plot);
             }
-            if (!point(second, line.x2, line.y2)) continue;
-            if (clip(line, p.size, p.size)) trace(line, plot);
         }
     }
 }

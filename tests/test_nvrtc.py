@@ -101,7 +101,7 @@ def launches(monkeypatch):
             return None
 
     monkeypatch.setattr(cupy.cuda, "ExternalStream", Stream)
-    monkeypatch.setattr(nvrtc, "_kernel", lambda name: lambda *launch: calls.append((name, *launch)))
+    monkeypatch.setattr(nvrtc, "_kernel", lambda name: lambda *launch, **_: calls.append((name, *launch)))
     return calls
 
 
@@ -130,4 +130,17 @@ def test_compose_frame_launch_packs_every_field(launches):
     assert (name, grid, block) == ("compose_frame", (5, 32 * 1024), (64, 4))
     assert {field: packed[field].item() for field in params} == params | given | made
     nvrtc.compose_frame_cuda(stream=99, most_gain=1.5, **(given | {"height": 0}))
+    assert len(launches) == 2
+
+
+def test_rasterize_landmarks_launch_packs_what_the_extension_says(launches):
+    drawings = [(64 * i, (9, 8, 3), 1, 2, 7, size) for i, size in enumerate((16, 32, 360))]
+    params = {"keypoints": 640, "keypoints_stride": (144, 2, 1), "n": 3, "drawings": drawings}
+    nvrtc.rasterize_landmarks_cuda(stream=99, **params)
+    assert launches[0] == 99
+    name, grid, block, (packed,) = launches[1]
+    # 360 rows in tiles of 11
+    assert (name, grid, block) == ("rasterize_landmarks", (33, 3, 3), (256,))
+    assert packed.tobytes()[:8] == (640).to_bytes(8, "little")
+    nvrtc.rasterize_landmarks_cuda(stream=99, **(params | {"n": 0}))
     assert len(launches) == 2

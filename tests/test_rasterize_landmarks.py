@@ -9,7 +9,12 @@ import torch
 from conftest import DEVICES
 from torch import Tensor
 
-from fastreenact.ops import rasterize_landmarks, rasterize_landmarks_reference, rasterize_lines
+from fastreenact.ops import (
+    rasterize_landmarks,
+    rasterize_landmarks_all,
+    rasterize_landmarks_reference,
+    rasterize_lines,
+)
 from fastreenact.ops.rasterize_landmarks import COLOURS, LAYOUTS
 
 
@@ -104,6 +109,20 @@ def test_rasterize_landmarks_writes_only_its_slice(generator):
     assert (wide == 77).all()
 
 
+@pytest.mark.parametrize("sizes", [(16, 32, 64), (92, 184, 368), [5, 1, 33]], ids=str)
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_rasterize_landmarks_all_is_each_layout(sizes, count, generator):
+    keypoints = faces(count, 1.2, generator)
+    wide = [torch.full((count, size, size, 4), 77, dtype=torch.uint8) for size in sizes]
+    outs = [out[..., 1:] for out in wide]
+    given = rasterize_landmarks_all(keypoints, sizes, outs=outs)
+    for layout, got in enumerate(rasterize_landmarks_all(keypoints, sizes)):
+        assert torch.equal(got, rasterize_landmarks(keypoints, sizes[layout], layout))
+        assert given[layout] is outs[layout]
+        assert torch.equal(got, outs[layout])
+        assert (wide[layout][..., 0] == 77).all()
+
+
 def test_rasterize_landmarks_empty():
     assert rasterize_landmarks(torch.zeros(0, 72, 2), 16, 0).shape == (0, 16, 16, 3)
 
@@ -114,6 +133,13 @@ def test_rasterize_landmarks_opcheck(layout, generator):
     torch.library.opcheck(torch.ops.fastreenact.rasterize_landmarks.default, (keypoints, 16, layout))
     out = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
     torch.library.opcheck(torch.ops.fastreenact.rasterize_landmarks_out.default, (keypoints, 16, layout, out))
+
+
+def test_rasterize_landmarks_all_opcheck(generator):
+    keypoints = faces(2, 1.0, generator)
+    torch.library.opcheck(torch.ops.fastreenact.rasterize_landmarks_all.default, (keypoints, 4, 8, 16))
+    outs = [torch.zeros(2, size, size, 3, dtype=torch.uint8) for size in (4, 8, 16)]
+    torch.library.opcheck(torch.ops.fastreenact.rasterize_landmarks_all_out.default, (keypoints, 4, 8, 16, *outs))
 
 
 def grown(**changes: Any) -> dict[str, Any]:
@@ -142,6 +168,27 @@ BAD = [
 def test_rasterize_landmarks_refuses(arguments, error, message):
     with pytest.raises(error, match=message):
         rasterize_landmarks(**arguments)
+
+
+BLANK = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"sizes": (8, 8)}, ValueError, r"sizes: got \(8, 8\), needs one for each"),
+        ({"sizes": 8}, ValueError, "sizes: got 8, needs one for each"),
+        ({"sizes": (8, 8, 0)}, ValueError, "sizes: got 0, needs a whole number from 1"),
+        ({"outs": [BLANK]}, ValueError, r"outs: got (.|\n)*, needs one for each"),
+        ({"outs": [BLANK, BLANK, 5]}, TypeError, "outs: got int"),
+        ({"outs": [BLANK.clone(), BLANK.clone(), BLANK[..., :2]]}, ValueError, "out: got shape"),
+        ({"outs": [BLANK, BLANK, BLANK]}, ValueError, "outs: shares memory with another"),
+        ({"keypoints": torch.zeros(2, 68, 2)}, ValueError, "keypoints: got shape"),
+    ],
+)
+def test_rasterize_landmarks_all_refuses(changes, error, message):
+    with pytest.raises(error, match=message):
+        rasterize_landmarks_all(**{"keypoints": torch.zeros(2, 72, 2), "sizes": (8, 8, 8), **changes})
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,12 @@
 from fastreenact.ops.compose_frame import compose_frame, compose_frame_reference
 from fastreenact.ops.conv import Axis, ConvKernel, ConvWeights, conv, conv_reference, pack_conv, plain_kernel
 from fastreenact.ops.mbconv import MbconvKernel, MbconvWeights, mbconv, mbconv_reference, pack_mbconv
-from fastreenact.ops.rasterize_landmarks import rasterize_landmarks, rasterize_landmarks_reference, rasterize_lines
+from fastreenact.ops.rasterize_landmarks import (
+    rasterize_landmarks,
+    rasterize_landmarks_all,
+    rasterize_landmarks_reference,
+    rasterize_lines,
+)
 from fastreenact.ops.render_mesh import (
     render_mesh,
     render_mesh_ids,
@@ -37,6 +42,7 @@ __all__ = [
     "pack_tail",
     "plain_kernel",
     "rasterize_landmarks",
+    "rasterize_landmarks_all",
     "rasterize_landmarks_reference",
     "rasterize_lines",
     "render_mesh",

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from fastreenact import _C
+
 _THREADS = (64, 4)  # kThreadsX, kThreadsY of the kernels, which take any grid
 _PIXELS_PER_THREAD = 4  # of to_frame
 _MAX_GRID = 32 * 1024
@@ -136,6 +138,22 @@ def compose_frame_cuda(*, stream: int, most_gain: float, **params: float) -> Non
     x, y = _THREADS
     grid = (min(-(-int(params["width"]) // x), _MAX_GRID), min(-(-int(params["height"]) // y), _MAX_GRID))
     _launch("compose_frame", COMPOSE_FRAME_PARAMS, grid, params, stream)
+
+
+def rasterize_landmarks_cuda(*, stream: int, **params: Any) -> None:
+    """What `_C.rasterize_landmarks_cuda` does: launch rasterize_landmarks on `stream` of the current device."""
+    if params["n"] > 0:
+        _launch_packed("rasterize_landmarks", _C.rasterize_landmarks_launch(**params), stream)
+
+
+def _launch_packed(name: str, parts: tuple[bytes, tuple[int, int, int], int, int], stream: int) -> None:
+    """Launch `<name>_kernel` as `_C.<name>_launch` says: the bytes of its struct, grid, threads and shared memory."""
+    kernel = _kernel(name)
+    import cupy
+
+    packed, grid, threads, shared_bytes = parts
+    with cupy.cuda.ExternalStream(stream):
+        kernel(grid, (threads,), (np.frombuffer(packed, np.dtype((np.void, len(packed)))),), shared_mem=shared_bytes)
 
 
 def _launch(name: str, record: Any, grid: tuple[int, int], params: Mapping[str, float], stream: int) -> None:

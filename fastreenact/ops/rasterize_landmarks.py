@@ -1,14 +1,16 @@
 """rasterize_landmarks: the keypoints of a face as the coloured line drawings that the motion network sees."""
 
+from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import combinations, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import register, say_once
+from fastreenact.ops.library import register
 
 KEYPOINTS = 72
 
@@ -77,14 +79,47 @@ def rasterize_landmarks(keypoints: Tensor, size: int, layout: int, *, out: Tenso
     Source: the released code of Face2Face^rho, util/landmark_image_generation.py.
     """
     checks.need_tensor("keypoints", keypoints)
-    for name, value, least, most in (("size", size, 1, 32768), ("layout", layout, 0, len(LAYOUTS) - 1)):
-        if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)) or not least <= value <= most:
-            raise ValueError(f"{name}: got {value!r}, needs a whole number from {least} to {most}")
+    _need_number("size", size, 1, 32768)
+    _need_number("layout", layout, 0, len(LAYOUTS) - 1)
     if out is None:
         return _rasterize(keypoints, size, layout)
     checks.need_tensor("out", out)
     _rasterize_out(keypoints, size, layout, out)
     return out
+
+
+def rasterize_landmarks_all(
+    keypoints: Tensor, sizes: Sequence[int], *, outs: Sequence[Tensor] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The drawings of all three layouts in one call: on a GPU one launch.
+
+    out[layout] = rasterize_landmarks(keypoints, sizes[layout], layout)
+
+    Args:
+        keypoints: [N, 72, 2] float32, as of `rasterize_landmarks`.
+        sizes: of the three drawings, 1 to 32768 each: S/16, S/8, S/4.
+        outs: three uint8 tensors [N, size, size, 3] to write into, channels contiguous, sharing no memory.
+
+    Returns:
+        Three uint8 tensors [N, size, size, 3]: `outs` if given.
+
+    Raises:
+        TypeError, ValueError: as `rasterize_landmarks`, or a number of sizes or outs other than three.
+
+    Source: the released code of Face2Face^rho, util/landmark_image_generation.py.
+    """
+    checks.need_tensor("keypoints", keypoints)
+    small, middle, large = _three("sizes", sizes)
+    for size in (small, middle, large):
+        _need_number("sizes", size, 1, 32768)
+    if outs is None:
+        drawings: tuple[Tensor, Tensor, Tensor] = _rasterize_all(keypoints, small, middle, large)
+        return drawings
+    out_small, out_middle, out_large = _three("outs", outs)
+    for out in (out_small, out_middle, out_large):
+        checks.need_tensor("outs", out)
+    _rasterize_all_out(keypoints, small, middle, large, out_small, out_middle, out_large)
+    return out_small, out_middle, out_large
 
 
 def rasterize_lines(lines: Tensor, height: int, width: int) -> Tensor:
@@ -116,6 +151,17 @@ def rasterize_lines(lines: Tensor, height: int, width: int) -> Tensor:
     return out
 
 
+def _need_number(name: str, value: object, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)) or not least <= value <= most:
+        raise ValueError(f"{name}: got {value!r}, needs a whole number from {least} to {most}")
+
+
+def _three(name: str, values: Sequence[Any]) -> Sequence[Any]:
+    if not isinstance(values, Sequence) or len(values) != len(LAYOUTS):
+        raise ValueError(f"{name}: got {values!r}, needs one for each of the three layouts")
+    return values
+
+
 @cache
 def segments(layout: int) -> tuple[Tensor, Tensor]:
     """int32 [S, 2] keypoints of both ends (second -1: a circle) and uint8 [S, 3] colours, in drawing order."""
@@ -126,6 +172,13 @@ def segments(layout: int) -> tuple[Tensor, Tensor]:
             ends += pairs
             colours += [colour] * len(pairs)
     return torch.tensor(ends, dtype=torch.int32), torch.tensor(colours, dtype=torch.uint8)
+
+
+@cache
+def _segments_on(layout: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`segments` in the memory of `device`, where they stay: a graph captures their addresses."""
+    ends, colours = segments(layout)
+    return ends.to(device), colours.to(device)
 
 
 def rasterize_landmarks_reference(keypoints: Tensor, size: int, layout: int, *, out: Tensor | None = None) -> Tensor:
@@ -209,33 +262,55 @@ def _check(keypoints: Tensor, size: int, out: Tensor | None) -> tuple[int, int, 
     return shape
 
 
-def _run(keypoints: Tensor, size: int, layout: int, out: Tensor) -> None:
-    if out.numel() == 0:
+def _run(keypoints: Tensor, sizes: Sequence[int], layouts: Sequence[int], outs: Sequence[Tensor]) -> None:
+    if len(keypoints) == 0:
         return
-    if keypoints.device.type != "cpu":
-        say_once("rasterize_landmarks for the GPU draws on the CPU and copies")
-        drawn = torch.empty(out.shape, dtype=torch.uint8)
-        _run(keypoints.cpu(), size, layout, drawn)
-        out.copy_(drawn)
+    drawings = []
+    for size, layout, out in zip(sizes, layouts, outs, strict=True):
+        checks.need_apart("out", out, "keypoints", keypoints)
+        ends, colours = _segments_on(layout, keypoints.device)
+        drawings.append((out.data_ptr(), out.stride(), ends.data_ptr(), colours.data_ptr(), len(ends), size))
+    for first, second in combinations(outs, 2):
+        checks.need_apart("outs", first, "another of them", second)
+    params = {
+        "keypoints": keypoints.data_ptr(), "keypoints_stride": keypoints.stride(), "n": len(keypoints),
+        "drawings": drawings,
+    }  # fmt: skip
+    if keypoints.device.type == "cpu":
+        _C.rasterize_landmarks(**params)
         return
-    checks.need_apart("out", out, "keypoints", keypoints)
-    ends, colours = segments(layout)
-    _C.rasterize_landmarks(
-        keypoints=keypoints.data_ptr(), keypoints_stride=keypoints.stride(), out=out.data_ptr(),
-        out_stride=out.stride(), segments=ends.data_ptr(), colours=colours.data_ptr(), segment_count=len(ends),
-        n=len(out), size=size,
-    )  # fmt: skip
+    with torch.cuda.device(keypoints.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        if _C.WITH_CUDA:
+            _C.rasterize_landmarks_cuda(**params, stream=stream)
+        else:
+            from fastreenact.ops.nvrtc import rasterize_landmarks_cuda
+
+            rasterize_landmarks_cuda(**params, stream=stream)
 
 
 def _implementation(keypoints: Tensor, size: int, layout: int) -> Tensor:
     out = keypoints.new_empty(_check(keypoints, size, None), dtype=torch.uint8)
-    _run(keypoints, size, layout, out)
+    _run(keypoints, (size,), (layout,), (out,))
     return out
 
 
 def _implementation_out(keypoints: Tensor, size: int, layout: int, out: Tensor) -> None:
     _check(keypoints, size, out)
-    _run(keypoints, size, layout, out)
+    _run(keypoints, (size,), (layout,), (out,))
+
+
+def _implementation_all(keypoints: Tensor, small: int, middle: int, large: int) -> tuple[Tensor, ...]:
+    outs = _fake_all(keypoints, small, middle, large)
+    _run(keypoints, (small, middle, large), range(len(LAYOUTS)), outs)
+    return outs
+
+
+def _implementation_all_out(
+    keypoints: Tensor, small: int, middle: int, large: int, out_small: Tensor, out_middle: Tensor, out_large: Tensor
+) -> None:
+    _fake_all_out(keypoints, small, middle, large, out_small, out_middle, out_large)
+    _run(keypoints, (small, middle, large), range(len(LAYOUTS)), (out_small, out_middle, out_large))
 
 
 def _fake(keypoints: Tensor, size: int, layout: int) -> Tensor:
@@ -246,6 +321,18 @@ def _fake_out(keypoints: Tensor, size: int, layout: int, out: Tensor) -> None:
     _check(keypoints, size, out)
 
 
+def _fake_all(keypoints: Tensor, small: int, middle: int, large: int) -> tuple[Tensor, ...]:
+    shapes = [_check(keypoints, size, None) for size in (small, middle, large)]
+    return tuple(keypoints.new_empty(shape, dtype=torch.uint8) for shape in shapes)
+
+
+def _fake_all_out(
+    keypoints: Tensor, small: int, middle: int, large: int, out_small: Tensor, out_middle: Tensor, out_large: Tensor
+) -> None:
+    for size, out in ((small, out_small), (middle, out_middle), (large, out_large)):
+        _check(keypoints, size, out)
+
+
 _rasterize = register(
     "rasterize_landmarks(Tensor keypoints, SymInt size, int layout) -> Tensor", _implementation, _fake
 )
@@ -253,4 +340,13 @@ _rasterize_out = register(
     "rasterize_landmarks_out(Tensor keypoints, SymInt size, int layout, Tensor(a!) out) -> ()",
     _implementation_out,
     _fake_out,
+)
+_SIZES = "Tensor keypoints, SymInt small, SymInt middle, SymInt large"
+_rasterize_all = register(
+    f"rasterize_landmarks_all({_SIZES}) -> (Tensor, Tensor, Tensor)", _implementation_all, _fake_all
+)
+_rasterize_all_out = register(
+    f"rasterize_landmarks_all_out({_SIZES}, Tensor(a!) out_small, Tensor(b!) out_middle, Tensor(c!) out_large) -> ()",
+    _implementation_all_out,
+    _fake_all_out,
 )
