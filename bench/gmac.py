@@ -1,6 +1,6 @@
 """Multiplications per frame of Face2Face^rho's online step: the plain networks, and what exact algebra leaves of them.
 
-    python bench/gmac.py
+    python bench/gmac.py [--quick]
 
 Both are counted, not derived: the plain networks by hooks on their convolutions, run without data; the inference form
 by what its own layers say they multiply. Bilinear sampling and other element-wise work is in neither.
@@ -15,12 +15,14 @@ import timing
 import torch
 from torch import Tensor, nn
 
-from fastreenact.models.face2face_rho import Face2FaceRho, motion_input_size, random_face2face_rho
+from fastreenact.models.face2face_rho import motion_input_size, random_face2face_rho
 from fastreenact.models.fuse_face2face_rho import fuse
 
 SIZES = (256, 512, 1024, 1440, 2048)
-# What each kind of layer is part of, in the order of the table.
-COLUMNS = ("SPADE", "1x1", "depthwise", "tail", "motion")
+# Kinds of layers, as the inference form names them -> columns of the table: a SPADE layer's tables begin at the pose.
+COLUMNS = {
+    "pose": "SPADE", "spade": "SPADE", "pointwise": "1x1", "depthwise": "depthwise", "tail": "tail", "motion": "motion",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,17 @@ class Call:
         return int(weight.numel()) * height * width
 
     @property
-    def column(self) -> str:
-        """The part of the network that it belongs to."""
+    def kind(self) -> str:
+        """Of COLUMNS."""
         if self.name.startswith("motion."):
             return "motion"
-        if "SPADE" in self.name or "headpose" in self.name:
-            return "SPADE"
+        if "headpose" in self.name:
+            return "pose"
+        if "SPADE" in self.name:
+            return "spade"
         if "de_up_block3.2" in self.name or "de_conv_block" in self.name:
             return "tail"
-        return "1x1" if getattr(self.layer, "groups", 1) == 1 else "depthwise"
+        return "pointwise" if getattr(self.layer, "groups", 1) == 1 else "depthwise"
 
 
 def calls(size: int, kinds: tuple[type[nn.Module], ...]) -> list[Call]:
@@ -73,38 +77,51 @@ def calls(size: int, kinds: tuple[type[nn.Module], ...]) -> list[Call]:
 
 
 def plain(size: int) -> dict[str, int]:
-    """Column -> multiplications of the plain networks."""
+    """Kind -> multiplications of the plain networks."""
     counts = dict.fromkeys(COLUMNS, 0)
     for call in calls(size, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-        counts[call.column] += call.multiplications
+        counts[call.kind] += call.multiplications
     return counts
 
 
-def table_row(size: int, before: dict[str, int], after: dict[str, int]) -> list[str]:
-    """One line of the table, in thousands of millions, "before -> after"; raises ValueError on unknown columns."""
-    for counts in (before, after):
+def table_row(size: int, before: dict[str, int], after: dict[str, int]) -> dict[str, Any]:
+    """One line of the table, in thousands of millions, "before → after"; ValueError on kinds that are not known."""
+    pairs = {column: [0, 0] for column in (*COLUMNS.values(), "all")}
+    for i, counts in enumerate((before, after)):
         if set(counts) != set(COLUMNS):
             raise ValueError(f"counts must be of {', '.join(COLUMNS)}, got {', '.join(counts)}")
-    pairs = [(before[column], after[column]) for column in COLUMNS]
-    pairs.append((sum(before.values()), sum(after.values())))
+        for kind, count in counts.items():
+            pairs[COLUMNS[kind]][i] += count
+            pairs["all"][i] += count
     side = motion_input_size(size)
-    first = f"{size}" if side == size else f"{size} (motion at {side})"
-    return [first, *(f"{a / 1e9:.2f} → {b / 1e9:.2f}" for a, b in pairs), f"{pairs[-1][0] / pairs[-1][1]:.2f} x"]
+    cells = {column: f"{a / 1e9:.2f} → {b / 1e9:.2f}" for column, (a, b) in pairs.items()}
+    fewer = f"{pairs['all'][0] / pairs['all'][1]:.2f} x"
+    return {"size": f"{size}" if side == size else f"{size} (motion at {side})", **cells, "fewer": fewer}
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    model: Face2FaceRho = random_face2face_rho()
-    counts = {size: {"before": plain(size), "after": fuse(model, size).multiplications()} for size in SIZES}
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--quick", action="store_true", help="256 alone; writes nothing")
+    quick, model = arguments.parse_args().quick, random_face2face_rho()
+    sizes = SIZES[:1] if quick else SIZES
+    counts = {size: {"before": plain(size), "after": fuse(model, size).multiplications()} for size in sizes}
     rows = [table_row(size, pair["before"], pair["after"]) for size, pair in counts.items()]
-    columns = ["size", *COLUMNS, "all", "fewer"]
+    columns = list(rows[0])
     print(timing.table(rows, columns))
+    if quick:
+        return
     notes = (
         "Thousands of millions of multiplications in convolutions and matrix products, plain networks → inference "
         "form, motion at the rendering's size."
     )
+    words = {"before": "plain networks", "after": "inference form"}
+    points = [
+        {"size": size, "networks": words[form], "GMAC": sum(kinds.values()) / 1e9}
+        for size, pair in counts.items() for form, kinds in pair.items()
+    ]  # fmt: skip
     payload = {"title": "Face2Face^rho, multiplications per frame", "columns": columns, "rows": rows, "notes": notes}
-    timing.write("gmac", payload | {"counts": counts})
+    plot = {"x": "size", "y": "GMAC", "series": "networks", "rows": points}
+    timing.write("gmac", payload | {"counts": counts, "plot": plot})
 
 
 if __name__ == "__main__":

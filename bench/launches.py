@@ -93,18 +93,24 @@ COUNTED = {"conv": _conv, "mbconv": _mbconv, "tail": _tail}
 
 
 class Trace(TorchDispatchMode):
-    """Notes every launch; also a timer as the engine's, so that it knows the stage."""
+    """Notes every launch; stands in for the `ops.Replay` that records the form's ops, so that it knows the stage."""
 
     def __init__(self) -> None:
         super().__init__()
         self.launches: list[Launch] = []
-        self._stage = "rasterize"
+        self._stage = ""
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def mark(self, name: str) -> None:
         """What follows belongs to this stage."""
         self._stage = name
+
+    @contextmanager
+    def branch(self) -> Iterator[None]:
+        """What could run beside the rest is counted with it."""
         yield
+
+    def join(self) -> None:
+        """See `branch`."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -136,12 +142,16 @@ def _works(given: dict[str, Any], result: Any, func: Any) -> bool:
     return all(result.untyped_storage().data_ptr() != x.untyped_storage().data_ptr() for x in tensors)
 
 
+@torch.inference_mode()
 def frame(size: int) -> list[Launch]:
     """Launches of one frame of the published form, keypoints to uint8 picture."""
     faces = Portraits(size)
     fused = fuse(random_face2face_rho(), size, torch.bfloat16)
     state = fused.encode(faces.image, faces.points[0], faces.poses[0])
-    out = torch.empty(size, size, 3, dtype=torch.uint8)
+    out = torch.empty(1, size, size, 3, dtype=torch.uint8)
+    fused._set(state, faces.points[1], faces.poses[1])
     with Trace() as trace:
-        fused.drive(state, faces.points[1], faces.poses[1], out=out, timer=trace)
+        fused._step_body(trace)
+        trace.mark("deliver")
+        ops.to_frame(fused._decoder.raw, layout="nhwc", tanh=True, out=out)
     return trace.launches

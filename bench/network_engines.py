@@ -105,10 +105,14 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """See the class."""
+        """Time a block."""
         begin = time.perf_counter()
         yield
-        self.ms[name] = self.ms.get(name, 0.0) + (time.perf_counter() - begin) * 1e3
+        self.add(name, (time.perf_counter() - begin) * 1e3)
+
+    def add(self, name: str, ms: float) -> None:
+        """Count what was timed elsewhere."""
+        self.ms[name] = self.ms.get(name, 0.0) + ms
 
 
 def ours(dtype: str, size: int, device: str, folder: Path) -> Engine:

@@ -4,14 +4,17 @@ import gmac
 import pytest
 from torch import nn
 
+from fastreenact.models.face2face_rho import random_face2face_rho
+from fastreenact.models.fuse_face2face_rho import fuse
+
 # Thousands of millions at 1440, from the layer sizes of the released configuration: 3x3 convolutions of SPADE at S/16
 # (twice), S/8, S/4; expand and project; and so on.
-AT_1440 = {"SPADE": 22.54, "1x1": 26.55, "depthwise": 1.92, "tail": 1.31, "motion": 10.75}
+AT_1440 = {"pose": 0.0, "spade": 22.54, "pointwise": 26.55, "depthwise": 1.92, "tail": 1.31, "motion": 10.75}
 
 
 def test_plain_networks_multiply_what_their_sizes_say():
     counts = gmac.plain(1440)
-    assert {column: round(count / 1e9, 2) for column, count in counts.items()} == AT_1440
+    assert {kind: round(count / 1e9, 2) for kind, count in counts.items()} == AT_1440
     tail = 1440**2 * (8 * 9 + 8 * 16 + 16 * 3 * 9)
     assert counts["tail"] == tail
 
@@ -27,12 +30,21 @@ def test_every_layer_of_the_step_is_counted_once():
     assert pose.multiplications == 4**2 * 64 * 32 * 4 * 4
 
 
+def test_the_inference_form_multiplies_less():
+    before, after = gmac.plain(512), fuse(random_face2face_rho(), 512).multiplications()
+    assert gmac.table_row(512, before, after)["size"] == "512"
+    for kind, share in (("spade", 0.52), ("pointwise", 0.99), ("depthwise", 1), ("tail", 0.4), ("motion", 0.73)):
+        assert after[kind] <= share * before[kind]
+    assert after["pose"] == before["pose"]
+
+
 def test_table_row_adds_up():
-    before = {column: (i + 1) * 10**9 for i, column in enumerate(gmac.COLUMNS)}
-    after = {column: count // 2 for column, count in before.items()}
+    before = {kind: (i + 1) * 10**9 for i, kind in enumerate(gmac.COLUMNS)}
+    after = {kind: count // 2 for kind, count in before.items()}
     row = gmac.table_row(1440, before, after)
-    assert row[0] == "1440 (motion at 1472)"
-    assert row[1] == "1.00 → 0.50"
-    assert row[-2:] == ["15.00 → 7.50", "2.00 x"]
-    with pytest.raises(ValueError, match="counts must be of SPADE, 1x1"):
+    assert row["size"] == "1440 (motion at 1472)"
+    assert row["SPADE"] == "3.00 → 1.50"
+    assert row["motion"] == "6.00 → 3.00"
+    assert (row["all"], row["fewer"]) == ("21.00 → 10.50", "2.00 x")
+    with pytest.raises(ValueError, match="counts must be of pose, spade"):
         gmac.table_row(1440, before, {"motion": 1})

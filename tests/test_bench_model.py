@@ -5,9 +5,11 @@ import json
 import model_2080ti as model
 import pytest
 import torch
-from launches import Launch, Trace
+from launches import Launch, Trace, frame
 
 from fastreenact import ops
+from fastreenact.models.face2face_rho import random_face2face_rho
+from fastreenact.models.fuse_face2face_rho import fuse
 
 
 def kernel(channels_in, hidden, channels_out):
@@ -18,7 +20,8 @@ def kernel(channels_in, hidden, channels_out):
 
 def traced(call):
     """Launches of a call."""
-    with torch.inference_mode(), Trace() as trace, trace.stage("decode"):
+    with torch.inference_mode(), Trace() as trace:
+        trace.mark("decode")
         call()
     return trace.launches
 
@@ -52,6 +55,17 @@ def test_mbconv_is_one_kernel_or_two(channels_in, upsample, count):
         assert launches[1].reads > between
         once = x.numel() * 2 + sum(t.numel() * t.element_size() for t in vars(weights).values() if torch.is_tensor(t))
         assert launches[0].reads + launches[1].reads == once + between
+
+
+@pytest.mark.parametrize("size", [64, 97])
+def test_a_frame_multiplies_what_the_form_says(size):
+    launches = frame(size)
+    said = fuse(random_face2face_rho(), size).multiplications()
+    assert sum(launch.multiplications for launch in launches) == sum(said.values())
+    motion = [launch for launch in launches if launch.stage == "motion"]
+    assert sum(launch.multiplications for launch in motion) == said["motion"]
+    assert {launch.stage for launch in launches} == set(model.STAGES)
+    assert launches[-1].writes == size * size * 3
 
 
 def test_views_are_free_and_copies_are_not():
