@@ -143,6 +143,7 @@ for script in bench/*.py; do
     case $name in
         timing | report | plot | launches | network_* | gmac | model_* | soak | reenactment | fit) continue ;; # no GPU, or no measurement
         network) limit=200 more=(--sizes 1440) ;; # torch.compile tries hundreds of kernels
+        sizes) limit=120 ;;
     esac
     if ! grep -q -- '"--device"' "$script"; then
         report skipped "bench $name" "has no --device"

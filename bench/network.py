@@ -201,7 +201,10 @@ def main() -> int:
             "loading. torch.compile: constant weights (`freezing`), from an empty cache."
         )
         if options.device == "cuda":
-            notes += " On the GPU it is max-autotune with CUDA graphs, and memory is what PyTorch reserved."
+            notes += (
+                " On the GPU it is max-autotune with CUDA graphs, eager is channels-last without TF32, pictures stay "
+                "on the device, and memory is what PyTorch reserved there."
+            )
         payload = {"title": "Face2Face^rho, the online step", "columns": COLUMNS, "rows": rows, "notes": notes}
         plot = {"x": "size", "y": "ms", "series": "network"}
         timing.write("network", payload | {"plot": plot}, device=options.device)

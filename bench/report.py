@@ -34,33 +34,44 @@ def run(name: str, quick: bool) -> bool:
     return done.returncode == 0
 
 
-def section(name: str, result: dict[str, Any]) -> str:
+def section(name: str, result: dict[str, Any], device: str) -> str:
     """One part of the page, with the machine it was measured on; draws its plot."""
     machine = result["environment"]
-    where = (
-        f"`python bench/{name}.py`; {machine['processor']}, {machine['cores']} cores, "
-        f"instruction set {machine['isa']}, PyTorch {machine['torch']}, Python {machine['python']}."
-    )
+    command = f"python bench/{name}.py" + (f" --device {device}" if device != "cpu" else "")
+    where = f"{machine['processor']}, {machine['cores']} cores, instruction set {machine['isa']}"
+    if device != "cpu":
+        where = f"{machine['gpu']}; {where}"
+    where = f"`{command}`; {where}, PyTorch {machine['torch']}, Python {machine['python']}."
     notes = result.get("notes", [])
     notes = [notes] if isinstance(notes, str) else notes
     parts = [f"## {result['title']}", where, *notes, timing.table(result["rows"], result["columns"])]
-    drawn = plot.write(name, result)
+    drawn = plot.write(name if device == "cpu" else f"{name}-{device}", result)
     if drawn:
         parts.append(f"![{result['title']}](plots/{drawn.name})")
     return "\n\n".join(parts)
 
 
-def page(results: dict[str, dict[str, Any]]) -> str:
+def page(results: dict[str, dict[str, Any]], on_gpu: dict[str, dict[str, Any]]) -> str:
     """RESULTS.md."""
     parts = [
         "# Results",
         (
             "Written by `make bench` from the files in `bench/results/`. Machines differ and are noisy: compare "
-            "numbers of one table, which come from one run, not numbers of two. No GPU is in these tables."
+            "numbers of one table, which come from one run, not numbers of two."
+            + ("" if on_gpu else " No GPU is in these tables.")
         ),
     ]
-    parts += [section(name, result) for name, result in results.items()]
+    parts += [section(name, result, "cpu") for name, result in results.items()]
+    if on_gpu:
+        parts.append("# On a GPU")
+    parts += [section(name, result, "cuda") for name, result in on_gpu.items()]
     return "\n\n".join(parts) + "\n"
+
+
+def results_of(device: str) -> dict[str, dict[str, Any]]:
+    """Script -> what its last run on a device has left, in the order of the page."""
+    files = {name: BENCH / "results" / device / f"{name}.json" for name in SCRIPTS}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in files.items() if path.exists()}
 
 
 def summary(results: dict[str, dict[str, Any]]) -> str:
@@ -74,7 +85,10 @@ def summary(results: dict[str, dict[str, Any]]) -> str:
     for row in results.get("network", {}).get("rows", []):
         if row["network"].startswith("ours"):
             what = f"network step, {row['network'].removeprefix('ours, ')}, {row['size']}"
-            rows.append([what, f"{row['ms']:.1f} ms, {row['times eager']:.1f} times eager PyTorch in float32"])
+            faster = f"{row['ms']:.1f} ms, {row['times eager']:.1f} times eager PyTorch in float32"
+            if "ahead" in row:
+                faster += f", {row['ahead']:.2f} times the fastest other engine in the same precision"
+            rows.append([what, faster])
     if "soak" in results:
         soak = results["soak"]
         rows.append([f"resident memory over {soak['steps']} steps", f"{soak['growth_after_100']['rss_mb']:+.1f} MB"])
@@ -96,9 +110,8 @@ def main() -> int:
     arguments.add_argument("--write-only", action="store_true", help="write the page from the results at hand")
     options = arguments.parse_args()
     passed = [run(name, options.quick) for name in options.only] if not options.write_only else []
-    files = {name: BENCH / "results" / "cpu" / f"{name}.json" for name in SCRIPTS}
-    results = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in files.items() if path.exists()}
-    (BENCH / "RESULTS.md").write_text(page(results), encoding="utf-8")
+    results = results_of("cpu")
+    (BENCH / "RESULTS.md").write_text(page(results, results_of("cuda")), encoding="utf-8")
     write_readme(results)
     print(f"wrote {BENCH / 'RESULTS.md'} and the numbers of the README")
     return 0 if all(passed) else 1

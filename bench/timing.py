@@ -224,10 +224,12 @@ def write(name: str, payload: dict[str, Any], *, device: str = "cpu") -> Path:
 
 
 def table(rows: list[Any], columns: list[str]) -> str:
-    """A Markdown table of rows (dicts by column, or lists in the order of the columns); floats with three digits."""
+    """A Markdown table of rows (dicts by column, or lists in their order); floats with three digits or more."""
 
     def cell(value: Any) -> str:
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     values = [[row.get(column, "") for column in columns] if isinstance(row, dict) else row for row in rows]

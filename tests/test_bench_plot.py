@@ -69,6 +69,13 @@ def test_the_page_links_the_plot(tmp_path, monkeypatch):
     row = {"what": "8 x 4", "ours ms": 1.0, "eager ms": 10.0}
     columns = ["what", "ours ms", "eager ms"]
     result = {"title": "warp on the CPU", "columns": columns, "rows": [row], "environment": MACHINE}
-    assert "![warp on the CPU](plots/warp.svg)" in report.page({"warp": result})
+    page = report.page({"warp": result}, {})
+    assert "`python bench/warp.py`; p, 2 cores" in page
+    assert "![warp on the CPU](plots/warp.svg)" in page
+    assert "No GPU is in these tables." in page
     assert (tmp_path / "plots" / "warp.svg").read_text(encoding="utf-8").startswith("<svg")
-    assert "![" not in report.page({"soak": result | {"columns": ["ours"]}})
+    assert "![" not in report.page({"soak": result | {"columns": ["ours"]}}, {})
+    page = report.page({}, {"warp": result | {"environment": MACHINE | {"gpu": "some GPU"}}})
+    assert "`python bench/warp.py --device cuda`; some GPU; p" in page
+    assert "plots/warp-cuda.svg" in page
+    assert "No GPU" not in page
