@@ -14,6 +14,7 @@
 #include "conv.h"
 #include "isa.h"
 #include "mbconv.h"
+#include "norm_act.h"
 #include "rasterize_landmarks.h"
 #include "render_mesh.h"
 #include "shrink.h"
@@ -65,6 +66,8 @@ class Recording {
         jobs_.push_back(std::make_shared<Job<Params>>(job));
         stages_.push_back({rows, rows_of_block, Job<Params>::run, jobs_.back().get()});
     }
+    // Work memory that the ops share lives as long as they do.
+    void keep(std::shared_ptr<void> memory) { jobs_.push_back(std::move(memory)); }
     void mark(const std::string& name) { marks_.emplace_back(name, stages_.size()); }
     // Milliseconds of each marked stretch.
     py::list replay() {
@@ -585,6 +588,89 @@ RasterizeLandmarksParams rasterize_landmarks_params(uintptr_t keypoints, const p
     return p;
 }
 
+// Sums, factors, sweep, each over all threads.
+void run_norm_act(NormActParams p) {
+    // Few channels fill no vector: pixels that lie side by side count as one, in the sums and, where everything
+    // lies so, in the sweep.
+    const int64_t channels = p.channels;
+    p.fold = 1;
+    if (channels < 64 && p.x_stride_x == channels) {
+        while (p.fold * channels % 16 != 0 && p.width % (2 * p.fold) == 0) p.fold *= 2;
+    }
+    p.row = (p.fold * channels + 15) / 16 * 16;
+    const bool fold_sweep =
+        p.repeat_x == 1 && p.out_stride_x == channels && (p.residual == nullptr || p.residual_stride_x == channels);
+    const int64_t pixel_bytes = p.fold * channels * (p.dtype == kFloat32 ? 4 : 2);
+    // Blocks of 128 KB, but of enough pixels that their sums, 12 bytes a channel, are little beside them, and of so
+    // few that float32 sums stay exact to 3e-7. They do not depend on the threads, so the result does not.
+    p.block = std::min<int64_t>(std::max<int64_t>((128 << 10) / pixel_bytes, 128), 4096);
+    p.blocks = (p.depth * p.height * (p.width / p.fold) + p.block - 1) / p.block;
+    const int64_t moments = 2 * p.n * p.row, sums = 3 * p.n * p.row * p.blocks, factors = 3 * p.n * p.row;
+    const std::shared_ptr<double[]> work(new double[static_cast<size_t>(moments + (sums + factors) / 2)]);
+    if (recording != nullptr) recording->keep(work);
+    p.moments = work.get();
+    p.sums = reinterpret_cast<float*>(p.moments + moments);
+    p.factors = p.sums + sums;
+    NormActParams folded = p;
+    folded.width /= p.fold;
+    folded.channels *= p.fold;
+    folded.x_stride_x *= p.fold;
+    folded.residual_stride_x *= p.fold;
+    folded.out_stride_x *= p.fold;
+    run_blocks(folded, kernels().norm_act_sums, p.n * p.blocks, 1);
+    run_blocks(folded, kernels().norm_act_factors, p.n, 1);
+    run_rows(fold_sweep ? folded : p, kernels().norm_act, p.n * p.depth * p.height, folded.width * pixel_bytes);
+}
+
+// Shapes and strides are [N, D, H, W, C].
+void bind_norm_act(py::module_& m) {
+    using py::arg;
+    m.def(
+        "norm_act",
+        [](uintptr_t x, const py::tuple& shape, const py::tuple& x_stride, uintptr_t residual,
+           const py::tuple& residual_stride, uintptr_t out, const py::tuple& out_stride, const py::tuple& repeat,
+           uintptr_t scale, int64_t scale_stride, uintptr_t shift, int64_t shift_stride, int64_t groups, double eps,
+           int dtype, int affine_dtype, int activation) {
+            NormActParams p;
+            p.x = address<const void>(x);
+            p.residual = address<const void>(residual);
+            p.out = address<void>(out);
+            p.scale = address<const void>(scale);
+            p.shift = address<const void>(shift);
+            p.n = at(shape, 0);
+            p.depth = at(shape, 1);
+            p.height = at(shape, 2);
+            p.width = at(shape, 3);
+            p.channels = at(shape, 4);
+            p.groups = groups;
+            p.repeat_z = at(repeat, 0);
+            p.repeat_y = at(repeat, 1);
+            p.repeat_x = at(repeat, 2);
+            p.x_stride_n = at(x_stride, 0);
+            p.x_stride_z = at(x_stride, 1);
+            p.x_stride_y = at(x_stride, 2);
+            p.x_stride_x = at(x_stride, 3);
+            p.residual_stride_n = at(residual_stride, 0);
+            p.residual_stride_z = at(residual_stride, 1);
+            p.residual_stride_y = at(residual_stride, 2);
+            p.residual_stride_x = at(residual_stride, 3);
+            p.out_stride_n = at(out_stride, 0);
+            p.out_stride_z = at(out_stride, 1);
+            p.out_stride_y = at(out_stride, 2);
+            p.out_stride_x = at(out_stride, 3);
+            p.scale_stride_n = scale_stride;
+            p.shift_stride_n = shift_stride;
+            p.eps = eps;
+            p.dtype = dtype;
+            p.affine_dtype = affine_dtype;
+            p.activation = activation;
+            run_norm_act(p);
+        },
+        py::kw_only(), arg("x"), arg("shape"), arg("x_stride"), arg("residual"), arg("residual_stride"), arg("out"),
+        arg("out_stride"), arg("repeat"), arg("scale"), arg("scale_stride"), arg("shift"), arg("shift_stride"),
+        arg("groups"), arg("eps"), arg("dtype"), arg("affine_dtype"), arg("activation"));
+}
+
 void bind_rasterize_landmarks(py::module_& m) {
     using py::arg;
     m.def(
@@ -622,7 +708,8 @@ void bind_rasterize_landmarks(py::module_& m) {
         py::kw_only(), arg("lines"), arg("out"), arg("m"), arg("height"), arg("width"));
 }
 
-// Scratch memory of the pictures that are drawn at the same time: a block of work takes a free one and gives it back.
+// Scratch memory of the pictures that are drawn at the same time: a block of work takes a free one and gives it
+// back.
 class Workspaces {
   public:
     Workspaces(int64_t count, int64_t bytes_each)
@@ -757,6 +844,7 @@ PYBIND11_MODULE(_C, m) {
     fastreenact::bind_warp(m);
     fastreenact::bind_shrink(m);
     fastreenact::bind_spade(m);
+    fastreenact::bind_norm_act(m);
     fastreenact::bind_rasterize_landmarks(m);
     fastreenact::bind_render_mesh(m);
     fastreenact::bind_to_frame(m);

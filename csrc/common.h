@@ -24,7 +24,7 @@ typedef unsigned long long uint64_t;
 namespace fastreenact {
 
 enum Dtype : int32_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2, kUint8 = 3 };
-enum Activation : int32_t { kNone = 0, kRelu = 1, kTanh = 2 };
+enum Activation : int32_t { kNone = 0, kRelu = 1, kTanh = 2, kLeakyRelu = 3 };
 
 // A per-pixel, per-channel factor or summand: [N, Ty, Tx, C] with channels contiguous; a stride of 0 broadcasts.
 struct Table {

@@ -7,6 +7,7 @@ namespace fastreenact {
 struct ComposeFrameParams;
 struct ConvParams;
 struct MbconvParams;
+struct NormActParams;
 struct RenderMeshParams;
 struct ShrinkParams;
 struct SpadeParams;
@@ -15,12 +16,16 @@ struct ToFrameParams;
 struct WarpParams;
 
 // One entry per op: computes the output rows [begin, end), rows counted through the batch (n * H + y); compose_frame
-// those of its rectangle, conv rows of cells, once for each group of channels, render_mesh the pictures [begin, end).
+// those of its rectangle, conv rows of cells, once for each group of channels, render_mesh the pictures [begin, end),
+// norm_act the input rows after norm_act_sums of all blocks and norm_act_factors of all samples.
 struct Kernels {
     const char* name;
     void (*compose_frame)(const ComposeFrameParams&, int64_t begin, int64_t end);
     void (*conv)(const ConvParams&, int64_t begin, int64_t end);
     void (*mbconv)(const MbconvParams&, int64_t begin, int64_t end);
+    void (*norm_act_sums)(const NormActParams&, int64_t begin, int64_t end);
+    void (*norm_act_factors)(const NormActParams&, int64_t begin, int64_t end);
+    void (*norm_act)(const NormActParams&, int64_t begin, int64_t end);
     void (*render_mesh)(const RenderMeshParams&, int64_t begin, int64_t end);
     void (*shrink)(const ShrinkParams&, int64_t begin, int64_t end);
     void (*spade)(const SpadeParams&, int64_t begin, int64_t end);

@@ -311,9 +311,17 @@ FASTREENACT_INLINE void store_pixel(uint8_t* to, Pixel value) {
     __builtin_memcpy(to, &packed, kFour ? 4 : 3);
 }
 
+// Slope 0.2. NaN passes through.
+FASTREENACT_INLINE Vec leaky_relu(Vec x) {
+    return select(x < 0.0f, 0.2f * x, x);
+}
+
 template <int kActivation>
 FASTREENACT_INLINE Vec activate(Vec x) {
-    return kActivation == kRelu ? relu(x) : kActivation == kTanh ? tanh(x) : x;
+    return kActivation == kRelu        ? relu(x)
+           : kActivation == kTanh      ? tanh(x)
+           : kActivation == kLeakyRelu ? leaky_relu(x)
+                                       : x;
 }
 
 }  // namespace FASTREENACT_ISA

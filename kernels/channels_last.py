@@ -13,10 +13,12 @@ def addresses(pointer, pixel, channel, ALIGN: tl.constexpr):
 
 @triton.jit
 def activate(value, ACTIVATION: tl.constexpr):
-    """0 none, 1 ReLU, 2 tanh (the numbers of csrc/common.h) of float32 values; NaN stays NaN."""
+    """0 none, 1 ReLU, 2 tanh, 3 leaky ReLU (the numbers of csrc/common.h) of float32 values; NaN stays NaN."""
     if ACTIVATION == 1:
         value = tl.where(value < 0.0, 0.0, value)
     elif ACTIVATION == 2:
         value = tl.where(value > 20.0, 20.0, value)  # exp stays finite, and tanh(20) rounds to 1
         value = 1.0 - 2.0 / (tl.exp(2.0 * value) + 1.0)
+    elif ACTIVATION == 3:
+        value = tl.where(value < 0.0, 0.2 * value, value)
     return value

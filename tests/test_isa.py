@@ -39,6 +39,17 @@ for dtype, table_dtype in ((f32, f32), (bf16, f32), (bf16, bf16)):
             assert_close(ops.spade(features, *tables, **options), ops.spade_reference(
                 features.double(), *tables.double(), **options
             ))
+    for channels in (*range(1, 20), 33, 140):
+        x = (torch.randn(2, 3, 9, 6, channels, generator=g) * 2 + 3).to(dtype)
+        residual = torch.randn(x.shape, generator=g).to(dtype)
+        affine = torch.randn(2, 2, channels, generator=g).to(table_dtype)
+        for activation, upsample in ((None, None), ("relu", (1, 2, 2)), ("leaky_relu", None)):
+            options = dict(activation=activation, upsample=upsample)
+            got = ops.norm_act(x, channels, scale=affine[0], shift=affine[1], residual=residual, **options)
+            assert_close(got, ops.norm_act_reference(
+                x.double(), channels, scale=affine[0].double(), shift=affine[1].double(), residual=residual.double(),
+                **options
+            ))
     edge = torch.linspace(-1.2, 1.2, 3001).to(dtype)
     edge = torch.cat([edge, torch.tensor([float("nan"), float("inf"), -float("inf")]).to(dtype)]).expand(1, 3, 2, -1)
     for tanh in (False, True):

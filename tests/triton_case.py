@@ -25,7 +25,7 @@ for variant, (pointers, constants) in json.loads(variants).items():
         elif argument.endswith("_ptr"):
             types[argument] = "*" + pointers.get(argument, "fp32")
         else:
-            types[argument] = "i64" if argument.startswith("stride") else "i32"
+            types[argument] = pointers.get(argument, "i64" if argument.startswith("stride") else "i32")
     aligned = {(i,): [["tt.divisibility", 16]] for i, a in enumerate(kernel.arg_names) if a.endswith("_ptr")}
     source = ASTSource(kernel, types, constants, aligned)
     for architecture in architectures:
@@ -42,11 +42,11 @@ def compile_offline(module: str, kernel: str, variants: Variants, folder: Path) 
     """Write the PTX of each variant for each architecture into `folder`; gives `folder`.
 
     A process of its own does it: what the interpreter decorates cannot be compiled. Arguments in capitals are
-    constants, `*_ptr` pointers to float32 unless named, `stride*` 64 bits, the others 32.
+    constants, `*_ptr` pointers to float32, `stride*` 64 bits and the others 32, unless named.
 
     Args:
         module, kernel: where the kernel is and its name.
-        variants: name -> (pointer argument -> Triton's word for its type, constants).
+        variants: name -> (argument -> Triton's word for its type or what it points to, constants).
         folder: an empty one.
     """
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

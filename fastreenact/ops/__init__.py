@@ -3,6 +3,7 @@
 from fastreenact.ops.compose_frame import compose_frame, compose_frame_reference
 from fastreenact.ops.conv import Axis, ConvKernel, ConvWeights, conv, conv_reference, pack_conv, plain_kernel
 from fastreenact.ops.mbconv import MbconvKernel, MbconvWeights, mbconv, mbconv_reference, pack_mbconv
+from fastreenact.ops.norm_act import norm_act, norm_act_reference
 from fastreenact.ops.rasterize_landmarks import (
     rasterize_landmarks,
     rasterize_landmarks_all,
@@ -37,6 +38,8 @@ __all__ = [
     "conv_reference",
     "mbconv",
     "mbconv_reference",
+    "norm_act",
+    "norm_act_reference",
     "pack_conv",
     "pack_mbconv",
     "pack_tail",

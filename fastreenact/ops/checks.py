@@ -73,16 +73,16 @@ def need_same_device(like: Tensor, **tensors: Tensor | None) -> None:
 
 
 def need_writable(name: str, out: Tensor) -> None:
-    """ValueError when two elements of an [N, H, W, C] `out` share memory, or its axes are permuted."""
+    """ValueError when two elements of an [N, .., C] `out` share memory, or its axes are permuted."""
     need_channels_last(name, out)
     extent = out.shape[-1]
-    for axis in (2, 1, 0):
+    for axis in range(out.dim() - 2, -1, -1):
         size, stride = out.shape[axis], out.stride(axis)
         if size > 1:
             if stride < extent:
                 raise ValueError(
                     f"{name}: got strides {list(out.stride())} for shape {list(out.shape)}, needs rows and pixels in "
-                    "order and apart; pass a contiguous [N, H, W, C] tensor or a channel slice of one"
+                    "order and apart; pass a contiguous [N, .., C] tensor or a channel slice of one"
                 )
             extent += (size - 1) * stride
 
