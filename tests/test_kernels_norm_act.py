@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from conftest import HAS_GPU, assert_close
+from gpu_case import need_graph_replay, need_side_stream, on
 from triton_case import ARCHITECTURES, compile_offline, need_no_spills
 
 from fastreenact.ops import library, norm_act, norm_act_reference
@@ -154,38 +155,19 @@ class TestOnGpu:
     @pytest.mark.parametrize("name", CASES)
     def test_norm_act_matches_reference(self, name, dtype, generator):
         arguments = make(name, dtype, generator)
-        on_gpu = {key: v.cuda() if isinstance(v, torch.Tensor) else v for key, v in arguments.items()}
-        assert_close(norm_act(**on_gpu).cpu(), expected(arguments))
+        assert_close(norm_act(**on("cuda", arguments)).cpu(), expected(arguments))
 
     def test_norm_act_of_many_blocks(self, generator):
         arguments = {"x": torch.randn(1, 16, 128, 128, 96, generator=generator).half(), "groups": 32}
-        assert_close(norm_act(arguments["x"].cuda(), 32).cpu(), expected(arguments))
+        assert_close(norm_act(**on("cuda", arguments)).cpu(), expected(arguments))
 
-    def test_norm_act_on_a_side_stream(self, generator):
-        arguments = make("layer of a network", torch.float16, generator)
-        on_gpu = {key: v.cuda() if isinstance(v, torch.Tensor) else v for key, v in arguments.items()}
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            torch.cuda._sleep(20_000_000)  # a launch on another stream would not wait for the copy below
-            out = norm_act(**on_gpu | {"x": arguments["x"].cuda()})
-        stream.synchronize()
-        assert_close(out.cpu(), expected(arguments))
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_norm_act_on_a_side_stream(self, dtype, generator):
+        need_side_stream(norm_act, make("layer of a network", dtype, generator), expected)
 
-    def test_norm_act_graph_replays_on_changed_inputs(self, generator):
-        arguments = make("layer of a network", torch.float16, generator)
-        on_gpu = {key: v.cuda() if isinstance(v, torch.Tensor) else v for key, v in arguments.items()}
-        out = norm_act(**on_gpu)  # compiles; a capture must not
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            norm_act(**on_gpu, out=out)
-        for _ in range(2):
-            arguments["x"] = torch.randn(arguments["x"].shape, generator=generator).half()
-            on_gpu["x"].copy_(arguments["x"])
-            out.fill_(float("nan"))
-            graph.replay()
-            assert_close(out.cpu(), expected(arguments))
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_norm_act_graph_replays_on_changed_inputs(self, dtype, generator):
+        need_graph_replay(norm_act, [make("layer of a network", dtype, generator) for _ in range(2)], expected)
 
 
 # Argument types and constants of each kernel, and how many of it there are.

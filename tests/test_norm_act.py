@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import DEVICES, assert_close
+from gpu_case import on
 from torch import Tensor
 
 from fastreenact import _C
@@ -42,10 +43,6 @@ def in_float64(x: Tensor, groups: int, **options: Any) -> Tensor:
     return norm_act_reference(x.double(), groups, **wide)
 
 
-def moved(device: str, **options: Any) -> dict[str, Any]:
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in options.items()}
-
-
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("affine", [None, "affine", "adaptive", "adaptive in the dtype of x"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -53,7 +50,7 @@ def moved(device: str, **options: Any) -> dict[str, Any]:
 def test_norm_act_reference(shape, groups, dtype, affine, device, generator):
     x = (torch.randn(shape, generator=generator) * 3 + 1).to(dtype)
     options = affine_of(affine, x, generator)
-    got = norm_act(x.to(device), groups, activation="relu", **moved(device, **options))
+    got = norm_act(x.to(device), groups, activation="relu", **on(device, options))
     assert_close(got.cpu(), in_float64(x, groups, activation="relu", **options))
 
 
@@ -70,7 +67,7 @@ def test_norm_act_epilogue(shape, groups, dtype, residual, activation, upsample,
         options["residual"] = torch.randn(shape, generator=generator).to(dtype)
     if upsample is not None:  # nearest x2 of all axes but the first, or of all
         options["upsample"] = (upsample, *[2] * (len(shape) - 3))
-    got = norm_act(x.to(device), groups, **moved(device, **options))
+    got = norm_act(x.to(device), groups, **on(device, options))
     assert_close(got.cpu(), in_float64(x, groups, **options))
 
 
