@@ -1,10 +1,7 @@
-"""compose_frame: ours against the same arithmetic in eager PyTorch.
+"""compose_frame: ours against the same arithmetic in PyTorch, eager and compiled.
 
-    python bench/compose_frame.py [--quick] [--device cuda]
+    python bench/compose_frame.py [--quick] [--device cuda] [--no-compile]
 """
-
-import argparse
-from typing import Any
 
 import timing
 import torch
@@ -16,8 +13,8 @@ from fastreenact.models.face2face_rho import MOST_GAIN
 SIDE = 256  # of what the networks give
 
 
-def frame_case(size: int, share: float, fade: float, dtype: torch.dtype) -> tuple[dict[str, Any], Any, Any, int]:
-    """One picture: its description, ours and eager as functions of no argument, bytes."""
+def frame_case(size: int, share: float, fade: float, dtype: torch.dtype) -> timing.Case:
+    """One picture."""
     box = (size / 2, size / 2, share * size)
     covered = round(share * size) ** 2
     moved = SIDE * SIDE * 4 * dtype.itemsize + 2 * 3 * covered
@@ -28,8 +25,8 @@ def frame_case(size: int, share: float, fade: float, dtype: torch.dtype) -> tupl
     def ours() -> Tensor:
         return ops.compose_frame(take(), surface, box, **options)
 
-    def eager() -> Tensor:
-        return ops.compose_frame_reference(take(), surface, box, **options)
+    def eager(x: Tensor, base: Tensor) -> Tensor:
+        return ops.compose_frame_reference(x, base, box, **options)
 
     raw = take()
     timing.need_close(
@@ -40,27 +37,23 @@ def frame_case(size: int, share: float, fade: float, dtype: torch.dtype) -> tupl
         "what": f"{SIDE} to {round(share * size)} in {size} x {size}" + (", faded in" if fade else ""),
         "dtype": str(dtype).removeprefix("torch."),
     }
-    return case, ours, eager, moved
+    return timing.Case(case, ours, eager, lambda: (take(), surface), moved)
 
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: a look, not a result")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    options = parser.parse_args()
-    quick, device = options.quick, options.device
-    measure = timing.measure if device == "cpu" else timing.measure_gpu
+    options = timing.arguments(__doc__)
+    device = options.device
     torch.set_default_device(device)
     torch.manual_seed(0)
     copy_rate = timing.copy_gb_per_s(device)
-    rows = []
-    for size in (256,) if quick else (256, 512, 1440):
-        for share, fade in ((1.0, 0.0), (0.6, 0.08)):
-            for dtype in (torch.float32, torch.bfloat16 if device == "cpu" else torch.float16):
-                case, ours, eager, moved = frame_case(size, share, fade, dtype)
-                times = measure({"ours": ours, "eager": eager}, 9 if quick else 25, max_seconds=1.0)
-                rows.append(timing.row(case, times, moved, copy_rate))
+    cases = (
+        frame_case(size, share, fade, dtype)
+        for size in ((256,) if options.quick else (256, 512, 1440))
+        for share, fade in ((1.0, 0.0), (0.6, 0.08))
+        for dtype in (torch.float32, torch.bfloat16 if device == "cpu" else torch.float16)
+    )
+    rows = timing.rows(cases, options, copy_rate)
     notes = [
         f"MB: the maps read, the covered pixels read and written; the copy moves {copy_rate:.0f} GB/s.",
         "Activations, bilinear enlargement, gain, colour and fade in one pass, in place.",

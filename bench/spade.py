@@ -1,10 +1,9 @@
-"""spade: ours against the same arithmetic in eager PyTorch.
+"""spade: ours against the same arithmetic in PyTorch, eager and compiled.
 
-    python bench/spade.py [--quick]
+    python bench/spade.py [--quick] [--device cuda] [--no-compile]
 """
 
-import argparse
-from typing import Any
+from functools import partial
 
 import timing
 import torch
@@ -17,8 +16,8 @@ LAYERS = ((280, 16), (168, 8), (52, 4))
 TABLE = 80  # 5 positions in each of 16 cells
 
 
-def spade_case(size: int, channels: int, divisor: int, dtype: torch.dtype) -> tuple[dict[str, Any], Any, Any, int]:
-    """One layer: its description, ours and eager as functions of no argument, bytes."""
+def spade_case(size: int, channels: int, divisor: int, dtype: torch.dtype) -> timing.Case:
+    """One layer."""
     side = -(-size // divisor)
     rows = min(side, TABLE)
     index = (torch.arange(side) * rows // side).int()
@@ -29,9 +28,9 @@ def spade_case(size: int, channels: int, divisor: int, dtype: torch.dtype) -> tu
     take = timing.rotate(lambda: torch.randn(1, side, side, channels).to(dtype), moved)
     out = torch.empty(1, side, side, channels, dtype=dtype)
 
-    def eager() -> Tensor:
+    def eager(x: Tensor) -> Tensor:
         spread = table[:, long[:, None], long]
-        return torch.addcmul(spread[..., channels:], take(), spread[..., :channels]).relu_()
+        return torch.addcmul(spread[..., channels:], x, spread[..., :channels]).relu_()
 
     x = take()
     timing.need_close(
@@ -39,28 +38,29 @@ def spade_case(size: int, channels: int, divisor: int, dtype: torch.dtype) -> tu
         ops.spade_reference(x.double(), gamma.double(), beta.double(), index, index),
     )  # fmt: skip
     case = {"what": f"{channels} x {side} x {side}", "dtype": str(dtype).removeprefix("torch.")}
-    return case, lambda: ops.spade(take(), gamma, beta, index, index, out=out), eager, moved
+    ours = partial(ops.spade, gamma_table=gamma, beta_table=beta, index_y=index, index_x=index, out=out)
+    return timing.Case(case, lambda: ours(take()), eager, lambda: (take(),), moved)
 
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: a look, not a result")
-    quick = parser.parse_args().quick
+    options = timing.arguments(__doc__)
+    device = options.device
+    torch.set_default_device(device)
     torch.manual_seed(0)
-    copy_rate = timing.copy_gb_per_s()
-    rows = []
-    for size in (256,) if quick else (256, 512, 1440):
-        for channels, divisor in LAYERS:
-            for dtype in (torch.float32, torch.bfloat16):
-                case, ours, eager, moved = spade_case(size, channels, divisor, dtype)
-                times = timing.measure({"ours": ours, "eager": eager}, 9 if quick else 25, max_seconds=1.0)
-                rows.append(timing.row(case, times, moved, copy_rate))
+    copy_rate = timing.copy_gb_per_s(device)
+    cases = (
+        spade_case(size, channels, divisor, dtype)
+        for size in ((256,) if options.quick else (256, 512, 1440))
+        for channels, divisor in LAYERS
+        for dtype in (torch.float32, torch.bfloat16 if device == "cpu" else torch.float16)
+    )
+    rows = timing.rows(cases, options, copy_rate)
     notes = (
         "Statistics folded into the tables. Eager: index, multiply-add, ReLU, channels-last. MB: x, y and the tables "
         f"once; the copy moves {copy_rate:.0f} GB/s."
     )
-    timing.report("spade", "spade on the CPU", ["what", "dtype"], rows, [notes])
+    timing.report("spade", f"spade on the {device.upper()}", ["what", "dtype"], rows, [notes], device=device)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -160,29 +161,91 @@ def need_close(name: str, actual: Any, expected: Any) -> None:
         raise SystemExit(f"{name}: not close to its reference, no time is printed")
 
 
+class Case(NamedTuple):
+    """One line of an op's table."""
+
+    what: dict[str, Any]  # its first columns
+    ours: Callable[[], object]
+    eager: Callable[..., object]  # the same in plain PyTorch, of what `inputs` gives
+    inputs: Callable[[], tuple[Any, ...]]  # tensors, in other memory each time
+    moved: int  # bytes that have to move
+
+
+def arguments(doc: str | None) -> argparse.Namespace:
+    """The command line of an op's benchmark: `quick`, `device`, `compile`."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: a look, not a result")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="without torch.compile")
+    return parser.parse_args()
+
+
+def compiled(case: Case, device: str) -> Callable[..., object] | None:
+    """The eager form through torch.compile, compiled and run; None, and why on the screen, where that fails.
+
+    On the CPU in the default mode. On a GPU max-autotune: `measure_gpu` puts it in a CUDA graph as all the others.
+    """
+    import torch
+
+    torch.compiler.reset()  # what was compiled for other shapes would count against a limit
+    mode = "default" if device == "cpu" else "max-autotune-no-cudagraphs"
+    function = torch.compile(case.eager, mode=mode, fullgraph=True, dynamic=False)
+    inputs = case.inputs()
+    name = f"torch.compile, {', '.join(map(str, case.what.values()))}"
+    try:
+        got = function(*(value.clone() for value in inputs))
+    except Exception as error:  # the compiler fails in many ways, and is only compared with
+        print(f"{name}: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        return None
+    # Both round as they like: eager to half precision between its operations, coordinates among them.
+    _, relative = closeness(got, case.eager(*(value.clone() for value in inputs)))
+    if inputs[0].dtype == torch.float32 and relative > 1e-4:
+        raise SystemExit(f"{name}: relative L2 {relative:.2g} from eager, so one of them is something else")
+    return function
+
+
+def rows(cases: Iterable[Case], options: argparse.Namespace, copy_rate: float) -> list[dict[str, Any]]:
+    """The lines of an op's table: ours, eager and torch.compile in turns, case by case."""
+    found = []
+    for case in cases:
+        others = {"eager": case.eager}
+        if options.compile:
+            function = compiled(case, options.device)
+            others |= {"torch.compile": function} if function else {}
+        functions = {name: lambda f=f, case=case: f(*case.inputs()) for name, f in others.items()}
+        timed = measure if options.device == "cpu" else measure_gpu
+        times = timed({"ours": case.ours, **functions}, 9 if options.quick else 25, max_seconds=1.0)
+        found.append(row(case.what, times, case.moved, copy_rate))
+        if options.compile:
+            found[-1].setdefault("torch.compile ms", "not available")
+    return found
+
+
 def row(case: dict[str, Any], times: dict[str, dict[str, float]], moved: int, copy_rate: float) -> dict[str, Any]:
-    """One line of an op's table from the times of "ours" and "eager" and the bytes that have to move."""
+    """One line of an op's table from the times of "ours", "eager" and perhaps "torch.compile", and the bytes."""
     ours, eager = times["ours"], times["eager"]
     rate = moved / (ours["median_ms"] * 1e-3) / 1e9
+    third = {"torch.compile ms": times["torch.compile"]["median_ms"]} if "torch.compile" in times else {}
     return {
         **case,
         "ours ms": ours["median_ms"],
         "p20 - p80": f"{ours['p20_ms']:.3g} - {ours['p80_ms']:.3g}",
         "eager ms": eager["median_ms"],
         "faster": f"{eager['median_ms'] / ours['median_ms']:.1f} x",
+        **third,
         "MB": moved / 1e6,
         "of a copy": f"{rate / copy_rate:.0%}",
     }
 
 
-MEASURED = ["ours ms", "p20 - p80", "eager ms", "faster", "MB", "of a copy"]
+MEASURED = ["ours ms", "p20 - p80", "eager ms", "faster", "torch.compile ms", "MB", "of a copy"]
 
 
 def report(
     name: str, title: str, first: list[str], rows: list[dict[str, Any]], notes: list[str], *, device: str = "cpu"
 ) -> None:
     """Print an op's table and write its result file."""
-    columns = [*first, *MEASURED]
+    columns = [*first, *(column for column in MEASURED if any(column in line for line in rows))]
     print(table(rows, columns))
     print(f"wrote {write(name, {'title': title, 'columns': columns, 'rows': rows, 'notes': notes}, device=device)}")
 

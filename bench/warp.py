@@ -1,9 +1,10 @@
-"""warp: ours against F.grid_sample and the element-wise operations after it, in eager PyTorch.
+"""warp: ours against F.grid_sample and the element-wise operations after it, in PyTorch, eager and compiled.
 
-    python bench/warp.py [--quick] [--device cuda]
+    python bench/warp.py [--quick] [--device cuda] [--no-compile]
 """
 
-import argparse
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import timing
@@ -26,8 +27,8 @@ def field_of(height: int, width: int, bend: float) -> Tensor:
     return (grid + moved.permute(0, 2, 3, 1)).contiguous()
 
 
-def feature_case(size: int, divisor: int, dtype: torch.dtype, epilogue: bool) -> tuple[dict[str, Any], Any, Any, int]:
-    """One feature map: its description, ours and eager as functions of no argument, bytes."""
+def feature_case(size: int, divisor: int, dtype: torch.dtype, epilogue: bool) -> timing.Case:
+    """One feature map."""
     channels, side = MAPS[divisor], -(-size // divisor)
     field = field_of(-(-size // 4), -(-size // 4), 0.2)
     index = (torch.arange(side) * 16 // side).int()
@@ -41,9 +42,9 @@ def feature_case(size: int, divisor: int, dtype: torch.dtype, epilogue: bool) ->
     take_nchw = timing.rotate(lambda: torch.randn(1, channels, side, side).to(dtype), moved)
     out = torch.empty(1, side, side, channels, dtype=dtype)
 
-    def eager() -> Tensor:
+    def eager(x: Tensor) -> Tensor:
         grid = field if field.shape[1] == side else F.interpolate(field.permute(0, 3, 1, 2), side).permute(0, 2, 3, 1)
-        y = F.grid_sample(take_nchw(), grid.to(dtype), align_corners=False)
+        y = F.grid_sample(x, grid.to(dtype), align_corners=False)
         if not epilogue:
             return y
         spread = table.permute(0, 3, 1, 2)[:, :, long[:, None], long]
@@ -57,10 +58,11 @@ def feature_case(size: int, divisor: int, dtype: torch.dtype, epilogue: bool) ->
         ops.warp_reference(features.double(), field.double(), **in_float64),
     )  # fmt: skip
     case = {"what": name + (", SPADE, ReLU" if epilogue else ""), "dtype": str(dtype).removeprefix("torch.")}
-    return case, lambda: ops.warp(take(), field, out=out, **options), eager, moved
+    ours = partial(ops.warp, field=field, out=out, **options)
+    return timing.Case(case, lambda: ours(take()), eager, lambda: (take_nchw(),), moved)
 
 
-def picture_case(size: int, dtype: torch.dtype, coarse: int) -> tuple[dict[str, Any], Any, Any, int]:
+def picture_case(size: int, dtype: torch.dtype, coarse: int) -> timing.Case:
     """A whole RGB portrait under a coarse field, as the landmark warp samples it."""
     field = field_of(coarse, coarse, 0.1)
     image = torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8).to(dtype)
@@ -72,39 +74,36 @@ def picture_case(size: int, dtype: torch.dtype, coarse: int) -> tuple[dict[str, 
         ops.warp_reference(image if dtype == torch.uint8 else image.double(), field.double(), **options),
     )  # fmt: skip
 
-    def eager() -> Tensor:
+    def eager(x: Tensor) -> Tensor:
         grid = F.interpolate(field.permute(0, 3, 1, 2), (size, size), mode="bilinear").permute(0, 2, 3, 1)
-        y = F.grid_sample(planes, grid, padding_mode="border", align_corners=False)
+        y = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
         return y.add_(0.5).to(torch.uint8) if dtype == torch.uint8 else y
 
     case = {"what": f"picture {size} x {size}, field {coarse} x {coarse}", "dtype": str(dtype).removeprefix("torch.")}
-    return case, lambda: ops.warp(image, field, out=out, **options), eager, 2 * image.numel() * dtype.itemsize
+    ours = partial(ops.warp, image, field, out=out, **options)
+    return timing.Case(case, ours, eager, lambda: (planes,), 2 * image.numel() * dtype.itemsize)
+
+
+def cases(quick: bool, floats: tuple[torch.dtype, ...]) -> Iterator[timing.Case]:
+    """The lines of the table."""
+    for size in (256,) if quick else (256, 512, 1440):
+        for divisor in MAPS:
+            for dtype in floats:
+                for epilogue in (False, True):
+                    yield feature_case(size, divisor, dtype, epilogue)
+    for dtype in (torch.float32, torch.uint8):
+        yield picture_case(512 if quick else 1440, dtype, 90)
 
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: a look, not a result")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    options = parser.parse_args()
-    quick, device = options.quick, options.device
-    measure = timing.measure if device == "cpu" else timing.measure_gpu
+    options = timing.arguments(__doc__)
+    device = options.device
     torch.set_default_device(device)
     torch.manual_seed(0)
-    floats = (torch.float32, torch.bfloat16 if device == "cpu" else torch.float16)
-    cases = [
-        feature_case(size, divisor, dtype, epilogue)
-        for size in ((256,) if quick else (256, 512, 1440))
-        for divisor in MAPS
-        for dtype in floats
-        for epilogue in (False, True)
-    ]
-    cases += [picture_case(512 if quick else 1440, dtype, 90) for dtype in (torch.float32, torch.uint8)]
     copy_rate = timing.copy_gb_per_s(device)
-    rows = []
-    for case, ours, eager, moved in cases:
-        times = measure({"ours": ours, "eager": eager}, 9 if quick else 25, max_seconds=1.0)
-        rows.append(timing.row(case, times, moved, copy_rate))
+    floats = (torch.float32, torch.bfloat16 if device == "cpu" else torch.float16)
+    rows = timing.rows(cases(options.quick, floats), options, copy_rate)
     notes = (
         "Field values smooth and partly outside. Eager: F.grid_sample on contiguous NCHW, its fastest layout, then the "
         "table look-up, multiply-add and ReLU; ours does all in one pass. MB: read once, written once, field included; "
