@@ -179,13 +179,16 @@ def main() -> int:
     options = arguments.parse_args()
     rows: list[dict[str, Any]] = []
     begin = time.perf_counter()
-    sizes, runs, effort = options.sizes, installed(options.device), {"rounds": 10, "frames": 300, "seconds": 20.0}
+    sizes, runs = options.sizes, installed(options.device)
     if options.quick:
-        sizes, effort = [256], {"rounds": 3, "frames": 30, "seconds": 2.0}
-        runs = [run for run in runs if run[0] != "torch.compile"]
+        sizes, runs = [256], [run for run in runs if run[0] != "torch.compile"]
     try:
         for size in sizes:
-            rows += measure(size, options.device, runs, **effort)
+            # At 256 all 300 frames, however long they take.
+            rounds, frames, seconds = (10, 300, 1e3) if size <= 256 else (10 if size <= 512 else 5, 300, 15.0)
+            if options.quick:
+                rounds, frames, seconds = 3, 30, 2.0
+            rows += measure(size, options.device, runs, rounds, frames, seconds)
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 1
@@ -193,11 +196,11 @@ def main() -> int:
     print(f"took {time.perf_counter() - begin:.0f} s")
     if not options.quick:
         notes = (
-            "Random weights; the motion network at the rendering's size (at 1440: 1472). Engines take turns in ten "
-            "rounds, each in a process of its own, the others stopped; `ms` is the median of the rounds' medians, p95 "
-            "and p99 are of all frames. Ours goes from keypoints to a uint8 frame, the others from drawings to a float "
-            "picture. `ahead`: the time of the fastest other engine in the same precision over ours. `relative L2`: "
-            "distance from eager's picture. `memory MB`: most that was resident while frames ran, less what was before "
+            "Random weights; the motion network at the rendering's size (at 1440: 1472). Engines take turns, each in "
+            "a process of its own, the others stopped; `ms` is the median of the rounds' medians, p95 and p99 are of "
+            "all frames. Ours goes from keypoints to a uint8 frame, the others from drawings to a float picture. "
+            "`ahead`: the time of the fastest other engine in the same precision over ours. `relative L2`: distance "
+            "from eager's picture. `memory MB`: most that was resident while frames ran, less what was before "
             "loading. torch.compile: constant weights (`freezing`), from an empty cache."
         )
         if options.device == "cuda":

@@ -20,7 +20,7 @@ BENCH = Path(__file__).resolve().parent
 # In the order of the page.
 SCRIPTS = (
     "engine", "network", "sizes", "gmac", "model_2080ti", "soak", "reenactment", "fit", "warp", "spade",
-    "rasterize_landmarks", "shrink", "to_frame", "compose_frame", "render_mesh",
+    "norm_act", "rasterize_landmarks", "shrink", "to_frame", "compose_frame", "render_mesh",
 )  # fmt: skip
 
 
