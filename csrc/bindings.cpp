@@ -13,6 +13,7 @@
 #include "compose_frame.h"
 #include "conv.h"
 #include "isa.h"
+#include "landmark_field.h"
 #include "mbconv.h"
 #include "norm_act.h"
 #include "rasterize_landmarks.h"
@@ -320,6 +321,96 @@ void bind_warp(py::module_& m) {
         arg("field_stride"), arg("pictures"), arg("out"), arg("out_shape"), arg("out_stride"), arg("scale"),
         arg("scale_stride"), arg("shift"), arg("shift_stride"), arg("table_shape"), arg("index_y"), arg("index_x"),
         arg("dtype"), arg("table_dtype"), arg("activation"), arg("border"), arg("field_bilinear"));
+}
+
+// Doubles of scratch, each part beginning at a multiple of 64 bytes.
+class Scratch {
+  public:
+    template <typename T>
+    T* take(int64_t count) {
+        const size_t begin = used_;
+        used_ += (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 8;
+        return memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + begin);
+    }
+    size_t used() const { return used_; }
+    explicit Scratch(double* memory) : memory_(memory) {}
+
+  private:
+    double* memory_;
+    size_t used_ = 0;
+};
+
+void landmark_scratch(LandmarkFieldParams& p, Scratch& scratch) {
+    const int64_t unknowns = p.count + 3, cells = p.coarse / p.middle;
+    const NodeRect &r = p.rect, &f = p.face;
+    const bool face = f.x1 > f.x0 && f.y1 > f.y0;
+    const int64_t nodes =
+        (r.x1 - r.x0 + 1) * (r.y1 - r.y0 + 1) + (face ? ((f.x1 - f.x0) * cells + 1) * ((f.y1 - f.y0) * cells + 1) : 0);
+    p.system = scratch.take<double>(unknowns * system_row(p.count));
+    p.found = scratch.take<double>(unknowns * kSplineStride);
+    p.rows = scratch.take<double*>(unknowns);
+    p.origin = scratch.take<double>(2);
+    p.weights = scratch.take<float>(unknowns * kSplineStride);
+    p.points = scratch.take<float>(2 * p.count);
+    p.splines = scratch.take<float>(nodes * kSplineStride);
+    p.places = scratch.take<float>(2 * nodes);
+    p.moving = scratch.take<int32_t>(nodes);
+    p.moving_count = scratch.take<int64_t>(1);
+}
+
+void bind_landmark_field(py::module_& m) {
+    using py::arg;
+    m.def(
+        "landmark_field",
+        [](uintptr_t at, uintptr_t displacement, uintptr_t slack, uintptr_t order, uintptr_t members, int64_t count,
+           int64_t own, double unit, uintptr_t head, float hold, float rest, float still, float free, uintptr_t cuts,
+           float width, float height, int64_t step, int64_t middle, int64_t coarse, uintptr_t rects, uintptr_t out,
+           int64_t out_stride, int64_t left, int64_t top, int64_t columns, int64_t rows) {
+            if (own > kMostOwn) throw std::invalid_argument("landmark_field: more own unknowns than it has room for");
+            LandmarkFieldParams p;
+            p.at = address<const double>(at);
+            p.displacement = address<const double>(displacement);
+            p.slack = address<const double>(slack);
+            p.order = address<const int32_t>(order);
+            p.members = address<const uint8_t>(members);
+            p.count = count;
+            p.own = own;
+            p.unit = unit;
+            p.to_head = address<const float>(head);
+            p.way = p.to_head + 4;
+            p.hold = hold;
+            p.rest = rest;
+            p.still = still;
+            p.free = free;
+            p.cuts = address<const LandmarkCut>(cuts);
+            p.size[0] = width;
+            p.size[1] = height;
+            p.step = step;
+            p.middle = middle;
+            p.coarse = coarse;
+            const NodeRect* all = address<const NodeRect>(rects);
+            p.rect = all[0];
+            p.face = all[1];
+            p.slits = all + 2;
+            p.out = address<float>(out);
+            p.out_stride = out_stride;
+            p.left = left;
+            p.top = top;
+            p.columns = columns;
+            thread_local std::vector<double> memory;
+            Scratch size(nullptr);
+            landmark_scratch(p, size);
+            if (memory.size() < size.used()) memory.resize(size.used());
+            Scratch scratch(memory.data());
+            landmark_scratch(p, scratch);
+            run_blocks(p, kernels().landmark_solve, 1, 1);
+            run_blocks(p, kernels().landmark_nodes, (*p.moving_count + kNodesPerBlock - 1) / kNodesPerBlock, 8);
+            run_rows(p, kernels().landmark_rows, rows, columns * 64);
+        },
+        py::kw_only(), arg("at"), arg("displacement"), arg("slack"), arg("order"), arg("members"), arg("count"),
+        arg("own"), arg("unit"), arg("head"), arg("hold"), arg("rest"), arg("still"), arg("free"), arg("cuts"),
+        arg("width"), arg("height"), arg("step"), arg("middle"), arg("coarse"), arg("rects"), arg("out"),
+        arg("out_stride"), arg("left"), arg("top"), arg("columns"), arg("rows"));
 }
 
 void bind_shrink(py::module_& m) {
@@ -842,6 +933,7 @@ PYBIND11_MODULE(_C, m) {
     fastreenact::bind_recording(m);
     fastreenact::bind_tail(m);
     fastreenact::bind_warp(m);
+    fastreenact::bind_landmark_field(m);
     fastreenact::bind_shrink(m);
     fastreenact::bind_spade(m);
     fastreenact::bind_norm_act(m);

@@ -6,24 +6,40 @@
 
 namespace fastreenact {
 
-#define FASTREENACT_DECLARE_ISA(isa)                                 \
-    namespace isa {                                                  \
-    void compose_frame(const ComposeFrameParams&, int64_t, int64_t); \
-    void conv(const ConvParams&, int64_t, int64_t);                  \
-    void mbconv(const MbconvParams&, int64_t, int64_t);              \
-    void norm_act_sums(const NormActParams&, int64_t, int64_t);      \
-    void norm_act_factors(const NormActParams&, int64_t, int64_t);   \
-    void norm_act(const NormActParams&, int64_t, int64_t);           \
-    void render_mesh(const RenderMeshParams&, int64_t, int64_t);     \
-    void shrink(const ShrinkParams&, int64_t, int64_t);              \
-    void spade(const SpadeParams&, int64_t, int64_t);                \
-    void tail(const TailParams&, int64_t, int64_t);                  \
-    void to_frame(const ToFrameParams&, int64_t, int64_t);           \
-    void warp(const WarpParams&, int64_t, int64_t);                  \
+#define FASTREENACT_DECLARE_ISA(isa)                                   \
+    namespace isa {                                                    \
+    void compose_frame(const ComposeFrameParams&, int64_t, int64_t);   \
+    void conv(const ConvParams&, int64_t, int64_t);                    \
+    void landmark_solve(const LandmarkFieldParams&, int64_t, int64_t); \
+    void landmark_nodes(const LandmarkFieldParams&, int64_t, int64_t); \
+    void landmark_rows(const LandmarkFieldParams&, int64_t, int64_t);  \
+    void mbconv(const MbconvParams&, int64_t, int64_t);                \
+    void norm_act_sums(const NormActParams&, int64_t, int64_t);        \
+    void norm_act_factors(const NormActParams&, int64_t, int64_t);     \
+    void norm_act(const NormActParams&, int64_t, int64_t);             \
+    void render_mesh(const RenderMeshParams&, int64_t, int64_t);       \
+    void shrink(const ShrinkParams&, int64_t, int64_t);                \
+    void spade(const SpadeParams&, int64_t, int64_t);                  \
+    void tail(const TailParams&, int64_t, int64_t);                    \
+    void to_frame(const ToFrameParams&, int64_t, int64_t);             \
+    void warp(const WarpParams&, int64_t, int64_t);                    \
     }
-#define FASTREENACT_TABLE(isa)                                                                               \
-    {#isa,          isa::compose_frame, isa::conv,   isa::mbconv, isa::norm_act_sums, isa::norm_act_factors, \
-     isa::norm_act, isa::render_mesh,   isa::shrink, isa::spade,  isa::tail,          isa::to_frame,         \
+#define FASTREENACT_TABLE(isa) \
+    {#isa,                     \
+     isa::compose_frame,       \
+     isa::conv,                \
+     isa::landmark_solve,      \
+     isa::landmark_nodes,      \
+     isa::landmark_rows,       \
+     isa::mbconv,              \
+     isa::norm_act_sums,       \
+     isa::norm_act_factors,    \
+     isa::norm_act,            \
+     isa::render_mesh,         \
+     isa::shrink,              \
+     isa::spade,               \
+     isa::tail,                \
+     isa::to_frame,            \
      isa::warp}
 
 FASTREENACT_DECLARE_ISA(plain)

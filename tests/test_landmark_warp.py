@@ -16,7 +16,7 @@ from fastreenact.face.crop import Box
 from fastreenact.face.expressions import EXPRESSION_NAMES
 from fastreenact.face.keypoints import COUNT, MIRROR
 from fastreenact.face.morphable import default_model
-from fastreenact.models.landmark_field import Controls, _solve_blocks
+from fastreenact.models.landmark_field import Controls
 from fastreenact.models.landmark_grid import Grid, Rect
 from fastreenact.models.landmark_head import follow, make_head, rotation
 from fastreenact.models.landmark_slits import EYES, MOUTH, Slit
@@ -150,7 +150,7 @@ def _seen_jacobians(state, size, keypoints, pose):
     grid = Grid(size, size, state.head.unit)
     at = grid._nodes(Rect(0, 0, size // 10, size // 10), 5)
     splines = grid._splines(controls, at, np.ones(at.shape[:2], bool))
-    above, below = controls._cuts[0].above(at)[..., 0], controls._cuts[1].above(at)[..., 0]
+    above, below = controls.cuts[0].above(at)[..., 0], controls.cuts[1].above(at)[..., 0]
     seen = np.all((at > 8) & (at < size - 8), axis=-1)
     for part in (*EYES, MOUTH):
         seen &= Slit(controls.keypoints, part).depth(at[0, :, 0], at[:, 0, 1]) < -2
@@ -310,10 +310,53 @@ def test_triangulate_covers_the_hull_with_triangles_the_right_way_round():
     assert len(triangles) == 2 * len(points) - 2 - len(hull.vertices)
 
 
-def test_solve_blocks_is_solve():
-    rng = np.random.default_rng(1)
-    system, right = rng.normal(size=(130, 130)), rng.normal(size=(130, 3))
-    np.testing.assert_allclose(_solve_blocks(system, right), np.linalg.solve(system, right), atol=1e-9)
+@pytest.mark.parametrize(
+    ("height", "width", "box"),
+    [
+        (256, 256, Box(128, 128, 256)),
+        (301, 477, Box(200, 160, 230)),
+        (720, 500, Box(250, 300, 480)),  # two pixels a node
+        (200, 200, Box(180, 30, 220)),
+        (97, 131, Box(60, 50, 131)),
+        (64, 64, Box(32, 32, 40)),  # a node a pixel
+    ],
+)
+def test_landmark_field_is_its_reference(height, width, box):
+    _, state = resident(height, width, box)
+    rng = np.random.default_rng(3)
+    pixels = np.array((width, height)) / 2
+    for _ in range(4):
+        expression, pose = _random_motion(rng)
+        points = box.denormalise(project(expression, pose)).astype(np.float64)
+        rigid, points = follow(state.head, points, pose)
+        controls = Controls(state.head, points, rigid)
+        field, rect = state.grid.field(controls)
+        expected, same = state.grid.field_reference(controls)
+        assert rect == same
+        error = np.abs(field - expected) * pixels
+        # Weights of some hundred pixels cancel each other in float32.
+        assert error.max() < 2e-4 * box.size
+        assert np.sqrt((error**2).mean()) < 2e-5 * box.size
+        # The part of it that lies within a picture, and nothing beside.
+        step = state.grid.step
+        nodes = np.full((-(-height // step), -(-width // step), 2), 7.0, np.float32)
+        left, top, right, low = state.grid.draw(controls, nodes)
+        first = np.array(state.grid.corner(rect)) // step
+        np.testing.assert_array_equal(
+            nodes[top:low, left:right],
+            field[top - first[1] : low - first[1], left - first[0] : right - first[0]],
+        )
+        nodes[top:low, left:right] = 7.0
+        assert (nodes == 7.0).all()
+
+
+def test_landmark_field_takes_any_points():
+    _, state = resident(128, 128, Box(64, 64, 128))
+    rng = np.random.default_rng(4)
+    for size in (0.0, 1.0, 100.0):
+        rigid, points = follow(state.head, rng.normal(64, size, (COUNT, 2)), REST)
+        field, _ = state.grid.field(Controls(state.head, points, rigid))
+        assert np.isfinite(field).all()
 
 
 def test_landmark_warp_reenacts_a_real_clip(shared):

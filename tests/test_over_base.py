@@ -192,7 +192,7 @@ def test_fields_of_nodes_and_of_the_box_are_read_where_they_lie(box, step):
     more = sample(offset[0], x, y) * (say[0] * say[1][:, None])[..., None]
     wanted = nodes + more * torch.tensor((box.size / width, box.size / height))
     moving = _Nodes(box, fade, height, width, step, torch.device("cpu"))
-    assert (moving.add(nodes.clone(), offset) - wanted).abs().max() < 5e-6
+    assert (moving.add(nodes, offset, (0, 0, w, h)) - wanted).abs().max() < 5e-6
     left, top, right, low = moving.window
     still = torch.ones(h, w, dtype=torch.bool)
     still[top:low, left:right] = False

@@ -14,7 +14,6 @@ from fastreenact.models.landmark_head import CIRCLE, NECK_FOLLOWS, NECK_JAW, SLA
 Array = NDArray[np.float64]
 
 _REST_RADIUS = 1.0  # width of the band around the head that takes up the motion, in head radii
-_CHUNK = 256  # points at a time: in cache, and too few for BLAS to wake its threads, which would fight the tracker's
 _REST_TRAVEL = 3.0  # and at least this much of how far the head moves
 _NEAR = 0.3  # head radii that a head travels on its neck alone
 _FAR_SHARE = 0.9  # of the rest of the motion that the neck takes on from twice that
@@ -25,6 +24,7 @@ _EYE_CUT = ((36, 37, 38, 39, 40, 44, 45, 46, 47, 48), (36, 43, 42, 41, 40, 44, 5
 _EYE_BLEND = (0.02, 0.006, 0.006, 0.006, 0.02, 0.02, 0.006, 0.006, 0.006, 0.02)
 _MOUTH_CUT = ((55, 56, 63, 61, 60), (55, 67, 70, 64, 60))
 _MOUTH_BLEND = (0.02, 0.006, 0.006, 0.006, 0.02)
+CUT_KNOTS = 13  # at most
 _BLEND_BEYOND = 0.25  # width of the blend at this distance beyond the ends of a cut, in units
 
 
@@ -40,7 +40,7 @@ class Cut:
         axis /= max(float(np.linalg.norm(axis)), 1e-6)
         axes = np.array((axis, (-axis[1], axis[0]))).T
         local = ((upper + lower) / 2 - self._origin) @ axes
-        self._origin, self._axes = self._origin.astype(np.float32), axes.astype(np.float32)
+        self._axes = axes
         x, y, width = np.maximum.accumulate(local[:, 0]), local[:, 1], np.array(blend) * unit
         beyond = _BLEND_BEYOND * unit
         xs = [x[0] - beyond, *x, x[-1] + beyond]
@@ -51,14 +51,20 @@ class Cut:
             widths.insert(6, 0.08 * unit)
         self._x, self._y, self._width = np.array(xs), np.array(ys), np.array(widths)
 
-    def above(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+    def packed(self) -> Array:
+        """[45] as the compiled form takes it: origin, axes, then its knots along, across and in width."""
+        more = CUT_KNOTS - len(self._x)
+        knots = [np.append(values, np.full(more, values[-1])) for values in (self._x, self._y, self._width)]
+        return np.concatenate((self._origin, self._axes.T.ravel(), *knots))
+
+    def above(self, points: Array) -> Array:
         """Share [..., 1] of the upper side at points [..., 2]."""
         local = (points - self._origin) @ self._axes
         line = np.interp(local[..., 0], self._x, self._y)
         width = np.interp(local[..., 0], self._x, self._width)
         line -= local[..., 1]
         line /= 2 * width
-        share: NDArray[np.float32] = ramp((line + 0.5).astype(np.float32))[..., None]
+        share: Array = ramp(line + 0.5)[..., None]
         return share
 
 
@@ -66,7 +72,7 @@ class Controls:
     """Control points of one frame, solved: displacement (portrait minus output, px) anywhere in the output."""
 
     def __init__(self, head: Head, keypoints: Array, rigid: Rigid) -> None:
-        self._unit, self._head = head.unit, head
+        self.unit, self._head = head.unit, head
         self.to_source = np.linalg.inv(head.outline)
         centre = rigid(head.centre[None])[0]
         self.centres = (head.centre[:2], centre)
@@ -89,67 +95,57 @@ class Controls:
         displacement = np.concatenate((head.controls - at, np.zeros_like(edge)))
         slack = np.concatenate((np.full(72, SLACK), np.full(len(displacement) - 72, 2e-3)))
         slack[:9], slack[9:17] = head.doubt
-        self._solve(np.concatenate((at, edge)), displacement, slack)
+        self.at, self.displacement, self.slack = np.concatenate((at, edge)), displacement, slack
         size = head.unit * self.growth
         cuts = ((_EYE_CUT, _EYE_BLEND), (_MOUTH_CUT, _MOUTH_BLEND))
-        self._cuts = [Cut(self.keypoints, cut, blend, size) for cut, blend in cuts]
+        self.cuts = [Cut(self.keypoints, cut, blend, size) for cut, blend in cuts]
 
-    def _solve(self, at: Array, displacement: Array, slack: Array) -> None:
-        """Three thin-plate splines (r^2 log r) with an affine part; `slack` is the ridge on the diagonal."""
-        self._origin = at.mean(axis=0)
-        x = (at - self._origin) / self._unit
+    @functools.cached_property
+    def _weights(self) -> Array:
+        """[P + 3, 6] of three thin-plate splines (r^2 log r) with an affine part; `slack` is the diagonal's ridge."""
+        x = self._local(self.at)
         n = len(x)
         system, right = np.zeros((n + 3, n + 3)), np.zeros((n + 3, 2))
-        square = ((x[:, None] - x[None]) ** 2).sum(axis=-1)
-        system[:n, :n] = square * np.log(square + 1e-12)
-        system[np.arange(n), np.arange(n)] += slack
+        system[:n, :n] = _radial(x, x) + np.diag(self.slack)
         system[:n, n], system[:n, n + 1 :] = 1.0, x
         system[n:, :n] = system[:n, n:].T
-        right[:n] = displacement
-        # What the three share is solved once, for the right side and for the columns of the points they do not share.
-        shared, own, members = _parts(n + 3)
-        columns = system[shared[:, None], own]
-        found = _solve_blocks(system[shared[:, None], shared], np.concatenate((columns, right[shared]), axis=1))
-        by_own, by_right = found[:, : len(own)], found[:, len(own) :]
-        rest = system[own[:, None], own] - columns.T @ by_own
-        left = right[own] - columns.T @ by_right
-        weights = np.zeros((n + 3, len(members), 2))
-        for i, member in enumerate(members):
-            its = np.linalg.solve(rest[member[:, None], member], left[member])
-            weights[own[member], i] = its
-            weights[shared, i] = by_right - by_own[:, member] @ its
-        self._weights = weights.reshape(n + 3, -1).astype(np.float32)
-        self._at = np.ascontiguousarray(x.astype(np.float32).T)
-        self._at2 = (self._at**2).sum(axis=0)
+        right[:n] = self.displacement
+        weights = np.zeros((n + 3, len(WITHOUT), 2))
+        for i, without in enumerate(WITHOUT):
+            has = np.setdiff1d(np.arange(n + 3), without)
+            weights[has, i] = np.linalg.solve(system[has[:, None], has], right[has])
+        return weights.reshape(n + 3, -1)
 
-    def splines(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _local(self, points: Array) -> Array:
+        local: Array = (points - self.at.mean(axis=0)) / self.unit
+        return local
+
+    def splines(self, points: Array) -> Array:
         """Displacement [M, 6] of the three splines at output pixels [M, 2]; not yet at rest outside."""
-        found = np.empty((len(points), self._weights.shape[1]), np.float32)
-        affine = self._weights[-3:]
-        for first in range(0, len(points), _CHUNK):
-            x = (points[first : first + _CHUNK] - self._origin.astype(np.float32)) / np.float32(self._unit)
-            square = (x * x).sum(axis=1)[:, None] + self._at2 - 2.0 * (x @ self._at)
-            np.maximum(square, 1e-12, out=square)
-            square *= np.log(square)
-            found[first : first + _CHUNK] = square @ self._weights[:-3] + (x @ affine[1:] + affine[0])
-        return found
+        x = self._local(points)
+        found: Array = _radial(x, self._local(self.at)) @ self._weights[:-3] + x @ self._weights[-2:]
+        return found + self._weights[-3]
 
-    def join(self, points: NDArray[np.float32], splines: NDArray[np.float32]) -> NDArray[np.float32]:
+    def join(self, points: Array, splines: Array) -> Array:
         """The displacement [..., 2] from the three splines [..., 6]: each on its side of the cuts."""
         above, middle, below = splines[..., 0:2], splines[..., 2:4], splines[..., 4:6]
-        move = middle + self._cuts[0].above(points) * (above - middle)
-        move += (1.0 - self._cuts[1].above(points)) * (below - middle)
+        move = middle + self.cuts[0].above(points) * (above - middle)
+        move += (1.0 - self.cuts[1].above(points)) * (below - middle)
         return move
 
-    def radius(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+    @property
+    def way(self) -> Array:
+        """[2, 2] ends of the way that the head's centre goes, in head radii."""
+        return np.stack(self.centres) @ self.to_source.T
+
+    def radius(self, points: Array) -> Array:
         """Distance [M] from the way of the head's centre, in head radii: 1 on the head's outline."""
-        inverse = self.to_source.astype(np.float32)
-        a, b = (inverse @ c.astype(np.float32) for c in self.centres)
-        x = points @ inverse.T - a
+        a, b = self.way
+        x = points @ self.to_source.T - a
         way = b - a
         length = float(way @ way)
-        along = np.clip(x @ way / length, 0.0, 1.0) if length > 1e-12 else np.zeros(len(x), np.float32)
-        found: NDArray[np.float32] = np.sqrt(((x - along[:, None] * way) ** 2).sum(axis=1))
+        along = np.clip(x @ way / length, 0.0, 1.0) if length > 1e-12 else np.zeros(len(x))
+        found: Array = np.sqrt(((x - along[:, None] * way) ** 2).sum(axis=1))
         return found
 
     def bounds(self) -> tuple[Array, Array]:
@@ -158,24 +154,18 @@ class Controls:
         return np.minimum(*self.centres) - half, np.maximum(*self.centres) + half
 
 
+def _radial(x: Array, centres: Array) -> Array:
+    """r^2 log r^2 between points [M, 2] and centres [P, 2]: [M, P]."""
+    square = ((x[:, None] - centres) ** 2).sum(axis=-1)
+    return np.asarray(square * np.log(square + 1e-12))
+
+
 @functools.cache
-def _parts(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp], list[NDArray[np.intp]]]:
-    """Of n unknowns: those that all splines share, those that not all have, and which of the latter each has."""
+def spline_parts(n: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Of n unknowns: [n] those that all splines share, then the others; [3, others] whether a spline has them."""
     own = np.array(sorted({point for without in WITHOUT for point in without}))
-    shared = np.setdiff1d(np.arange(n), own)
-    return shared, own, [np.flatnonzero(~np.isin(own, without)) for without in WITHOUT]
-
-
-def _solve_blocks(system: Array, right: Array) -> Array:
-    """`np.linalg.solve` by halves, small enough for LAPACK to stay on this thread (it takes more from about 80 on)."""
-    n = len(system)
-    if n <= 72:
-        return np.asarray(np.linalg.solve(system, right), np.float64)
-    k = n // 2
-    upper = _solve_blocks(system[:k, :k], np.concatenate((system[:k, k:], right[:k]), axis=1))
-    product = system[k:, :k] @ upper
-    lower = _solve_blocks(system[k:, k:] - product[:, : n - k], right[k:] - product[:, n - k :])
-    return np.concatenate((upper[:, n - k :] - upper[:, : n - k] @ lower, lower))
+    order = np.concatenate((np.setdiff1d(np.arange(n), own), own)).astype(np.int32)
+    return order, np.stack([~np.isin(own, without) for without in WITHOUT]).astype(np.uint8)
 
 
 def ramp(x: Any) -> Any:

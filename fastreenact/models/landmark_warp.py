@@ -165,27 +165,45 @@ class LandmarkWarp:
             self.cover(surface, found)
         return out
 
-    def place(self, state: State, keypoints: Any, pose: Any) -> Placement:
-        """Where everything goes when the portrait is moved as `drive` moves it, for who samples it himself."""
-        return self._place(state, _pixels(state.box, keypoints), _pose(pose))
+    def place(
+        self, state: State, keypoints: Any, pose: Any, nodes: NDArray[np.float32] | None = None
+    ) -> Placement:
+        """Where everything goes when the portrait is moved as `drive` moves it, for who samples it himself.
+
+        Args:
+            state, keypoints, pose: as for `drive`.
+            nodes: [ceil(height / step), ceil(width / step), 2] of the whole picture, to draw the field into instead of
+                making one: the placement's field is then a part of it, and lies within the picture.
+        """
+        return self._place(state, _pixels(state.box, keypoints), _pose(pose), nodes)
 
     def cover(self, surface: Any, placement: Placement) -> None:
         """Lay eyeballs and mouth over the moved skin `surface` [height, width, 3], uint8, NumPy or a tensor."""
         for laid, image in placement.covers:
             _blend(surface, self._sample(image, laid.field, 1), laid)
 
-    def _place(self, state: State, points: NDArray[np.float64], turn: NDArray[np.float64]) -> Placement:
+    def _place(
+        self, state: State, points: NDArray[np.float64], turn: NDArray[np.float64],
+        nodes: NDArray[np.float32] | None = None,
+    ) -> Placement:  # fmt: skip
         rigid, points = follow(state.head, points, turn)
-        controls = Controls(state.head, points, rigid)
-        found = state.grid.field(controls)
+        controls, grid = Controls(state.head, points, rigid), state.grid
+        field, corner = None, (0, 0)
+        if nodes is None:
+            found = grid.field(controls)
+            if found is not None:
+                field, corner = found[0], grid.corner(found[1])
+        else:
+            window = grid.draw(controls, nodes)
+            if window is not None:
+                left, top, right, low = window
+                field, corner = nodes[top:low, left:right], (left * grid.step, top * grid.step)
         covers = (
             (cover(layer, state.head, controls.keypoints, rigid, (self.height, self.width)), image)
             for layer, image in state.layers
         )
         laid = tuple((at, image) for at, image in covers if at is not None)
-        if found is None:
-            return Placement(None, (0, 0), state.grid.step, laid)
-        return Placement(found[0], state.grid.corner(found[1]), state.grid.step, laid)
+        return Placement(field, corner, grid.step, laid)
 
     def _sample(self, image: torch.Tensor, field: NDArray[np.float32], step: int) -> torch.Tensor:
         """`image` uint8 [1, H, W, 3] read where `field` [h, w, 2] points: [h * step, w * step, 3]."""

@@ -102,30 +102,32 @@ class FusedOverBase:
         with torch.inference_mode():
             surface = out if out is not None and in_place else torch.empty(shape, dtype=torch.uint8, device=self.device)
             with _stage(timer, "motion"):
-                placed = state.warp.place(state.base, keypoints, pose)
-                nodes = torch.from_numpy(placed.whole_field(*shape[:2])).to(self.device)
+                placed, nodes = state.nodes.place(state.warp, state.base, keypoints, pose)
                 field = state.cells.read(nodes)
             offset = self._networks.move(state.networks, keypoints, field, timer)
             with _stage(timer, "warp"):
-                self._base(state, placed, state.nodes.add(nodes, offset), surface)
+                window = _moving(placed, state.nodes, *nodes.shape[:2])
+                self._base(state, placed, window, state.nodes.add(nodes, offset, window), surface)
                 seen = state.cells.shrink(surface)
             raw = self._networks.draw(state.networks, keypoints, pose, field + offset, seen, timer)
             with _stage(timer, "deliver"):
                 ops.compose_frame(raw[0], surface, state.box, most_gain=MOST_GAIN, fade=state.fade)
                 return surface if out is None or in_place else out.copy_(surface)
 
-    def _base(self, state: OverBaseState, placed: Placement, nodes: Tensor, surface: Tensor) -> None:
-        """The landmark warp by the field `nodes` [h, w, 2] into `surface` uint8 [H, W, 3]."""
+    def _base(
+        self, state: OverBaseState, placed: Placement, window: tuple[int, int, int, int], nodes: Tensor, surface: Tensor
+    ) -> None:
+        """The landmark warp by the field `nodes` [h, w, 2] of a window of all nodes into `surface` uint8 [H, W, 3]."""
         height, width = surface.shape[:2]
         step = placed.step
-        x0, y0, x1, y1 = _moving(placed, state.nodes, *nodes.shape[:2])
+        x0, y0, x1, y1 = window
         size = (y1 - y0) * step, (x1 - x0) * step
         if size[0] < height or size[1] < width:
             _plain(surface)[:] = _plain(state.image[0])
         part = surface[y0 * step : y1 * step, x0 * step : x1 * step]
         fits = tuple(part.shape[:2]) == size  # the last nodes may reach beyond the picture
         moved = ops.warp(
-            state.image, nodes[None, y0:y1, x0:x1], size=size, padding="border", field_resize="bilinear",
+            state.image, nodes[None], size=size, padding="border", field_resize="bilinear",
             out=part[None] if fits else None,
         )  # fmt: skip
         if not fits:
@@ -169,9 +171,13 @@ class _Cells:
 
 
 class _Nodes:
-    """The landmark warp's nodes, each where it reads the networks' field: from the portrait alone."""
+    """The landmark warp's nodes of the whole picture, and where each reads the networks' field."""
 
     def __init__(self, box: Box, fade: float, height: int, width: int, step: int, device: torch.device):
+        self._rest = Placement(None, (0, 0), step, ()).whole_field(height, width)
+        self._field = self._rest.copy()
+        self._shown, self._device = (0, 0, 0, 0), device  # the window of `_field` that may not be at rest
+        self._moved = torch.empty(self._field.shape, device=device)
         half = box.size / 2
         x = ((np.arange(-(-width // step)) + 0.5) * step - box.cx) / half
         y = ((np.arange(-(-height // step)) + 0.5) * step - box.cy) / half
@@ -188,16 +194,30 @@ class _Nodes:
         scale = np.array((box.size / width, box.size / height)) * (say_y[top:low, None] * say_x[left:right])[..., None]
         self._scale = torch.from_numpy(scale[None].astype(np.float32)).to(device)
 
-    def add(self, nodes: Tensor, offset: Tensor) -> Tensor:
-        """`nodes` [h, w, 2], moved by `offset` [1, M/4, M/4, 2] of the box in place."""
+    def place(self, warp: LandmarkWarp, base: State, keypoints: Any, pose: Any) -> tuple[Placement, Tensor]:
+        """The landmark warp of one frame, and its field [h, w, 2] of all nodes, valid until the next."""
+        placed = warp.place(base, keypoints, pose, self._field)
+        left, top, right, low = self._shown
+        x0, y0, x1, y1 = self._shown = _window(placed)
+        # What moved in the last frame and does not now goes back to rest.
+        for rows, columns in (
+            (slice(top, y0), slice(left, right)), (slice(y1, low), slice(left, right)),
+            (slice(top, low), slice(left, x0)), (slice(top, low), slice(x1, right)),
+        ):  # fmt: skip
+            self._field[rows, columns] = self._rest[rows, columns]
+        return placed, torch.from_numpy(self._field).to(self._device)
+
+    def add(self, nodes: Tensor, offset: Tensor, window: tuple[int, int, int, int]) -> Tensor:
+        """Those of `nodes` [h, w, 2] in `window`, moved by `offset` [1, M/4, M/4, 2] of the box; till the next call."""
         left, top, right, low = self.window
-        part = nodes[top:low, left:right]
-        moved = ops.warp(
+        x0, y0, x1, y1 = window
+        if (left, top, right, low) != window:
+            _plain(self._moved)[y0:y1, x0:x1] = _plain(nodes)[y0:y1, x0:x1]
+        ops.warp(
             offset.contiguous(), self._where, size=self._where.shape[1:3], padding="border", scale=self._scale,
-            shift=part[None],
+            shift=nodes[None, top:low, left:right], out=self._moved[None, top:low, left:right],
         )  # fmt: skip
-        _plain(part)[:] = _plain(moved[0])
-        return nodes
+        return self._moved[y0:y1, x0:x1]
 
 
 def _plain(tensor: Tensor) -> Any:
@@ -210,13 +230,20 @@ def _grid(x: Any, y: Any) -> Any:
     return np.stack(np.broadcast_arrays(x, y[:, None]), -1)[None].astype(np.float32)
 
 
+def _window(placed: Placement) -> tuple[int, int, int, int]:
+    """Left, top, right and low of the nodes of a placement's field, which lies within the picture."""
+    if placed.field is None:
+        return 0, 0, 0, 0
+    x0, y0 = (edge // placed.step for edge in placed.corner)
+    return x0, y0, x0 + placed.field.shape[1], y0 + placed.field.shape[0]
+
+
 def _moving(placed: Placement, nodes: _Nodes, h: int, w: int) -> tuple[int, int, int, int]:
     """Left, top, right and low of the nodes that may not be at rest, of h x w, with a border of nodes that are."""
     left, top, right, low = nodes.window
     if placed.field is not None:
-        x0, y0 = (int(edge) // placed.step for edge in placed.corner)
-        left, top = min(left, x0), min(top, y0)
-        right, low = max(right, x0 + placed.field.shape[1]), max(low, y0 + placed.field.shape[0])
+        x0, y0, x1, y1 = _window(placed)
+        left, top, right, low = min(left, x0), min(top, y0), max(right, x1), max(low, y1)
     return max(left - 1, 0), max(top - 1, 0), min(right + 1, w), min(low + 1, h)
 
 
