@@ -1,6 +1,6 @@
 """Run the benchmarks; write bench/RESULTS.md, its plots and the README's numbers from the JSON files that they leave.
 
-    python bench/report.py [--quick] [--only NAME ...] [--write-only]
+    python bench/report.py [--quick] [--only NAME ...] [--write-only] [--tables DEVICE]
 
 A result file holds `title`, `columns`, `rows` (lists or dicts) and, where there is something to say, `notes`; and
 `plot` where bench/plot.py needs to be told how.
@@ -51,6 +51,11 @@ def section(name: str, result: dict[str, Any], device: str) -> str:
     return "\n\n".join(parts)
 
 
+def sections(results: dict[str, dict[str, Any]], device: str) -> list[str]:
+    """The parts of the page that were measured on a device."""
+    return [section(name, result, device) for name, result in results.items()]
+
+
 def page(results: dict[str, dict[str, Any]], on_gpu: dict[str, dict[str, Any]]) -> str:
     """RESULTS.md."""
     parts = [
@@ -61,17 +66,17 @@ def page(results: dict[str, dict[str, Any]], on_gpu: dict[str, dict[str, Any]]) 
             + ("" if on_gpu else " No GPU is in these tables.")
         ),
     ]
-    parts += [section(name, result, "cpu") for name, result in results.items()]
+    parts += sections(results, "cpu")
     if on_gpu:
         parts.append("# On a GPU")
-    parts += [section(name, result, "cuda") for name, result in on_gpu.items()]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *sections(on_gpu, "cuda")]) + "\n"
 
 
 def results_of(device: str) -> dict[str, dict[str, Any]]:
-    """Script -> what its last run on a device has left, in the order of the page."""
-    files = {name: BENCH / "results" / device / f"{name}.json" for name in SCRIPTS}
-    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in files.items() if path.exists()}
+    """Script -> what its last run on a device has left, in the order of the page, those that it does not name last."""
+    files = {path.stem: path for path in sorted((BENCH / "results" / device).glob("*.json"))}
+    names = [*(name for name in SCRIPTS if name in files), *(name for name in files if name not in SCRIPTS)]
+    return {name: json.loads(files[name].read_text(encoding="utf-8")) for name in names}
 
 
 def summary(results: dict[str, dict[str, Any]]) -> str:
@@ -108,7 +113,11 @@ def main() -> int:
     arguments.add_argument("--quick", action="store_true", help="fewer repeats: a look, not a result")
     arguments.add_argument("--only", nargs="+", choices=SCRIPTS, metavar="NAME", default=SCRIPTS)
     arguments.add_argument("--write-only", action="store_true", help="write the page from the results at hand")
+    arguments.add_argument("--tables", choices=("cpu", "cuda"), help="print the tables of a device; write no page")
     options = arguments.parse_args()
+    if options.tables:
+        print("\n\n".join(sections(results_of(options.tables), options.tables)))
+        return 0
     passed = [run(name, options.quick) for name in options.only] if not options.write_only else []
     results = results_of("cpu")
     (BENCH / "RESULTS.md").write_text(page(results, results_of("cuda")), encoding="utf-8")

@@ -60,7 +60,7 @@ def main() -> None:
         "Statistics folded into the tables. Eager: index, multiply-add, ReLU, channels-last. MB: x, y and the tables "
         f"once; the copy moves {copy_rate:.0f} GB/s."
     )
-    timing.report("spade", f"spade on the {device.upper()}", ["what", "dtype"], rows, [notes], device=device)
+    timing.report("spade", f"spade {timing.WHERE[device]}", ["what", "dtype"], rows, [notes], device=device)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 RESULTS = Path(__file__).resolve().parent / "results"
+WHERE = {"cpu": "on the CPU", "cuda": "on the GPU"}
 
 
 def quantile(values: list[float], share: float) -> float:
