@@ -109,11 +109,11 @@ def draw(result: dict[str, Any]) -> str | None:
         for row in how.get("rows", result["rows"]):
             series.setdefault(str(row[how["series"]]), []).append((row[how["x"]], row[how["y"]]))
         return lines(result["title"], how["x"], how["y"], series)
-    times = [column for column in columns if column.endswith(" ms")]
+    times = sorted((column for column in columns if column.endswith(" ms")), key=lambda name: name != "ours ms")
     if not times or not {"what", "size"} & set(columns):
         return None
     rows = [row if isinstance(row, dict) else dict(zip(columns, row, strict=True)) for row in result["rows"]]
-    first = columns[: columns.index(times[0])]
+    first = columns[: min(map(columns.index, times))]
     labels = [", ".join(str(row.get(column, "")) for column in first) for row in rows]
     values = {name.removesuffix(" ms"): [_number(row.get(name)) for row in rows] for name in times}
     return dots(result["title"], "ms", labels, values)
