@@ -10,6 +10,7 @@ kernel reaches comes from the newest results of a GPU under bench/results, and w
 import argparse
 import json
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class Shares:
 def measured_shares(results: Path = timing.RESULTS) -> Shares:
     """From the newest folder of a GPU's results: bench/results/gpu/<date>, or else bench/results/cuda.
 
-    `of a copy` of the larger half of an op's rows (less is launching), and, for ops that say their GMAC, the share of
+    Of the larger half of an op's rows (less is launching): `of a copy`, and, for ops that say their GMAC, the share of
     the GPU's peak in float16. A copy itself reaches the assumed share of the data sheet's rate.
     """
     assumed = Shares()
@@ -56,10 +57,10 @@ def measured_shares(results: Path = timing.RESULTS) -> Shares:
         peak = next((rate for name, rate in PEAKS.items() if name in gpu), None)
         rows = [row for row in result["rows"] if isinstance(row, dict) and "ours ms" in row]
         if peak:
-            matrices = [row for row in rows if "GMAC" in row and row["dtype"] == "float16"]
+            matrices = _larger((row for row in rows if row.get("dtype") == "float16"), "GMAC")
             products += [2e9 * row["GMAC"] / (row["ours ms"] * 1e-3) / peak for row in matrices]
-        moving = sorted((row for row in rows if "GMAC" not in row), key=lambda row: row["MB"])
-        copies += [min(float(row["of a copy"].rstrip("%")) / 100, 1.0) for row in moving[len(moving) // 2 :]]
+        moving = _larger((row for row in rows if "GMAC" not in row), "MB")
+        copies += [min(float(row["of a copy"].rstrip("%")) / 100, 1.0) for row in moving]
     if not copies and not products:
         return assumed
     memory = assumed.memory * statistics.median(copies) if copies else assumed.memory
@@ -67,6 +68,12 @@ def measured_shares(results: Path = timing.RESULTS) -> Shares:
     parts = [word for word, found in (("memory", copies), ("tensor cores", products)) if found]
     source = f"{' and '.join(parts)} from results of {gpu} in {files[0].parent.name}, the rest assumed"
     return Shares(memory, tensor, assumed.half2, assumed.gap_us, source)
+
+
+def _larger(rows: Iterable[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """The larger half of the rows that have a key."""
+    ordered = sorted((row for row in rows if key in row), key=lambda row: row[key])
+    return ordered[len(ordered) // 2 :]
 
 
 def seconds(launch: Launch, accumulation: str, shares: Shares) -> float:
