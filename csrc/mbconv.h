@@ -7,7 +7,7 @@ namespace fastreenact {
 struct MbconvParams {
     const void* x;                // [N, H, W, Cin] in `dtype`, channels contiguous
     void* out;                    // [N, Ho, Wo, Cout] in `dtype`, channels contiguous
-    const void* expand;           // panels, K = Cin; null: the hidden map is x itself
+    const void* expand;           // panels (csrc/gemm.h; GPU: csrc/mma.h), K = Cin; null: the hidden map is x itself
     const float* expand_bias;     // [hidden], padded to whole panels
     const float* depthwise;       // [9][hidden], padded
     const float* depthwise_bias;  // [hidden], padded
@@ -27,10 +27,13 @@ struct MbconvParams {
     int64_t out_stride_n;
     int64_t out_stride_y;
     int64_t out_stride_x;
-    int32_t dtype;     // Dtype: kFloat32 or kBFloat16
-    int32_t stride;    // of the depthwise convolution, 1 or 2
-    int32_t upsample;  // 1: x is doubled by nearest first and cropped to the output's size (stride 1)
-    int32_t residual;  // 1: x is added (stride 1, Cin = Cout, no upsample)
+    void* workspace;       // GPU: where mbconv_plan asks for one, the hidden map [N, H, W, hidden padded] in `dtype`
+    int32_t dtype;         // Dtype: kFloat32 or kBFloat16, on a GPU also kFloat16
+    int32_t stride;        // of the depthwise convolution, 1 or 2
+    int32_t upsample;      // 1: x is doubled by nearest first and cropped to the output's size (stride 1)
+    int32_t residual;      // 1: x is added (stride 1, Cin = Cout, no upsample)
+    int32_t half_sums;     // GPU: 1: float16 is summed in float16 over 64 products, then in float32
+    int32_t architecture;  // GPU: its compute capability times ten, 75 on
 };
 
 }  // namespace fastreenact

@@ -161,7 +161,7 @@ template <int kM, int kN>
 __device__ __forceinline__ void multiply_step_float32(float (&sums)[kM][kN][4], const char* a, int pitch,
                                                       const float* weights, int64_t block_stride, int tiles) {
     const int lane = lane_id();
-#pragma unroll
+#pragma unroll 1
     for (int k = 0; k < kTileK; k += 4) {
         float rows[kM][2][4];
 #pragma unroll
@@ -244,7 +244,7 @@ __device__ __forceinline__ void multiply_steps(float (&sums)[kM][kN][4], const v
     const char* block = static_cast<const char*>(weights);
     constexpr int kStepBytes = kTileK * element_bytes(kType), kBlockBytes = kBlockWeights * element_bytes(kType);
     if constexpr (!kHalf) {
-#pragma unroll 2
+#pragma unroll 1
         for (int step = 0; step < steps; ++step, row += kStepBytes, block += kBlockBytes) {
             multiply_step<kType>(sums, row, pitch, block, block_stride, tiles);
         }

@@ -1,4 +1,4 @@
-"""Compiles csrc's shared index functions for the host, so that a test without a GPU can walk the kernels' maps."""
+"""Compiles csrc's headers, and the kernels of a csrc/*.cu, for the host: a test without a GPU can then run them."""
 
 import ctypes
 import shutil
@@ -9,26 +9,47 @@ import pytest
 
 from fastreenact.ops import nvrtc
 
+# What nvcc knows and a host compiler does not.
+_WORDS = ("__CUDACC__=1", "__host__=", "__device__=", "__global__=", "__shared__=", "__forceinline__=inline",
+          "__launch_bounds__(...)=")  # fmt: skip
+_HOST_PART = "#ifndef __CUDACC_RTC__\n#include <cuda_runtime_api.h>"
 
-def build(folder: Path, code: str, plant: tuple[str, str, str] | None = None) -> ctypes.CDLL:
-    """The functions of `code` (C++ with extern "C" functions, may include csrc's headers) as a library.
+
+def build(
+    folder: Path, code: str, *, kernels: str | None = None, architecture: int = 80,
+    plant: tuple[str, str, str] | None = None,
+) -> ctypes.CDLL:  # fmt: skip
+    """The functions of `code` (C++ with extern "C" functions) as a library.
 
     Args:
         folder: where to build, empty.
-        code: the text.
-        plant: (header, old, new): the header's text `old` is replaced, to see that a test notices.
+        code: the text; it may include csrc's headers.
+        kernels: the stem of a csrc/*.cu, whose kernels `code` may then include as "<stem>.cu" and launch with
+            host::launch (tests/cuda_on_host.h).
+        architecture: compute capability times ten that they are compiled for.
+        plant: (file, old, new): `old` is replaced in that file of csrc, to see that a test notices.
     """
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("no C++ compiler is installed")
-    for header in nvrtc.source_folder().glob("*.h"):
-        text = header.read_text(encoding="utf-8")
-        if plant is not None and header.name == plant[0]:
-            assert plant[1] in text, f"{header.name} has no {plant[1]!r}"
-            text = text.replace(plant[1], plant[2])
-        (folder / header.name).write_text(text, encoding="utf-8")
-    (folder / "emulation.cpp").write_text(code, encoding="utf-8")
+    source = nvrtc.source_folder()
+    texts = {path.name: path.read_text(encoding="utf-8") for path in source.glob("*.h")}
+    options = []
+    if kernels is not None:
+        texts[f"{kernels}.cu"] = (source / f"{kernels}.cu").read_text(encoding="utf-8").split(_HOST_PART)[0]
+        own = Path(__file__).with_name("cuda_on_host.h").read_text(encoding="utf-8")
+        texts |= {"device.h": own, "instructions.h": '#pragma once\n#include "device.h"\n'}
+        words = (*_WORDS, f"FASTREENACT_ARCHITECTURE={architecture}")
+        options = ["-fno-strict-aliasing", "-Wno-unknown-pragmas", *(f"-D{word}" for word in words)]
+    if plant is not None:
+        file, old, new = plant
+        assert old in texts[file], f"{file} has no {old!r}"
+        texts[file] = texts[file].replace(old, new)
+    for name, text in (texts | {"emulation.cpp": code}).items():
+        (folder / name).write_text(text, encoding="utf-8")
     library = folder / "emulation.so"
     strict = ["-std=c++17", "-O1", "-Wall", "-Werror", "-Wno-unused-function", "-shared", "-fPIC"]
-    subprocess.run([compiler, *strict, str(folder / "emulation.cpp"), "-o", str(library)], check=True)
+    command = [compiler, *strict, *options, str(folder / "emulation.cpp"), "-o", str(library)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     return ctypes.CDLL(str(library))

@@ -105,7 +105,7 @@ def test_mma_product_through_the_lanes(library, outputs, inputs, generator):
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant[1])
 def test_mma_notices_a_wrong_map(plant, tmp_path, generator):
-    got, want = product(build(tmp_path, WARP, plant), generator, 24, 32, plant)
+    got, want = product(build(tmp_path, WARP, plant=plant), generator, 24, 32, plant)
     assert not torch.equal(got, want)
 
 

@@ -67,6 +67,26 @@ COMPOSE_FRAME_PARAMS = np.dtype(
 )
 
 
+# csrc/mbconv.h: struct MbconvParams, field by field.
+_ADDRESSES = (
+    "x", "out", "expand", "expand_bias", "depthwise", "depthwise_bias", "project", "project_bias",
+)  # fmt: skip
+_SIZES = (
+    "n", "height", "width", "out_height", "out_width", "channels_in", "hidden", "channels_out", "x_stride_n",
+    "x_stride_y", "x_stride_x", "out_stride_n", "out_stride_y", "out_stride_x",
+)  # fmt: skip
+_WORDS = ("dtype", "stride", "upsample", "residual", "half_sums", "architecture")
+MBCONV_PARAMS = np.dtype(
+    [
+        *((name, np.uint64) for name in _ADDRESSES),
+        *((name, np.int64) for name in _SIZES),
+        ("workspace", np.uint64),
+        *((name, np.int32) for name in _WORDS),
+    ],
+    align=True,
+)
+
+
 def source_folder() -> Path:
     """Where the CUDA sources are: inside the installed package, or beside it in a working tree."""
     package = Path(__file__).resolve().parents[1]
