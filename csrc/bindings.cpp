@@ -14,7 +14,7 @@
 #include "conv.h"
 #include "isa.h"
 #include "landmark_field.h"
-#include "mbconv.h"
+#include "mbconv_plan.h"
 #include "norm_act.h"
 #include "rasterize_landmarks.h"
 #include "render_mesh.h"
@@ -33,6 +33,7 @@ namespace fastreenact {
 #ifdef FASTREENACT_WITH_CUDA
 namespace cuda {
 cudaError_t compose_frame(const ComposeFrameParams& params, cudaStream_t stream);
+cudaError_t mbconv(const MbconvParams& params, cudaStream_t stream);
 cudaError_t rasterize_landmarks(const RasterizeLandmarksParams& params, cudaStream_t stream);
 cudaError_t to_frame(const ToFrameParams& params, cudaStream_t stream);
 }  // namespace cuda
@@ -565,6 +566,41 @@ void bind_conv(py::module_& m) {
         arg("x_dtype"), arg("dtype"), arg("out_dtype"), arg("activation"), arg("residual_half"));
 }
 
+MbconvParams mbconv_params(uintptr_t x, const py::tuple& x_shape, const py::tuple& x_stride, uintptr_t out,
+                           const py::tuple& out_shape, const py::tuple& out_stride, uintptr_t expand,
+                           uintptr_t expand_bias, uintptr_t depthwise, uintptr_t depthwise_bias, uintptr_t project,
+                           uintptr_t project_bias, int64_t hidden, int stride, bool upsample, bool residual,
+                           int dtype) {
+    MbconvParams p{};
+    p.x = address<const void>(x);
+    p.out = address<void>(out);
+    p.expand = address<const void>(expand);
+    p.expand_bias = address<const float>(expand_bias);
+    p.depthwise = address<const float>(depthwise);
+    p.depthwise_bias = address<const float>(depthwise_bias);
+    p.project = address<const void>(project);
+    p.project_bias = address<const float>(project_bias);
+    p.n = at(x_shape, 0);
+    p.height = at(x_shape, 1);
+    p.width = at(x_shape, 2);
+    p.out_height = at(out_shape, 1);
+    p.out_width = at(out_shape, 2);
+    p.channels_in = at(x_shape, 3);
+    p.hidden = hidden;
+    p.channels_out = at(out_shape, 3);
+    p.x_stride_n = at(x_stride, 0);
+    p.x_stride_y = at(x_stride, 1);
+    p.x_stride_x = at(x_stride, 2);
+    p.out_stride_n = at(out_stride, 0);
+    p.out_stride_y = at(out_stride, 1);
+    p.out_stride_x = at(out_stride, 2);
+    p.dtype = dtype;
+    p.stride = stride;
+    p.upsample = upsample ? 1 : 0;
+    p.residual = residual ? 1 : 0;
+    return p;
+}
+
 void bind_mbconv(py::module_& m) {
     using py::arg;
     m.def(
@@ -573,33 +609,9 @@ void bind_mbconv(py::module_& m) {
            const py::tuple& out_stride, uintptr_t expand, uintptr_t expand_bias, uintptr_t depthwise,
            uintptr_t depthwise_bias, uintptr_t project, uintptr_t project_bias, int64_t hidden, int stride,
            bool upsample, bool residual, int dtype) {
-            MbconvParams p;
-            p.x = address<const void>(x);
-            p.out = address<void>(out);
-            p.expand = address<const void>(expand);
-            p.expand_bias = address<const float>(expand_bias);
-            p.depthwise = address<const float>(depthwise);
-            p.depthwise_bias = address<const float>(depthwise_bias);
-            p.project = address<const void>(project);
-            p.project_bias = address<const float>(project_bias);
-            p.n = at(x_shape, 0);
-            p.height = at(x_shape, 1);
-            p.width = at(x_shape, 2);
-            p.out_height = at(out_shape, 1);
-            p.out_width = at(out_shape, 2);
-            p.channels_in = at(x_shape, 3);
-            p.hidden = hidden;
-            p.channels_out = at(out_shape, 3);
-            p.x_stride_n = at(x_stride, 0);
-            p.x_stride_y = at(x_stride, 1);
-            p.x_stride_x = at(x_stride, 2);
-            p.out_stride_n = at(out_stride, 0);
-            p.out_stride_y = at(out_stride, 1);
-            p.out_stride_x = at(out_stride, 2);
-            p.dtype = dtype;
-            p.stride = stride;
-            p.upsample = upsample ? 1 : 0;
-            p.residual = residual ? 1 : 0;
+            const MbconvParams p =
+                mbconv_params(x, x_shape, x_stride, out, out_shape, out_stride, expand, expand_bias, depthwise,
+                              depthwise_bias, project, project_bias, hidden, stride, upsample, residual, dtype);
             // Each block expands two rows more than it has: at most a sixteenth too much.
             const int64_t rows = p.n * p.out_height;
             run_blocks(p, kernels().mbconv, rows, rows_for_threads(rows, 32));
@@ -607,6 +619,63 @@ void bind_mbconv(py::module_& m) {
         py::kw_only(), arg("x"), arg("x_shape"), arg("x_stride"), arg("out"), arg("out_shape"), arg("out_stride"),
         arg("expand"), arg("expand_bias"), arg("depthwise"), arg("depthwise_bias"), arg("project"), arg("project_bias"),
         arg("hidden"), arg("stride"), arg("upsample"), arg("residual"), arg("dtype"));
+    m.def(
+        "mbconv_workspace",
+        [](const py::tuple& x_shape, const py::tuple& out_shape, bool expanded, int64_t hidden, int stride,
+           bool upsample, int dtype, int architecture) {
+            const py::tuple none = py::make_tuple(0, 0, 0, 1);
+            MbconvParams p = mbconv_params(0, x_shape, none, 0, out_shape, none, expanded ? 1 : 0, 0, 0, 0, 0, 0,
+                                           hidden, stride, upsample, false, dtype);
+            p.architecture = architecture;
+            return mbconv_plan(p).workspace_bytes;
+        },
+        "Bytes that mbconv_cuda needs at `workspace`.", py::kw_only(), arg("x_shape"), arg("out_shape"),
+        arg("expanded"), arg("hidden"), arg("stride"), arg("upsample"), arg("dtype"), arg("architecture"));
+    m.def(
+        "mbconv_launch",
+        [](uintptr_t x, const py::tuple& x_shape, const py::tuple& x_stride, uintptr_t out, const py::tuple& out_shape,
+           const py::tuple& out_stride, uintptr_t expand, uintptr_t expand_bias, uintptr_t depthwise,
+           uintptr_t depthwise_bias, uintptr_t project, uintptr_t project_bias, int64_t hidden, int stride,
+           bool upsample, bool residual, int dtype, uintptr_t workspace, bool half_sums, int architecture) {
+            MbconvParams p =
+                mbconv_params(x, x_shape, x_stride, out, out_shape, out_stride, expand, expand_bias, depthwise,
+                              depthwise_bias, project, project_bias, hidden, stride, upsample, residual, dtype);
+            p.workspace = address<void>(workspace);
+            p.half_sums = half_sums ? 1 : 0;
+            p.architecture = architecture;
+            const MbconvPlan plan = mbconv_plan(p);
+            py::list launches;
+            for (int i = 0; i < plan.launches; ++i) {
+                launches.append(py::make_tuple(static_cast<int>(plan.kernel[i]), launch_parts(p, plan.shape[i])));
+            }
+            return launches;
+        },
+        "What NVRTC's caller launches, in order: [(MbconvKernel, (parameters, grid, threads, shared bytes))].",
+        py::kw_only(), arg("x"), arg("x_shape"), arg("x_stride"), arg("out"), arg("out_shape"), arg("out_stride"),
+        arg("expand"), arg("expand_bias"), arg("depthwise"), arg("depthwise_bias"), arg("project"), arg("project_bias"),
+        arg("hidden"), arg("stride"), arg("upsample"), arg("residual"), arg("dtype"), arg("workspace"),
+        arg("half_sums"), arg("architecture"));
+#ifdef FASTREENACT_WITH_CUDA
+    m.def(
+        "mbconv_cuda",
+        [](uintptr_t x, const py::tuple& x_shape, const py::tuple& x_stride, uintptr_t out, const py::tuple& out_shape,
+           const py::tuple& out_stride, uintptr_t expand, uintptr_t expand_bias, uintptr_t depthwise,
+           uintptr_t depthwise_bias, uintptr_t project, uintptr_t project_bias, int64_t hidden, int stride,
+           bool upsample, bool residual, int dtype, uintptr_t workspace, bool half_sums, int architecture,
+           uintptr_t stream) {
+            MbconvParams p =
+                mbconv_params(x, x_shape, x_stride, out, out_shape, out_stride, expand, expand_bias, depthwise,
+                              depthwise_bias, project, project_bias, hidden, stride, upsample, residual, dtype);
+            p.workspace = address<void>(workspace);
+            p.half_sums = half_sums ? 1 : 0;
+            p.architecture = architecture;
+            check_launch("mbconv", cuda::mbconv(p, reinterpret_cast<cudaStream_t>(stream)));
+        },
+        py::kw_only(), arg("x"), arg("x_shape"), arg("x_stride"), arg("out"), arg("out_shape"), arg("out_stride"),
+        arg("expand"), arg("expand_bias"), arg("depthwise"), arg("depthwise_bias"), arg("project"), arg("project_bias"),
+        arg("hidden"), arg("stride"), arg("upsample"), arg("residual"), arg("dtype"), arg("workspace"),
+        arg("half_sums"), arg("architecture"), arg("stream"));
+#endif
 }
 
 void bind_tail(py::module_& m) {

@@ -34,3 +34,13 @@ def pack_fragments(weight: Tensor, dtype: torch.dtype, device: torch.device | st
     else:  # tile, g, and register, t, which of two: to g, t, tile, register, which
         blocks = padded.view(n, 2, 8, k, 2, 4, 2).permute(0, 3, 2, 5, 1, 4, 6)
     return blocks.reshape(n, k, _BLOCK * _BLOCK).to(device=device, dtype=dtype)
+
+
+def unpack_fragments(packed: Tensor, n: int, k: int) -> Tensor:
+    """The [N, K] weights that `pack_fragments` packed."""
+    blocks_n, blocks_k = packed.shape[:2]
+    if packed.dtype == torch.float32:
+        matrix = packed.view(blocks_n, blocks_k, _BLOCK, _BLOCK).permute(0, 3, 1, 2)
+    else:
+        matrix = packed.view(blocks_n, blocks_k, 8, 4, 2, 2, 2).permute(0, 4, 2, 1, 5, 3, 6)
+    return matrix.reshape(blocks_n * _BLOCK, blocks_k * _BLOCK)[:n, :k]

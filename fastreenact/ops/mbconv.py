@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastreenact import _C
-from fastreenact.ops import checks
+from fastreenact.ops import checks, nvrtc
+from fastreenact.ops.fragments import pack_fragments, unpack_fragments
 from fastreenact.ops.library import register, say_once
 from fastreenact.ops.panels import PANEL, padded, panels
 
@@ -39,13 +40,13 @@ class MbconvKernel:
 class MbconvWeights:
     """A `MbconvKernel` packed for one device and precision."""
 
-    expand: Tensor | None  # on the CPU 1x1 weights as `panels` has them; elsewhere [hidden, Cin], [Cout, hidden]
+    expand: Tensor | None  # 1x1 weights as `panels` has them for the CPU, `pack_fragments` for a GPU
     expand_bias: Tensor | None  # float32; biases and the depthwise weights are padded to whole panels
     depthwise: Tensor  # float32 [9, hidden]
     depthwise_bias: Tensor
     project: Tensor
     project_bias: Tensor
-    spec: list[int]  # Cin, hidden, Cout, dtype, stride, residual
+    spec: list[int]  # Cin, hidden, Cout, dtype, stride, residual, half_sums
 
     @property
     def channels_out(self) -> int:
@@ -54,14 +55,20 @@ class MbconvWeights:
 
     def multiplications(self, height: int, width: int, upsample: bool = False) -> int:
         """Of one output [height, width, Cout]."""
-        channels_in, hidden, channels_out, _, stride, _ = self.spec
+        channels_in, hidden, channels_out, _, stride, _, _ = self.spec
         pixels = height * width
         expanded = -(-height // 2) * -(-width // 2) if upsample else pixels * stride * stride
         return (0 if self.expand is None else expanded * channels_in * hidden) + pixels * hidden * (9 + channels_out)
 
 
-def pack_mbconv(kernel: MbconvKernel, dtype: torch.dtype, device: torch.device | str = "cpu") -> MbconvWeights:
-    """`kernel` ready for `mbconv`, its 1x1 weights rounded to `dtype` (float32, bfloat16, or float16 on a GPU)."""
+def pack_mbconv(
+    kernel: MbconvKernel, dtype: torch.dtype, device: torch.device | str = "cpu", *, half_sums: bool = False
+) -> MbconvWeights:
+    """`kernel` ready for `mbconv`, its 1x1 weights rounded to `dtype` (float32, bfloat16, or float16 on a GPU).
+
+    `half_sums`: float16 is summed in float16 over 64 products, then in float32, which the tensor cores of compute
+    capability 7.5 do twice as fast.
+    """
     device = torch.device(device)
     hidden, channels_out = len(kernel.depthwise), len(kernel.project)
     channels_in = hidden if kernel.expand is None else kernel.expand.shape[1]
@@ -70,11 +77,13 @@ def pack_mbconv(kernel: MbconvKernel, dtype: torch.dtype, device: torch.device |
             f"kernel: got stride {kernel.stride}, residual {kernel.residual}, {channels_in} to {channels_out} "
             "channels, needs stride 1 or 2, and a residual only at stride 1 between equal channels"
         )
+    if half_sums and dtype != torch.float16:
+        raise ValueError(f"half_sums: got dtype {dtype}, needs float16")
     if device.type == "cpu" and dtype != torch.float32 and channels_in % 2:
         raise ValueError(f"kernel: got {channels_in} input channels, needs an even number in {dtype}")
 
     def products(matrix: Tensor) -> Tensor:
-        return panels(matrix, dtype) if device.type == "cpu" else matrix.to(device, dtype)
+        return panels(matrix, dtype) if device.type == "cpu" else pack_fragments(matrix, dtype, device)
 
     depthwise = F.pad(kernel.depthwise.flatten(1).t().float(), (0, -hidden % PANEL)).contiguous()
     project = F.pad(kernel.project, (0, -hidden % PANEL)) if device.type == "cpu" else kernel.project
@@ -83,7 +92,7 @@ def pack_mbconv(kernel: MbconvKernel, dtype: torch.dtype, device: torch.device |
         None if kernel.expand_bias is None else padded(kernel.expand_bias).to(device),
         depthwise.to(device), padded(kernel.depthwise_bias).to(device), products(project),
         padded(kernel.project_bias).to(device),
-        [channels_in, hidden, channels_out, checks.DTYPES[dtype], kernel.stride, int(kernel.residual)],
+        [channels_in, hidden, channels_out, checks.DTYPES[dtype], kernel.stride, int(kernel.residual), int(half_sums)],
     )  # fmt: skip
 
 
@@ -159,53 +168,79 @@ def _check(x: Tensor, project: Tensor, spec: list[int], size: list[int] | None, 
 
 
 _DTYPE_OF = {number: dtype for dtype, number in checks.DTYPES.items()}
-_plans: dict[Any, dict[str, Any] | None] = {}
+_plans: dict[Any, tuple[dict[str, Any], int] | None] = {}
 
 
-def _run_cpu(
-    x: Tensor, expand: Tensor | None, expand_bias: Tensor | None, depthwise: Tensor, depthwise_bias: Tensor,
-    project: Tensor, project_bias: Tensor, spec: list[int], size: list[int] | None, out: Tensor,
-) -> None:  # fmt: skip
+def _plan(
+    x: Tensor, expand: Tensor | None, project: Tensor, spec: list[int], size: list[int] | None, out: Tensor
+) -> tuple[dict[str, Any], int] | None:  # fmt: skip
+    """The keywords of the binding that no address is among, and the bytes of a workspace; None: nothing to do."""
     key = (
         checks.signature(x), checks.signature(out), tuple(spec), None if size is None else tuple(size),
         torch.is_grad_enabled(),
     )  # fmt: skip
-    if key not in _plans:
-        _check(x, project, spec, size, out)
-        fixed = {
-            "x_shape": tuple(x.shape), "x_stride": x.stride(), "out_shape": tuple(out.shape),
-            "out_stride": out.stride(), "hidden": spec[1], "stride": spec[4], "upsample": size is not None,
-            "residual": bool(spec[5]), "dtype": spec[3],
-        }  # fmt: skip
-        checks.remember(_plans, key, fixed if out.numel() else None)
-    plan = _plans[key]
-    if plan is None:
-        return
-    checks.need_apart("out", out, "x", x)
-    _C.mbconv(
-        x=x.data_ptr(), out=out.data_ptr(), expand=0 if expand is None else expand.data_ptr(),
-        expand_bias=0 if expand_bias is None else expand_bias.data_ptr(), depthwise=depthwise.data_ptr(),
-        depthwise_bias=depthwise_bias.data_ptr(), project=project.data_ptr(), project_bias=project_bias.data_ptr(),
-        **plan,
-    )  # fmt: skip
+    if key in _plans:
+        return _plans[key]
+    _check(x, project, spec, size, out)
+    if out.numel() == 0:
+        return checks.remember(_plans, key, None)
+    shared = {
+        "x_shape": tuple(x.shape), "out_shape": tuple(out.shape), "hidden": spec[1], "stride": spec[4],
+        "upsample": size is not None, "dtype": spec[3],
+    }  # fmt: skip
+    fixed = shared | {"x_stride": x.stride(), "out_stride": out.stride(), "residual": bool(spec[5])}
+    workspace = 0
+    if x.device.type != "cpu":
+        major, minor = torch.cuda.get_device_capability(x.device)
+        shared["architecture"] = 10 * major + minor
+        workspace, _ = _C.mbconv_plan(expanded=expand is not None, **shared)
+        fixed |= {"architecture": shared["architecture"], "half_sums": bool(spec[6])}
+    return checks.remember(_plans, key, (fixed, workspace))
 
 
 def _run(
     x: Tensor, expand: Tensor | None, expand_bias: Tensor | None, depthwise: Tensor, depthwise_bias: Tensor,
     project: Tensor, project_bias: Tensor, spec: list[int], size: list[int] | None, out: Tensor,
 ) -> None:  # fmt: skip
-    if x.device.type == "cpu":
-        _run_cpu(x, expand, expand_bias, depthwise, depthwise_bias, project, project_bias, spec, size, out)
+    plan = _plan(x, expand, project, spec, size, out)
+    if plan is None:
         return
-    _check(x, project, spec, size, out)
-    say_once("mbconv on the GPU runs in PyTorch, not in a kernel")
-    _, hidden, channels_out, _, stride, residual = spec
-    kernel = MbconvKernel(
-        None if expand is None else expand.float(), None if expand_bias is None else expand_bias[:hidden],
-        depthwise[:, :hidden].t().reshape(hidden, 3, 3), depthwise_bias[:hidden], project.float(),
-        project_bias[:channels_out], stride, bool(residual),
+    checks.need_apart("out", out, "x", x)
+    fixed, workspace_bytes = plan
+    arguments = {
+        "x": x.data_ptr(), "out": out.data_ptr(), "expand": 0 if expand is None else expand.data_ptr(),
+        "expand_bias": 0 if expand_bias is None else expand_bias.data_ptr(), "depthwise": depthwise.data_ptr(),
+        "depthwise_bias": depthwise_bias.data_ptr(), "project": project.data_ptr(),
+        "project_bias": project_bias.data_ptr(), **fixed,
+    }  # fmt: skip
+    if x.device.type == "cpu":
+        _C.mbconv(**arguments)
+        return
+    if not _C.WITH_CUDA and not nvrtc.available():
+        say_once("mbconv on the GPU runs in PyTorch: the extension was built without nvcc and CuPy is not installed")
+        weights = (expand, expand_bias, depthwise, depthwise_bias, project, project_bias)
+        upsample = None if size is None else (size[0], size[1])
+        out.copy_(mbconv_reference(x, _unpacked(*weights, spec), upsample=upsample))
+        return
+    with torch.cuda.device(x.device):
+        # Its memory may go to another tensor after this, but only for work that the same stream does later.
+        workspace = torch.empty(workspace_bytes, dtype=torch.uint8, device=x.device)
+        run = _C.mbconv_cuda if _C.WITH_CUDA else nvrtc.mbconv_cuda
+        run(**arguments, workspace=workspace.data_ptr(), stream=torch.cuda.current_stream().cuda_stream)
+
+
+def _unpacked(
+    expand: Tensor | None, expand_bias: Tensor | None, depthwise: Tensor, depthwise_bias: Tensor, project: Tensor,
+    project_bias: Tensor, spec: list[int],
+) -> MbconvKernel:  # fmt: skip
+    """What `pack_mbconv` packed for a GPU, in float32."""
+    channels_in, hidden, channels_out, _, stride, residual, _ = spec
+    return MbconvKernel(
+        None if expand is None else unpack_fragments(expand, hidden, channels_in).float(),
+        None if expand_bias is None else expand_bias[:hidden], depthwise[:, :hidden].t().reshape(hidden, 3, 3),
+        depthwise_bias[:hidden], unpack_fragments(project, channels_out, hidden).float(), project_bias[:channels_out],
+        stride, bool(residual),
     )  # fmt: skip
-    out.copy_(mbconv_reference(x, kernel, upsample=None if size is None else (size[0], size[1])))
 
 
 def _fake(

@@ -5,6 +5,7 @@ imported at the first call.
 """
 
 import functools
+import importlib.util
 import math
 import re
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from fastreenact import _C
 _THREADS = (64, 4)  # kThreadsX, kThreadsY of the kernels, which take any grid
 _PIXELS_PER_THREAD = 4  # of to_frame
 _MAX_GRID = 32 * 1024
+_PLAIN_SHARED = 48 << 10  # more shared memory has to be asked for
 
 # csrc/to_frame.h: struct ToFrameParams, field by field.
 TO_FRAME_PARAMS = np.dtype(
@@ -67,26 +69,6 @@ COMPOSE_FRAME_PARAMS = np.dtype(
 )
 
 
-# csrc/mbconv.h: struct MbconvParams, field by field.
-_ADDRESSES = (
-    "x", "out", "expand", "expand_bias", "depthwise", "depthwise_bias", "project", "project_bias",
-)  # fmt: skip
-_SIZES = (
-    "n", "height", "width", "out_height", "out_width", "channels_in", "hidden", "channels_out", "x_stride_n",
-    "x_stride_y", "x_stride_x", "out_stride_n", "out_stride_y", "out_stride_x",
-)  # fmt: skip
-_WORDS = ("dtype", "stride", "upsample", "residual", "half_sums", "architecture")
-MBCONV_PARAMS = np.dtype(
-    [
-        *((name, np.uint64) for name in _ADDRESSES),
-        *((name, np.int64) for name in _SIZES),
-        ("workspace", np.uint64),
-        *((name, np.int32) for name in _WORDS),
-    ],
-    align=True,
-)
-
-
 def source_folder() -> Path:
     """Where the CUDA sources are: inside the installed package, or beside it in a working tree."""
     package = Path(__file__).resolve().parents[1]
@@ -114,9 +96,20 @@ def source(name: str) -> str:
     return flatten(f"{name}.cu")
 
 
+def available() -> bool:
+    """Whether CuPy, which compiles, is installed."""
+    return importlib.util.find_spec("cupy") is not None
+
+
+def mbconv_kernel(kernel: int, dtype: int, half_sums: bool) -> str:
+    """C++'s name of a kernel of mbconv: MbconvKernel (csrc/mbconv_plan.h), Dtype (csrc/common.h)."""
+    word = ("narrow", "wide", "expand", "project")[kernel]
+    return f"fastreenact::mbconv_{word}_kernel<{dtype}, {'true' if half_sums else 'false'}>"
+
+
 @functools.cache
-def _kernel(name: str) -> Any:
-    """The kernel `<name>_kernel` of csrc/<name>.cu; CuPy loads it once per device."""
+def _kernel(name: str, instance: str | None = None) -> Any:
+    """The kernel `<name>_kernel`, or that instance of a template, of csrc/<name>.cu; CuPy loads it once per device."""
     try:
         import cupy
     except ImportError as error:
@@ -124,8 +117,11 @@ def _kernel(name: str) -> Any:
             f"{name} on a GPU needs the CUDA part of the extension or CuPy, and neither is here: rebuild where nvcc is "
             "on the PATH (FASTREENACT_CUDA=on), or pip install cupy-cuda13x"
         ) from error
-    module = cupy.RawModule(code=source(name), options=("-std=c++17",), backend="nvrtc")
-    return module.get_function(f"{name}_kernel")
+    instances = None if instance is None else (instance,)
+    module = cupy.RawModule(
+        code=source(name), options=("-std=c++17",), backend="nvrtc", name_expressions=instances
+    )  # fmt: skip
+    return module.get_function(instance or f"{name}_kernel")
 
 
 def to_frame_cuda(*, stream: int, **params: int) -> None:
@@ -166,12 +162,22 @@ def rasterize_landmarks_cuda(*, stream: int, **params: Any) -> None:
         _launch_packed("rasterize_landmarks", _C.rasterize_landmarks_launch(**params), stream)
 
 
-def _launch_packed(name: str, parts: tuple[bytes, tuple[int, int, int], int, int], stream: int) -> None:
+def mbconv_cuda(*, stream: int, **params: Any) -> None:
+    """What `_C.mbconv_cuda` does: launch the kernels of mbconv on `stream` of the current device."""
+    for kernel, parts in _C.mbconv_launch(**params):
+        _launch_packed("mbconv", parts, stream, mbconv_kernel(kernel, params["dtype"], params["half_sums"]))
+
+
+def _launch_packed(
+    name: str, parts: tuple[bytes, tuple[int, int, int], int, int], stream: int, *instance: str
+) -> None:  # fmt: skip
     """Launch `<name>_kernel` as `_C.<name>_launch` says: the bytes of its struct, grid, threads and shared memory."""
-    kernel = _kernel(name)
+    kernel = _kernel(name, *instance)
     import cupy
 
     packed, grid, threads, shared_bytes = parts
+    if shared_bytes > _PLAIN_SHARED:
+        kernel.max_dynamic_shared_size_bytes = shared_bytes
     with cupy.cuda.ExternalStream(stream):
         kernel(grid, (threads,), (np.frombuffer(packed, np.dtype((np.void, len(packed)))),), shared_mem=shared_bytes)
 
