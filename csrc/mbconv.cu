@@ -5,42 +5,7 @@
 
 namespace fastreenact {
 
-// Two neighbouring channels.
-struct Pair {
-    float first;
-    float second;
-};
-
-template <int32_t kType>
-__device__ __forceinline__ Pair load_pair(const char* from) {
-    if constexpr (kType == kFloat32) {
-        const float2 v = *reinterpret_cast<const float2*>(from);
-        return {v.x, v.y};
-    } else {
-        const uint32_t bits = *reinterpret_cast<const uint32_t*>(from);
-        return {from_bits<kType>(static_cast<uint16_t>(bits)), from_bits<kType>(static_cast<uint16_t>(bits >> 16))};
-    }
-}
-
-template <int32_t kType>
-__device__ __forceinline__ void store_pair(char* to, Pair values) {
-    if constexpr (kType == kFloat32) {
-        *reinterpret_cast<float2*>(to) = make_float2(values.first, values.second);
-    } else {
-        *reinterpret_cast<uint32_t*>(to) = to_bits<kType>(values.first) | uint32_t(to_bits<kType>(values.second)) << 16;
-    }
-}
-
-__device__ __forceinline__ Pair multiply_add(Pair a, Pair b, Pair sum) {
-    return {fmaf(a.first, b.first, sum.first), fmaf(a.second, b.second, sum.second)};
-}
-
-// NaN stays NaN: what overflowed has to be noticed.
-__device__ __forceinline__ Pair relu(Pair v) {
-    return {v.first < 0.0f ? 0.0f : v.first, v.second < 0.0f ? 0.0f : v.second};
-}
-
-// The address of `channel` of picture n, row y, column x.
+// The first channel of picture n, row y, column x.
 template <int32_t kType>
 __device__ __forceinline__ const char* pixel_of_x(const MbconvParams& p, int64_t n, int64_t y, int64_t x) {
     return static_cast<const char*>(p.x) +
@@ -470,18 +435,18 @@ namespace fastreenact::cuda {
 namespace {
 
 template <int32_t kType, bool kHalf>
-cudaError_t launch(const MbconvParams& p, const MbconvLaunch& l, cudaStream_t stream) {
+cudaError_t launch(const MbconvParams& p, MbconvKernel which, const LaunchShape& shape, cudaStream_t stream) {
     void (*const kernels[])(MbconvParams) = {mbconv_narrow_kernel<kType, kHalf>, mbconv_wide_kernel<kType, kHalf>,
                                              mbconv_expand_kernel<kType, kHalf>, mbconv_project_kernel<kType, kHalf>};
-    const auto kernel = kernels[l.kernel];
-    constexpr int kPlain = 48 << 10;  // more has to be asked for
-    if (l.shared_bytes > kPlain) {
-        const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                       cudaFuncAttributeMaxDynamicSharedMemorySize, l.shared_bytes);
+    const auto kernel = kernels[which];
+    constexpr uint32_t kPlain = 48 << 10;  // more has to be asked for
+    if (shape.shared_bytes > kPlain) {
+        const cudaError_t error =
+            cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(shape.shared_bytes));
         if (error != cudaSuccess) return error;
     }
-    const dim3 grid(static_cast<unsigned>(l.grid_x), static_cast<unsigned>(l.grid_y));
-    kernel<<<grid, kMbconvThreads, static_cast<size_t>(l.shared_bytes), stream>>>(p);
+    kernel<<<dim3(shape.grid_x, shape.grid_y), shape.threads, shape.shared_bytes, stream>>>(p);
     return cudaGetLastError();
 }
 
@@ -490,15 +455,12 @@ cudaError_t launch(const MbconvParams& p, const MbconvLaunch& l, cudaStream_t st
 // Launches on `stream` and returns at once; cudaSuccess, or why a launch failed.
 cudaError_t mbconv(const MbconvParams& p, cudaStream_t stream) {
     const MbconvPlan plan = mbconv_plan(p);
-    if (plan.workspace_bytes > 0 && p.workspace == nullptr) return cudaErrorInvalidValue;
     for (int i = 0; i < plan.launches; ++i) {
-        const MbconvLaunch& l = plan.launch[i];
-        constexpr int64_t kMaxGrid = 0x7fffffff;
-        if (l.grid_x > kMaxGrid || l.grid_y > 0xffff) return cudaErrorInvalidConfiguration;
-        const cudaError_t error = p.dtype == kFloat32    ? launch<kFloat32, false>(p, l, stream)
-                                  : p.dtype == kBFloat16 ? launch<kBFloat16, false>(p, l, stream)
-                                  : p.half_sums          ? launch<kFloat16, true>(p, l, stream)
-                                                         : launch<kFloat16, false>(p, l, stream);
+        const auto run = p.dtype == kFloat32    ? launch<kFloat32, false>
+                         : p.dtype == kBFloat16 ? launch<kBFloat16, false>
+                         : p.half_sums          ? launch<kFloat16, true>
+                                                : launch<kFloat16, false>;
+        const cudaError_t error = run(p, plan.kernel[i], plan.shape[i], stream);
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;

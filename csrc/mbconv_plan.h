@@ -86,9 +86,6 @@ FASTREENACT_INLINE MbconvTile tile_at(const MbconvParams& p, int64_t index, int 
     const int64_t across = divide_up(p.out_width, columns), down = divide_up(p.out_height, rows);
     return {index / (across * down), index / across % down * rows, index % across * columns};
 }
-FASTREENACT_INLINE int64_t tiles_of(const MbconvParams& p, int rows, int columns) {
-    return p.n * divide_up(p.out_height, rows) * divide_up(p.out_width, columns);
-}
 
 // Shared memory of a fused block, in bytes: pixels of x with their border, the hidden map of them, the depthwise map.
 struct FusedLayout {
@@ -115,24 +112,21 @@ FASTREENACT_INLINE FusedLayout fused_layout(const MbconvParams& p, int chunk) {
     return l;
 }
 
-struct MbconvLaunch {
-    int32_t kernel;  // MbconvKernel
-    int64_t grid_x;
-    int64_t grid_y;
-    int32_t shared_bytes;
-};
-
+#ifndef __CUDACC_RTC__
+// One kernel or two, in order. A grid of more than 2^31 blocks would be of more memory than there is.
 struct MbconvPlan {
     int64_t workspace_bytes;
     int32_t launches;
-    MbconvLaunch launch[2];
+    MbconvKernel kernel[2];
+    LaunchShape shape[2];
 };
 
 // What a compute capability has of shared memory for one block (CUDA programming guide, "Technical Specifications per
-// Compute Capability"), and up to how many input channels a block of kernels is fused. Modelled, not measured: a fused
-// block computes 1.4 to 1.5 times the hidden map, its border included, where the others write and read it once. At 64
-// inputs, 2080 Ti, 20 us against 30 (PERFORMANCE, section 5); at 168 only what has the shared memory of two blocks and
-// 4 times the arithmetic of sm_75 per byte gains.
+// Compute Capability"), and up to how many input channels a block of kernels is fused. Modelled, not measured: for its
+// border a fused block computes half of the hidden map again, channels_in * hidden operations a pixel, where the others
+// write and read it, 4 * hidden bytes. At 27 TFLOP/s and 505 GB/s (2080 Ti) that is even at 213 inputs, at half the
+// rate, where one block takes all the shared memory, at 107; at 300 TFLOP/s and 4 TB/s (H200) at 300. What stands here
+// is the widest block of Face2Face^rho below that.
 struct MbconvLimits {
     int architecture;  // this one and those up to the next
     int shared_bytes;
@@ -142,7 +136,6 @@ constexpr MbconvLimits kMbconvLimits[] = {
     {75, 64 << 10, 64}, {80, 163 << 10, 168}, {86, 99 << 10, 96}, {90, 227 << 10, 168}, {120, 99 << 10, 96},
 };
 
-#ifndef __CUDACC_RTC__
 inline MbconvLimits mbconv_limits(int architecture) {
     MbconvLimits found = kMbconvLimits[0];
     for (const MbconvLimits& limits : kMbconvLimits) {
@@ -151,30 +144,37 @@ inline MbconvLimits mbconv_limits(int architecture) {
     return found;
 }
 
+inline void add_launch(MbconvPlan& plan, MbconvKernel kernel, int64_t grid_x, int64_t grid_y, int64_t shared_bytes) {
+    plan.kernel[plan.launches] = kernel;
+    plan.shape[plan.launches++] = {static_cast<uint32_t>(grid_x), static_cast<uint32_t>(grid_y), 1, kMbconvThreads,
+                                   static_cast<uint32_t>(shared_bytes)};
+}
+
 // Only sizes, types, `expand` being null or not, and the architecture are looked at.
 inline MbconvPlan mbconv_plan(const MbconvParams& p) {
     MbconvPlan plan{};
     if (p.n * p.out_height * p.out_width * p.channels_out == 0) return plan;
     const MbconvLimits limits = mbconv_limits(p.architecture);
-    const int bytes = element_bytes(p.dtype), shared = kDeepBytes + kChunkBytes;
+    const auto tiles = [&](int rows, int columns) {
+        return p.n * divide_up(p.out_height, rows) * divide_up(p.out_width, columns);
+    };
     if (p.stride == 1 && p.channels_in <= limits.fused_inputs && p.channels_out <= kWideOutputs) {
         const int total = fused_layout(p, fused_chunk(p.dtype, p.architecture)).total;
         if (total <= limits.shared_bytes) {
-            plan.launches = 1;
-            plan.launch[0] = {p.channels_out <= kNarrowOutputs ? kNarrowKernel : kWideKernel,
-                              tiles_of(p, kFusedRows, kFusedColumns), 1, total};
+            add_launch(plan, p.channels_out <= kNarrowOutputs ? kNarrowKernel : kWideKernel,
+                       tiles(kFusedRows, kFusedColumns), 1, total);
             return plan;
         }
     }
+    constexpr int kPitch = kDeepBytes + kChunkBytes;
     if (p.expand != nullptr) {
         const int64_t pixels = p.n * p.height * p.width;
-        plan.workspace_bytes = pixels * padded_hidden(p) * bytes;
-        plan.launch[plan.launches++] = {kExpandKernel,
-                                        divide_up(pixels, kExpandPixels) * divide_up(padded_hidden(p), kExpandOutputs),
-                                        1, 2 * kExpandPixels * shared};
+        plan.workspace_bytes = pixels * padded_hidden(p) * element_bytes(p.dtype);
+        add_launch(plan, kExpandKernel, divide_up(pixels, kExpandPixels) * divide_up(padded_hidden(p), kExpandOutputs),
+                   1, 2 * kExpandPixels * kPitch);
     }
-    plan.launch[plan.launches++] = {kProjectKernel, tiles_of(p, kProjectRows, kProjectColumns),
-                                    divide_up(p.channels_out, kProjectOutputs), 2 * kProjectPixels * shared};
+    add_launch(plan, kProjectKernel, tiles(kProjectRows, kProjectColumns), divide_up(p.channels_out, kProjectOutputs),
+               2 * kProjectPixels * kPitch);
     return plan;
 }
 #endif

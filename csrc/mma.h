@@ -18,22 +18,6 @@ constexpr int kBlockN = 16;         // outputs of a packed block of weights: two
 constexpr int kBlockWeights = 256;  // kBlockN * kTileK
 constexpr int kChunkBytes = 16;     // what a lane loads at once
 
-// 16-bit A: register 0 to 3 of a lane holds two neighbours in k, `which` 0 and 1.
-FASTREENACT_INLINE int a_row(int lane, int reg) {
-    return lane / 4 + reg % 2 * 8;
-}
-FASTREENACT_INLINE int a_k(int lane, int reg, int which) {
-    return lane % 4 * 2 + reg / 2 * 8 + which;
-}
-
-// 16-bit B: register 0 and 1, likewise.
-FASTREENACT_INLINE int b_k(int lane, int reg, int which) {
-    return lane % 4 * 2 + reg * 8 + which;
-}
-FASTREENACT_INLINE int b_column(int lane) {
-    return lane / 4;
-}
-
 // D: value 0 to 3 of a lane, also where float32 is multiplied without tensor cores. Values 2 i and 2 i + 1 are
 // neighbours in a row.
 FASTREENACT_INLINE int d_row(int lane, int value) {
@@ -52,6 +36,23 @@ FASTREENACT_INLINE int matrix_k(int lane) {
     return lane / 16 * 8;
 }
 
+#ifndef __CUDACC_RTC__  // what the instructions and the packed order do by themselves
+// 16-bit A: register 0 to 3 of a lane holds two neighbours in k, `which` 0 and 1.
+FASTREENACT_INLINE int a_row(int lane, int reg) {
+    return lane / 4 + reg % 2 * 8;
+}
+FASTREENACT_INLINE int a_k(int lane, int reg, int which) {
+    return lane % 4 * 2 + reg / 2 * 8 + which;
+}
+
+// 16-bit B: register 0 and 1, likewise.
+FASTREENACT_INLINE int b_k(int lane, int reg, int which) {
+    return lane % 4 * 2 + reg * 8 + which;
+}
+FASTREENACT_INLINE int b_column(int lane) {
+    return lane / 4;
+}
+
 // Where weight (output n, input k) lies, in elements. Blocks [N / 16][K / 16], both rounded up, what is padded is 0.
 // 16-bit: each lane's registers of both tiles side by side, 16 bytes. float32: [16 k][16 n].
 FASTREENACT_INLINE int64_t packed_index(bool is_float32, int64_t n, int64_t k, int64_t blocks_k) {
@@ -61,6 +62,7 @@ FASTREENACT_INLINE int64_t packed_index(bool is_float32, int64_t n, int64_t k, i
     const int lane = in_n % kTileN * 4 + in_k % 8 / 2;
     return block + lane * 8 + in_n / kTileN * 4 + in_k / 8 * 2 + in_k % 2;
 }
+#endif
 
 // Bytes from row to row of A in shared memory for `bytes` of values: an odd number of 16-byte chunks, so that eight
 // rows (what one phase of ldmatrix reads) lie in different banks.
@@ -78,6 +80,41 @@ FASTREENACT_INLINE constexpr int element_bytes(int32_t dtype) {
 #include "instructions.h"
 
 namespace fastreenact {
+
+// Two neighbouring channels.
+struct Pair {
+    float first;
+    float second;
+};
+
+template <int32_t kType>
+__device__ __forceinline__ Pair load_pair(const char* from) {
+    if constexpr (kType == kFloat32) {
+        const float2 v = *reinterpret_cast<const float2*>(from);
+        return {v.x, v.y};
+    } else {
+        const uint32_t bits = *reinterpret_cast<const uint32_t*>(from);
+        return {from_bits<kType>(static_cast<uint16_t>(bits)), from_bits<kType>(static_cast<uint16_t>(bits >> 16))};
+    }
+}
+
+template <int32_t kType>
+__device__ __forceinline__ void store_pair(char* to, Pair values) {
+    if constexpr (kType == kFloat32) {
+        *reinterpret_cast<float2*>(to) = make_float2(values.first, values.second);
+    } else {
+        *reinterpret_cast<uint32_t*>(to) = to_bits<kType>(values.first) | uint32_t(to_bits<kType>(values.second)) << 16;
+    }
+}
+
+__device__ __forceinline__ Pair multiply_add(Pair a, Pair b, Pair sum) {
+    return {fmaf(a.first, b.first, sum.first), fmaf(a.second, b.second, sum.second)};
+}
+
+// NaN stays NaN: what overflowed has to be noticed.
+__device__ __forceinline__ Pair relu(Pair v) {
+    return {v.first < 0.0f ? 0.0f : v.first, v.second < 0.0f ? 0.0f : v.second};
+}
 
 // 16 bytes of a row in global memory, of which the first `bytes` count (none if negative) and the rest is 0. `unit`
 // (16, 8, 4 or 2) divides the address and `bytes`: channels that are no multiple of eight leave pixels at odd

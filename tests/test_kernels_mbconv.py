@@ -20,27 +20,21 @@ RUN = """
 using namespace fastreenact;
 
 template <int32_t kType, bool kHalf>
-static void run(const MbconvParams& p, const MbconvLaunch& l, bool backwards) {
+static void run(const MbconvParams& p, MbconvKernel which, const LaunchShape& shape, bool backwards) {
     void (*const kernels[])(MbconvParams) = {mbconv_narrow_kernel<kType, kHalf>, mbconv_wide_kernel<kType, kHalf>,
                                              mbconv_expand_kernel<kType, kHalf>, mbconv_project_kernel<kType, kHalf>};
-    host::launch([&] { kernels[l.kernel](p); }, l.grid_x, l.grid_y, kMbconvThreads, l.shared_bytes, backwards);
+    host::launch([&] { kernels[which](p); }, shape.grid_x, shape.grid_y, shape.threads, shape.shared_bytes, backwards);
 }
 
 extern "C" void mbconv(const MbconvParams* p, int backwards) {
     const MbconvPlan plan = mbconv_plan(*p);
     for (int i = 0; i < plan.launches; ++i) {
-        const MbconvLaunch& l = plan.launch[i];
-        if (p->dtype == kFloat32) run<kFloat32, false>(*p, l, backwards);
-        if (p->dtype == kBFloat16) run<kBFloat16, false>(*p, l, backwards);
-        if (p->dtype == kFloat16 && p->half_sums) run<kFloat16, true>(*p, l, backwards);
-        if (p->dtype == kFloat16 && !p->half_sums) run<kFloat16, false>(*p, l, backwards);
+        decltype(&run<kFloat16, false>) function = nullptr;
+        if (p->dtype == kFloat32) function = run<kFloat32, false>;
+        if (p->dtype == kBFloat16) function = run<kBFloat16, false>;
+        if (p->dtype == kFloat16) function = p->half_sums ? run<kFloat16, true> : run<kFloat16, false>;
+        function(*p, plan.kernel[i], plan.shape[i], backwards);
     }
-}
-
-extern "C" int64_t plan(const MbconvParams* p, int32_t* kernels) {
-    const MbconvPlan plan = mbconv_plan(*p);
-    for (int i = 0; i < 2; ++i) kernels[i] = i < plan.launches ? plan.launch[i].kernel : -1;
-    return plan.workspace_bytes;
 }
 """
 NARROW, WIDE, EXPAND, PROJECT = range(4)

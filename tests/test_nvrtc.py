@@ -9,6 +9,14 @@ import pytest
 from fastreenact.ops import nvrtc
 
 ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
+# Of templates: all that are used.
+INSTANCES = {
+    "mbconv": [
+        nvrtc.mbconv_kernel(kernel, dtype, half_sums)
+        for kernel in range(4)
+        for dtype, half_sums in ((0, False), (1, False), (2, False), (2, True))
+    ],
+}
 SOURCES = sorted(path.stem for path in nvrtc.source_folder().glob("*.cu"))
 
 
@@ -34,6 +42,8 @@ def test_nvrtc_compiles(name, architecture):
     except Exception as error:  # the library itself is missing: CuPy's own exception type differs by version
         pytest.skip(f"CuPy finds no NVRTC: {error}")
     program = compiler.createProgram(nvrtc.source(name), f"{name}.cu", (), ())
+    for instance in INSTANCES.get(name, ()):
+        compiler.addNameExpression(program, instance)
     options = (f"-arch=sm_{architecture}", "-std=c++17")
     try:
         compiler.compileProgram(program, options)
@@ -41,8 +51,10 @@ def test_nvrtc_compiles(name, architecture):
         pytest.fail(f"{error}\n{compiler.getProgramLog(program)}")
     assert "warning" not in compiler.getProgramLog(program)
     machine_code = compiler.getCUBIN(program)
+    kernels = [compiler.getLoweredName(program, instance) for instance in INSTANCES.get(name, ())]
     compiler.destroyProgram(program)
-    assert f"{name}_kernel".encode() in machine_code
+    for kernel in kernels or [f"{name}_kernel"]:
+        assert kernel.encode() in machine_code
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -101,7 +113,7 @@ def launches(monkeypatch):
             return None
 
     monkeypatch.setattr(cupy.cuda, "ExternalStream", Stream)
-    monkeypatch.setattr(nvrtc, "_kernel", lambda name: lambda *launch, **_: calls.append((name, *launch)))
+    monkeypatch.setattr(nvrtc, "_kernel", lambda *name: lambda *launch, **_: calls.append((*name, *launch)))
     return calls
 
 
@@ -144,3 +156,21 @@ def test_rasterize_landmarks_launch_packs_what_the_extension_says(launches):
     assert packed.tobytes()[:8] == (640).to_bytes(8, "little")
     nvrtc.rasterize_landmarks_cuda(stream=99, **(params | {"n": 0}))
     assert len(launches) == 2
+
+
+def test_mbconv_launches_what_the_extension_says(launches):
+    params = dict.fromkeys(("out", "expand", "expand_bias", "depthwise", "depthwise_bias", "project"), 1)
+    params |= {"x": 640, "project_bias": 1, "workspace": 1, "hidden": 48, "dtype": 2, "half_sums": True, "stride": 1}
+    params |= {"upsample": False, "residual": False, "architecture": 75, "x_shape": (2, 9, 17, 8)}
+    params |= {"out_shape": (2, 9, 17, 100), "x_stride": (1, 1, 1, 1), "out_stride": (1, 1, 1, 1)}
+    nvrtc.mbconv_cuda(stream=99, **params)
+    assert launches[0::2] == [99, 99]
+    expand, project = launches[1::2]
+    # 306 pixels in blocks of 64; 9 x 17 outputs in tiles of 8 x 8
+    assert expand[:4] == ("mbconv", "fastreenact::mbconv_expand_kernel<2, true>", (5, 1, 1), (256,))
+    assert project[:4] == ("mbconv", "fastreenact::mbconv_project_kernel<2, true>", (2 * 2 * 3, 1, 1), (256,))
+    assert expand[4][0].tobytes()[:8] == (640).to_bytes(8, "little")
+    nvrtc.mbconv_cuda(stream=99, **(params | {"out_shape": (2, 9, 17, 64)}))
+    assert launches[5][1] == "fastreenact::mbconv_wide_kernel<2, true>"
+    nvrtc.mbconv_cuda(stream=99, **(params | {"out_shape": (0, 9, 17, 64)}))
+    assert len(launches) == 6

@@ -193,7 +193,7 @@ def _plan(
     if x.device.type != "cpu":
         major, minor = torch.cuda.get_device_capability(x.device)
         shared["architecture"] = 10 * major + minor
-        workspace, _ = _C.mbconv_plan(expanded=expand is not None, **shared)
+        workspace = _C.mbconv_workspace(expanded=expand is not None, **shared)
         fixed |= {"architecture": shared["architecture"], "half_sums": bool(spec[6])}
     return checks.remember(_plans, key, (fixed, workspace))
 
