@@ -102,6 +102,8 @@ def test_mbconv_says_what_is_wrong(generator):
             mbconv(**({"x": x, "weights": weights} | arguments))
     with pytest.raises(ValueError, match="needs stride 1 or 2"):
         pack_mbconv(replace(kernel, stride=3), torch.float32)
+    with pytest.raises(ValueError, match=r"half_sums: got dtype torch\.float32, needs float16"):
+        pack_mbconv(kernel, torch.float32, half_sums=True)
     with pytest.raises(ValueError, match="residual only"):
         pack_mbconv(replace(kernel, stride=2), torch.float32)
 

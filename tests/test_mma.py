@@ -9,7 +9,7 @@ import torch
 from host_emulation import build
 
 from fastreenact.ops import nvrtc
-from fastreenact.ops.fragments import pack_fragments
+from fastreenact.ops.fragments import pack_fragments, unpack_fragments
 
 # One warp. Values are floats throughout: where a value lies is what is tested, not how it is rounded. ldmatrix and mma
 # are written as the PTX ISA has them, apart from the index functions.
@@ -126,6 +126,12 @@ def test_mma_rows_lie_in_different_banks(library, values):
     pitch = library.pitch(2 * values)
     assert pitch >= 2 * values
     assert len({row * pitch // 16 % 8 for row in range(8)}) == 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_unpack_fragments_undoes_pack_fragments(dtype, generator):
+    weight = torch.randn(40, 17, generator=generator).to(dtype)
+    assert torch.equal(unpack_fragments(pack_fragments(weight.double(), dtype, "cpu"), 40, 17), weight)
 
 
 def test_pack_fragments_refuses(generator):

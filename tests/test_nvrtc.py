@@ -172,5 +172,5 @@ def test_mbconv_launches_what_the_extension_says(launches):
     assert expand[4][0].tobytes()[:8] == (640).to_bytes(8, "little")
     nvrtc.mbconv_cuda(stream=99, **(params | {"out_shape": (2, 9, 17, 64)}))
     assert launches[5][1] == "fastreenact::mbconv_wide_kernel<2, true>"
-    nvrtc.mbconv_cuda(stream=99, **(params | {"out_shape": (0, 9, 17, 64)}))
+    nvrtc.mbconv_cuda(stream=99, **(params | {"x_shape": (0, 9, 17, 8)}))
     assert len(launches) == 6
