@@ -67,10 +67,11 @@ def spade_case(spade: Any, side: int, dtype: torch.dtype, device: str) -> timing
     packed = layer.first.weights.packed.numel() + layer.second.weights.packed.numel()
     moved = (layer.second.out.numel() + packed) * dtype.itemsize
     take = timing.rotate(lambda: torch.randn(1, 16, 16, 32, device=device), moved)
+    take_short = timing.rotate(lambda: torch.randn(1, 16, 16, 32, device=device).to(dtype), moved)
     here, exact = copy.deepcopy(spade).to(device, dtype), copy.deepcopy(spade).to(device, torch.float64)
 
     def eager(condition: Tensor) -> Tensor:
-        hidden = here.mlp_shared(resize_nearest(condition.permute(0, 3, 1, 2).to(dtype), side, side))
+        hidden = here.mlp_shared(resize_nearest(condition.permute(0, 3, 1, 2), side, side))
         return torch.cat([here.mlp_gamma(hidden), here.mlp_beta(hidden)], 1)
 
     name, condition = f"SPADE tables, {layer.channels}, {side} x {side}", take()
@@ -78,8 +79,8 @@ def spade_case(spade: Any, side: int, dtype: torch.dtype, device: str) -> timing
     layer.tables(condition)
     expected = exact(x.double().permute(0, 3, 1, 2), condition.double().permute(0, 3, 1, 2)).relu()
     timing.need_close(f"{name} {dtype}", layer.apply(x), expected.permute(0, 2, 3, 1), slack=3)
-    case = {"what": name, "dtype": str(dtype).removeprefix("torch.")}
-    return timing.Case(case, lambda: layer.tables(take()), eager, lambda: (take(),), moved, layer.multiplications())
+    case, count = {"what": name, "dtype": str(dtype).removeprefix("torch.")}, layer.multiplications()
+    return timing.Case(case, lambda: layer.tables(take()), eager, lambda: (take_short(),), moved, count)
 
 
 def cases(sizes: tuple[int, ...], device: str) -> Iterator[timing.Case]:
