@@ -1,8 +1,10 @@
 // The extension module fastreenact._C: the only file that knows pybind11. Keyword-only; an address is a plain integer,
 // and the Python shims in fastreenact/ops have checked shapes, strides and types before they get here.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <memory>
@@ -12,6 +14,7 @@
 
 #include "compose_frame.h"
 #include "conv.h"
+#include "fit_face.h"
 #include "isa.h"
 #include "landmark_field.h"
 #include "mbconv_plan.h"
@@ -19,6 +22,7 @@
 #include "rasterize_landmarks.h"
 #include "render_mesh.h"
 #include "shrink.h"
+#include "slit_cover.h"
 #include "spade.h"
 #include "tail.h"
 #include "thread_pool.h"
@@ -322,6 +326,66 @@ void bind_warp(py::module_& m) {
         arg("field_stride"), arg("pictures"), arg("out"), arg("out_shape"), arg("out_stride"), arg("scale"),
         arg("scale_stride"), arg("shift"), arg("shift_stride"), arg("table_shape"), arg("index_y"), arg("index_x"),
         arg("dtype"), arg("table_dtype"), arg("activation"), arg("border"), arg("field_bilinear"));
+}
+
+void bind_fit_face(py::module_& m) {
+    using py::arg;
+    m.def(
+        "fit_face",
+        [](uintptr_t base, uintptr_t modes, uintptr_t target, uintptr_t trust, uintptr_t stiffness, uintptr_t lids,
+           double meet, double noise, double outlier, double slack, double least_doubt, double enough, int64_t steps,
+           uintptr_t rotation, uintptr_t camera, uintptr_t expression, uintptr_t residual) {
+            FitFaceParams p;
+            p.base = address<const double>(base);
+            p.modes = address<const double>(modes);
+            p.target = address<const double>(target);
+            p.trust = address<const double>(trust);
+            p.stiffness = address<const double>(stiffness);
+            p.lids = address<const int32_t>(lids);
+            p.meet = meet;
+            p.noise = noise;
+            p.outlier = outlier;
+            p.slack = slack;
+            p.least_doubt = least_doubt;
+            p.enough = enough;
+            p.steps = steps;
+            p.rotation = address<double>(rotation);
+            p.camera = address<double>(camera);
+            p.expression = address<double>(expression);
+            p.residual = address<double>(residual);
+            run_blocks(p, kernels().fit_face, 1, 1);
+        },
+        py::kw_only(), arg("base"), arg("modes"), arg("target"), arg("trust"), arg("stiffness"), arg("lids"),
+        arg("meet"), arg("noise"), arg("outlier"), arg("slack"), arg("least_doubt"), arg("enough"), arg("steps"),
+        arg("rotation"), arg("camera"), arg("expression"), arg("residual"));
+}
+
+void bind_slit_cover(py::module_& m) {
+    using py::arg;
+    m.def(
+        "slit_cover",
+        [](uintptr_t upper, uintptr_t lower, int64_t knots, const std::array<float, 6>& frame, int64_t left,
+           int64_t top, int64_t width, int64_t height, float inset, float soft, float gain,
+           const std::array<float, 6>& layer, uintptr_t opacity, uintptr_t field) {
+            SlitCoverParams p;
+            p.upper = address<const float>(upper);
+            p.lower = address<const float>(lower);
+            p.knots = knots;
+            std::copy(frame.begin(), frame.end(), p.frame);
+            p.left = left;
+            p.top = top;
+            p.width = width;
+            p.height = height;
+            p.inset = inset;
+            p.soft = soft;
+            p.gain = gain;
+            std::copy(layer.begin(), layer.end(), p.layer);
+            p.opacity = address<float>(opacity);
+            p.field = address<float>(field);
+            run_rows(p, kernels().slit_cover, height, width * 32);
+        },
+        py::kw_only(), arg("upper"), arg("lower"), arg("knots"), arg("frame"), arg("left"), arg("top"), arg("width"),
+        arg("height"), arg("inset"), arg("soft"), arg("gain"), arg("layer"), arg("opacity"), arg("field"));
 }
 
 // Doubles of scratch, each part beginning at a multiple of 64 bytes.
@@ -1002,7 +1066,9 @@ PYBIND11_MODULE(_C, m) {
     fastreenact::bind_recording(m);
     fastreenact::bind_tail(m);
     fastreenact::bind_warp(m);
+    fastreenact::bind_fit_face(m);
     fastreenact::bind_landmark_field(m);
+    fastreenact::bind_slit_cover(m);
     fastreenact::bind_shrink(m);
     fastreenact::bind_spade(m);
     fastreenact::bind_norm_act(m);

@@ -10,6 +10,7 @@ namespace fastreenact {
     namespace isa {                                                    \
     void compose_frame(const ComposeFrameParams&, int64_t, int64_t);   \
     void conv(const ConvParams&, int64_t, int64_t);                    \
+    void fit_face(const FitFaceParams&, int64_t, int64_t);             \
     void landmark_solve(const LandmarkFieldParams&, int64_t, int64_t); \
     void landmark_nodes(const LandmarkFieldParams&, int64_t, int64_t); \
     void landmark_rows(const LandmarkFieldParams&, int64_t, int64_t);  \
@@ -19,6 +20,7 @@ namespace fastreenact {
     void norm_act(const NormActParams&, int64_t, int64_t);             \
     void render_mesh(const RenderMeshParams&, int64_t, int64_t);       \
     void shrink(const ShrinkParams&, int64_t, int64_t);                \
+    void slit_cover(const SlitCoverParams&, int64_t, int64_t);         \
     void spade(const SpadeParams&, int64_t, int64_t);                  \
     void tail(const TailParams&, int64_t, int64_t);                    \
     void to_frame(const ToFrameParams&, int64_t, int64_t);             \
@@ -28,6 +30,7 @@ namespace fastreenact {
     {#isa,                     \
      isa::compose_frame,       \
      isa::conv,                \
+     isa::fit_face,            \
      isa::landmark_solve,      \
      isa::landmark_nodes,      \
      isa::landmark_rows,       \
@@ -37,6 +40,7 @@ namespace fastreenact {
      isa::norm_act,            \
      isa::render_mesh,         \
      isa::shrink,              \
+     isa::slit_cover,          \
      isa::spade,               \
      isa::tail,                \
      isa::to_frame,            \

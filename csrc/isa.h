@@ -6,11 +6,13 @@ namespace fastreenact {
 
 struct ComposeFrameParams;
 struct ConvParams;
+struct FitFaceParams;
 struct LandmarkFieldParams;
 struct MbconvParams;
 struct NormActParams;
 struct RenderMeshParams;
 struct ShrinkParams;
+struct SlitCoverParams;
 struct SpadeParams;
 struct TailParams;
 struct ToFrameParams;
@@ -24,6 +26,7 @@ struct Kernels {
     const char* name;
     void (*compose_frame)(const ComposeFrameParams&, int64_t begin, int64_t end);
     void (*conv)(const ConvParams&, int64_t begin, int64_t end);
+    void (*fit_face)(const FitFaceParams&, int64_t begin, int64_t end);
     void (*landmark_solve)(const LandmarkFieldParams&, int64_t begin, int64_t end);
     void (*landmark_nodes)(const LandmarkFieldParams&, int64_t begin, int64_t end);
     void (*landmark_rows)(const LandmarkFieldParams&, int64_t begin, int64_t end);
@@ -33,6 +36,7 @@ struct Kernels {
     void (*norm_act)(const NormActParams&, int64_t begin, int64_t end);
     void (*render_mesh)(const RenderMeshParams&, int64_t begin, int64_t end);
     void (*shrink)(const ShrinkParams&, int64_t begin, int64_t end);
+    void (*slit_cover)(const SlitCoverParams&, int64_t begin, int64_t end);
     void (*spade)(const SpadeParams&, int64_t begin, int64_t end);
     void (*tail)(const TailParams&, int64_t begin, int64_t end);
     void (*to_frame)(const ToFrameParams&, int64_t begin, int64_t end);

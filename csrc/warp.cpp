@@ -239,11 +239,36 @@ void rgb_pixels(const WarpParams& p, const T* features, const Taps& taps, int co
 }
 FASTREENACT_INLINE void rgb_pixels(const WarpParams&, const BFloat16*, const Taps&, int, bool, BFloat16*) {}
 
+// Fields: two float32 channels with an affine. Two pixels side by side are four lanes.
+template <typename TableT>
+void pair_pixels(const WarpParams& p, const float* features, const Taps& taps, int count, int64_t first, float* out,
+                 Affine<TableT> row_affine) {
+    for (int i = 0; i < count; ++i, out += p.out_stride_x) {
+        const int64_t column = p.index_x != nullptr ? p.index_x[first + i] : first + i;
+        const Affine<TableT> affine = {row_affine.scale + column * p.scale.stride_x,
+                                       row_affine.shift + column * p.shift.stride_x};
+        const int64_t x = taps.low_x[i], y = taps.low_y[i];
+        const float wx = taps.weight_x[i], wy = taps.weight_y[i];
+        if (x < 0 || x >= p.width - 1 || y < 0 || y >= p.height - 1) {
+            sample_rim<float, TableT, kNone, true>(p, features, x, y, wx, wy, out, affine);
+            continue;
+        }
+        const float* from = features + y * p.feature_stride_y + 2 * x;
+        const Pixel both = load_pixel(from) * (1.0f - wy) + load_pixel(from + p.feature_stride_y) * wy;
+        const Pixel right = __builtin_shufflevector(both, both, 2, 3, 2, 3);
+        const Pixel value = both * (1.0f - wx) + right * wx;
+        for (int c = 0; c < 2; ++c) out[c] = value[c] * affine.scale[c] + affine.shift[c];
+    }
+}
+template <typename T, typename TableT>
+FASTREENACT_INLINE void pair_pixels(const WarpParams&, const T*, const Taps&, int, int64_t, T*, Affine<TableT>) {}
+
 template <typename T, typename TableT, int kActivation, bool kAffine>
 void rows(const WarpParams& p, int64_t begin, int64_t end) {
     const bool resized = p.field_bilinear && (p.field_width != p.out_width || p.field_height != p.out_height);
     // An element before or behind a tap that is read along lies in its neighbour.
     const bool rgb = !kAffine && kActivation == kNone && sizeof(T) != 2 && p.channels == 3 && p.feature_stride_x >= 3;
+    const bool pairs = kAffine && kActivation == kNone && sizeof(T) == 4 && p.channels == 2 && p.feature_stride_x == 2;
     Taps taps;
     for (int64_t row = begin; row < end; ++row) {
         const int64_t n = row / p.out_height, y = row % p.out_height;
@@ -272,6 +297,8 @@ void rows(const WarpParams& p, int64_t begin, int64_t end) {
             T* to = out + first * p.out_stride_x;
             if (rgb) {
                 rgb_pixels(p, features, taps, count, first + count == p.out_width, to);
+            } else if (pairs) {
+                pair_pixels(p, features, taps, count, first, to, affine);
             } else {
                 pixels<T, TableT, kActivation, kAffine>(p, features, taps, count, first, to, affine);
             }

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from fastreenact.face import fit as fit_module
 from fastreenact.face.crop import crop_box
 from fastreenact.face.fit import MAX_SHAPE_FRAMES, Fit, fit, fit_shape, rotation_vector
 from fastreenact.face.keypoints import MIRROR, from_mediapipe
@@ -61,6 +62,32 @@ def test_a_tilted_head_is_found_from_any_angle() -> None:
         pose = np.array([0.0, 0.0, np.deg2rad(roll), 0.0, 0.0, 0.45])
         found = fit(default_model(), default_model().project(REST, np.zeros(51), pose), REST)
         assert degrees_apart(pose[:3], found.pose[:3]) < 0.5
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_fit_is_its_reference(warm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled Gauss-Newton against NumPy's: eyes shut and wide, outliers, coefficients beyond their range."""
+    model, rng = default_model(), np.random.default_rng(5)
+    shape, _, expression, keypoints = random_faces(8, 12, 60.0)
+    expression[:4, [i for i, name in enumerate(EXPRESSION_NAMES) if name.startswith("eyeBlink")]] = 0.9
+    keypoints[:4] = model.project(shape, expression[:4], random_faces(9, 4)[1])
+    keypoints += rng.normal(0, 0.01, keypoints.shape)
+    keypoints[::3, ::9] += 0.2
+    starts = [fit(model, seen, REST) for seen in keypoints] if warm else [None] * len(keypoints)
+    found = [fit(model, seen, shape, start) for seen, start in zip(keypoints, starts, strict=True)]
+    monkeypatch.setattr(fit_module, "_settle", fit_module.settle_reference)
+    for seen, start, ours in zip(keypoints, starts, found, strict=True):
+        wanted = fit(model, seen, shape, start)
+        assert np.abs(ours.pose - wanted.pose).max() < 2e-6
+        assert np.abs(ours.expression - wanted.expression).max() < 1e-5
+        assert ours.error == pytest.approx(wanted.error, rel=1e-6)
+
+
+def test_keypoints_on_a_line_end_in_numbers() -> None:
+    seen = np.column_stack((np.linspace(-0.5, 0.5, 72), np.linspace(-0.3, 0.4, 72)))
+    found = fit(default_model(), seen, REST)
+    assert np.isfinite(found.pose).all()
+    assert np.isfinite(found.expression).all()
 
 
 def test_outliers_hardly_pull() -> None:

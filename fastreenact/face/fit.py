@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fastreenact import _C
 from fastreenact.face.expressions import EXPRESSION_NAMES, LID_MEET
 from fastreenact.face.identity import IDENTITY_MODES
 from fastreenact.face.keypoints import COUNT
@@ -67,6 +68,7 @@ def _point_weights() -> Array:
 
 
 _WEIGHT = _point_weights()
+_LIDS = np.stack((UPPER_LIDS, LOWER_LIDS, LID_BLINK)).astype(np.int32)
 _STIFFNESS = np.array([_OWN_SIGMA.get(name, _EXPRESSION_SIGMA) ** -2 for name in EXPRESSION_NAMES])
 
 
@@ -214,31 +216,54 @@ def fit(model: MorphableModel, keypoints: Any, shape: Any, start: Start | None =
     Raises:
         ValueError: another shape of an argument, numbers that are not finite, or keypoints without extent.
     """
-    points = _keypoints(keypoints, (COUNT, 2))[None]
-    tables = _tables(model)
+    points, tables = _keypoints(keypoints, (COUNT, 2)), _tables(model)
     base = tables.mean + (_vector("shape", shape, IDENTITY_MODES) @ tables.shape_rows).reshape(3, COUNT)
     if start is not None:
         pose, expression = _vector("start.pose", start.pose, 6), _vector("start.expression", start.expression, _E)
         if pose[5] > 0.0:
-            frames = _Frames(tables, points, rotation_matrix(pose[None, :3]), pose[None, 3:].copy(), expression[None])
-            warm = _settle(frames, base, _STEPS_WARM)
+            warm = _settle(tables, base, points, rotation_matrix(pose[:3]), pose[3:], expression, _STEPS_WARM)
             if warm.error < _LOST * tables.half_width * warm.pose[5]:
                 return warm
-    return _settle(_Frames(tables, points, *_start_pose(base, points), np.zeros((1, _E))), base, _STEPS)
+    (rotation,), (camera,) = _start_pose(base, points[None])
+    return _settle(tables, base, points, rotation, camera, np.zeros(_E), _STEPS)
 
 
-def _settle(frames: _Frames, base: Array, steps: int) -> Fit:
-    """Fit the one frame in `frames` from where it is."""
+def _settle(
+    tables: _Tables, base: Array, keypoints: Array, rotation: Array, camera: Array, expression: Array, steps: int
+) -> Fit:
+    """Fit one frame [72, 2] from a start."""
+    target, rotation, camera, expression = (
+        np.array(value, np.float64, order="C") for value in (keypoints.T, rotation, camera, expression)
+    )
+    residual, base = np.empty((2, COUNT)), np.ascontiguousarray(base)
+    _C.fit_face(
+        base=base.ctypes.data, modes=tables.expression_rows.ctypes.data, target=target.ctypes.data,
+        trust=_WEIGHT.ctypes.data, stiffness=_STIFFNESS.ctypes.data, lids=_LIDS.ctypes.data, meet=LID_MEET,
+        noise=_NOISE * tables.half_width, outlier=_OUTLIER, slack=_SLACK_SIGMA, least_doubt=_LEAST_DOUBT,
+        enough=_ENOUGH, steps=steps, rotation=rotation.ctypes.data, camera=camera.ctypes.data,
+        expression=expression.ctypes.data, residual=residual.ctypes.data,
+    )  # fmt: skip
+    return _found(rotation, camera, expression, residual)
+
+
+def settle_reference(
+    tables: _Tables, base: Array, keypoints: Array, rotation: Array, camera: Array, expression: Array, steps: int
+) -> Fit:
+    """What `_settle` does, in NumPy."""
+    frames = _Frames(tables, keypoints[None], rotation[None], camera[None].copy(), expression[None])
     for _ in range(steps):
         normal = frames.normal(*frames.residuals(base))
         step = _limited(np.linalg.solve(normal.curvature, normal.force[..., None])[..., 0].astype(np.float64))
         frames.advance(step)
         if np.abs(step).max() < _ENOUGH:
             break
-    residual = frames.residuals(base)[1][0]
-    pose = np.concatenate([rotation_vector(frames.rotation[0]), frames.camera[0]])
+    return _found(frames.rotation[0], frames.camera[0], frames.expression[0], frames.residuals(base)[1][0])
+
+
+def _found(rotation: Array, camera: Array, expression: Array, residual: Array) -> Fit:
+    pose = np.concatenate([rotation_vector(rotation), camera])
     error = float(np.hypot(residual[0], residual[1]).mean())
-    return Fit(pose.astype(np.float32), frames.expression[0].astype(np.float32), error)
+    return Fit(pose.astype(np.float32), expression.astype(np.float32), error)
 
 
 def fit_shape(model: MorphableModel, keypoints: Any) -> NDArray[np.float32]:
