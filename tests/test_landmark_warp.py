@@ -19,7 +19,7 @@ from fastreenact.face.morphable import default_model
 from fastreenact.models.landmark_field import Controls
 from fastreenact.models.landmark_grid import Grid, Rect
 from fastreenact.models.landmark_head import follow, make_head, rotation
-from fastreenact.models.landmark_slits import EYES, MOUTH, Slit
+from fastreenact.models.landmark_slits import EYES, MOUTH, Slit, cover
 from fastreenact.models.landmark_unfold import _areas, triangulate
 from fastreenact.models.landmark_warp import LandmarkWarp
 from fastreenact.timings import StageTimer
@@ -348,6 +348,40 @@ def test_landmark_field_is_its_reference(height, width, box):
         )
         nodes[top:low, left:right] = 7.0
         assert (nodes == 7.0).all()
+
+
+@pytest.mark.parametrize("size", [97, 256, 700])
+def test_covers_follow_their_slits(size):
+    """Opacity by the distance from the edges, and layers that stay with the head, against NumPy."""
+    _, state = resident(size, size, Box(size / 2, size / 2, size))
+    bent = NEUTRAL.copy()
+    bent[[JAW, SMILE]] = 0.7
+    seen = 0
+    for pose in (REST, REST + np.float32((0.1, 0.2, -0.3, 0.05, 0.02, 0.03))):
+        points = size / 2 + size / 2 * project(bent, pose).astype(np.float64)
+        rigid, points = follow(state.head, points, pose)
+        unit = state.head.unit * np.sqrt(np.linalg.det(rigid.flat))
+        for layer, image in state.layers:
+            found = cover(layer, state.head, points, rigid, (size, size))
+            if found is None:
+                continue
+            h, w = found.opacity.shape[:2]
+            x, y = (np.arange(first, first + count) + 0.5 for first, count in ((found.x0, w), (found.y0, h)))
+            slit = Slit(points, layer.part)
+            t = np.clip((slit.depth(x, y) / unit - layer.part.inset) / layer.part.soft, 0, 1)
+            gain = found.opacity.max() if layer.shown < 1 else 1.0
+            np.testing.assert_allclose(found.opacity[..., 0], gain * t * t * (3 - 2 * t), atol=2e-4)
+            assert gain > 0.2
+            # The layer's affine map: where its anchor goes, and how it turns.
+            there = (found.field + 1) * np.array(image.shape[2:0:-1]) / 2 + (layer.x0, layer.y0)
+            back = np.linalg.inv(rigid.linear[:, :2])
+            np.testing.assert_allclose(there[0, -1] - there[0, 0], back[:, 0] * (w - 1), atol=2e-2)
+            np.testing.assert_allclose(there[-1, 0] - there[0, 0], back[:, 1] * (h - 1), atol=2e-2)
+            if layer.part is not MOUTH:
+                centre = layer.anchor[:2] + back @ ((x[0], y[0]) - slit.centre)
+                np.testing.assert_allclose(there[0, 0], centre, atol=2e-2)
+            seen += 1
+    assert seen >= 5
 
 
 def test_landmark_field_takes_any_points():

@@ -4,12 +4,13 @@ Thin-plate splines through the keypoints and the control points of the rigid hea
 """
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact.models.landmark_head import CIRCLE, NECK_FOLLOWS, NECK_JAW, SLACK, WITHOUT, Head, Rigid
+from fastreenact.models.landmark_head import NECK_FOLLOWS, NECK_JAW, WITHOUT, Head, Rigid, determinant
 
 Array = NDArray[np.float64]
 
@@ -17,7 +18,6 @@ _REST_RADIUS = 1.0  # width of the band around the head that takes up the motion
 _REST_TRAVEL = 3.0  # and at least this much of how far the head moves
 _NEAR = 0.3  # head radii that a head travels on its neck alone
 _FAR_SHARE = 0.9  # of the rest of the motion that the neck takes on from twice that
-_EDGE = np.deg2rad(np.arange(0, 360, 20))
 
 # Each cut: (upper, lower) keypoints along it from left to right, and the width in units over which the sides blend.
 _EYE_CUT = ((36, 37, 38, 39, 40, 44, 45, 46, 47, 48), (36, 43, 42, 41, 40, 44, 51, 50, 49, 48))
@@ -36,32 +36,30 @@ class Cut:
     ) -> None:
         upper, lower = keypoints[list(cut[0])], keypoints[list(cut[1])]
         self._origin = (upper[0] + upper[-1]) / 2
-        axis = upper[-1] - upper[0]
-        axis /= max(float(np.linalg.norm(axis)), 1e-6)
-        axes = np.array((axis, (-axis[1], axis[0]))).T
-        local = ((upper + lower) / 2 - self._origin) @ axes
-        self._axes = axes
-        x, y, width = np.maximum.accumulate(local[:, 0]), local[:, 1], np.array(blend) * unit
-        beyond = _BLEND_BEYOND * unit
-        xs = [x[0] - beyond, *x, x[-1] + beyond]
-        ys, widths = [y[0], *y, y[-1]], [beyond, *width, beyond]
+        x, y = (upper[-1] - upper[0]).tolist()
+        length = max(math.hypot(x, y), 1e-6)
+        self._axes = np.array(((x, -y), (y, x))) / length  # along and across
+        local = ((upper + lower) / 2 - self._origin) @ self._axes
+        knots = np.maximum.accumulate(local[:, 0]).tolist(), local[:, 1].tolist(), [share * unit for share in blend]
         if len(blend) > 5:  # the bridge of the nose lies between two eyes
-            xs.insert(6, (x[4] + x[5]) / 2)
-            ys.insert(6, (y[4] + y[5]) / 2)
-            widths.insert(6, 0.08 * unit)
-        self._x, self._y, self._width = np.array(xs), np.array(ys), np.array(widths)
+            for values, between in zip(knots, (None, None, 0.08 * unit), strict=True):
+                values.insert(5, (values[4] + values[5]) / 2 if between is None else between)
+        beyond = _BLEND_BEYOND * unit
+        ends = ((knots[0][0] - beyond, knots[0][-1] + beyond), (knots[1][0], knots[1][-1]), (beyond, beyond))
+        more = CUT_KNOTS - 1 - len(knots[0])
+        self._knots = np.array([
+            [low, *values, *([high] * more)] for values, (low, high) in zip(knots, ends, strict=True)
+        ])
 
     def packed(self) -> Array:
         """[45] as the compiled form takes it: origin, axes, then its knots along, across and in width."""
-        more = CUT_KNOTS - len(self._x)
-        knots = [np.append(values, np.full(more, values[-1])) for values in (self._x, self._y, self._width)]
-        return np.concatenate((self._origin, self._axes.T.ravel(), *knots))
+        return np.concatenate((self._origin, self._axes.T.ravel(), self._knots.ravel()))
 
     def above(self, points: Array) -> Array:
         """Share [..., 1] of the upper side at points [..., 2]."""
         local = (points - self._origin) @ self._axes
-        line = np.interp(local[..., 0], self._x, self._y)
-        width = np.interp(local[..., 0], self._x, self._width)
+        line = np.interp(local[..., 0], self._knots[0], self._knots[1])
+        width = np.interp(local[..., 0], self._knots[0], self._knots[2])
         line -= local[..., 1]
         line /= 2 * width
         share: Array = ramp(line + 0.5)[..., None]
@@ -73,11 +71,12 @@ class Controls:
 
     def __init__(self, head: Head, keypoints: Array, rigid: Rigid) -> None:
         self.unit, self._head = head.unit, head
-        self.to_source = np.linalg.inv(head.outline)
+        self.to_source = head.to_radii
         centre = rigid(head.centre[None])[0]
         self.centres = (head.centre[:2], centre)
-        self.growth = max(1.0, float(np.sqrt(np.linalg.det(rigid.flat))))
-        ring = CIRCLE @ head.outline.T
+        scale = math.sqrt(determinant(rigid.flat))
+        self.growth = max(1.0, scale)
+        ring = head.ring
         turned = ring @ rigid.flat.T + centre
         # In head radii: how far any of the outline goes decides how wide a band has to take it up without folding.
         travel = float(np.sqrt((((turned - ring - head.centre[:2]) @ self.to_source.T) ** 2).sum(axis=1)).max())
@@ -88,14 +87,13 @@ class Controls:
         share = NECK_FOLLOWS + (1.0 - NECK_FOLLOWS) * _FAR_SHARE * float(ramp((travel - _NEAR) / _NEAR))
         neck_moved = share * (rigid(head.neck) - neck) + NECK_JAW * (keypoints[8] - rigid(head.face[8:9])[0])
         at = np.concatenate((keypoints, rigid(head.solid), turned, neck + neck_moved))
-        at = head.mesh.unfold(at, float(np.sqrt(np.linalg.det(rigid.flat))))
+        at = head.mesh.unfold(at, scale)
         self.keypoints = at[:72]
-        edge = self.rest * np.column_stack((np.cos(_EDGE), -np.sin(_EDGE))) @ head.outline.T
-        edge += np.where((edge @ (centre - head.centre[:2]))[:, None] > 0, centre, head.centre[:2])
-        displacement = np.concatenate((head.controls - at, np.zeros_like(edge)))
-        slack = np.concatenate((np.full(72, SLACK), np.full(len(displacement) - 72, 2e-3)))
-        slack[:9], slack[9:17] = head.doubt
-        self.at, self.displacement, self.slack = np.concatenate((at, edge)), displacement, slack
+        edge = self.rest * head.rim
+        edge = edge + np.where((edge @ (centre - head.centre[:2]))[:, None] > 0, centre, head.centre[:2])
+        self.at = np.concatenate((at, edge))
+        self.displacement = np.concatenate((head.controls - at, np.zeros_like(edge)))
+        self.slack = head.slack
         size = head.unit * self.growth
         cuts = ((_EYE_CUT, _EYE_BLEND), (_MOUTH_CUT, _MOUTH_BLEND))
         self.cuts = [Cut(self.keypoints, cut, blend, size) for cut, blend in cuts]

@@ -3,6 +3,7 @@
 Head frame: x right, y down, z towards the viewer, origin between the temples, unit = distance of the temples.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,13 +53,21 @@ _NECK = np.array([(x, y, -0.1) for y in (1.02, 1.3) for x in (-0.36, 0.0, 0.36)]
 NECK_FOLLOWS = np.repeat((0.6, 0.25), 3)[:, None]  # share of the head's motion
 NECK_JAW = np.outer((0.6, 0.2), (0.5, 1.0, 0.5)).reshape(-1, 1)  # and of what the chin does beyond it
 _RING = np.deg2rad(np.arange(-25, 206, 15.4))  # angles of the outline, over the top from ear to ear
-CIRCLE = 1.06 * np.column_stack((np.cos(_RING), -np.sin(_RING)))
+_CIRCLE = 1.06 * np.column_stack((np.cos(_RING), -np.sin(_RING)))
+
+_EDGE = np.deg2rad(np.arange(0, 360, 20))
 
 # The skin is cut along the eyes and between the lips: lid and lip of one side do not drag the other. Three splines,
 # each without the keypoints of the far sides: above the eyes, between eyes and mouth, below the mouth.
 _UPPER_LIDS, _LOWER_LIDS = (37, 38, 39, 45, 46, 47), (41, 42, 43, 49, 50, 51)
 _UPPER_LIP, _LOWER_LIP = (56, 63, 61), (67, 70, 64)  # inner edges
 WITHOUT = (_LOWER_LIDS + _LOWER_LIP, _UPPER_LIDS + _LOWER_LIP, _UPPER_LIDS + _UPPER_LIP)
+
+
+def determinant(matrix: Array) -> float:
+    """Of a 2 x 2 matrix."""
+    (a, b), (c, d) = matrix.tolist()
+    return float(a * d - b * c)
 
 
 def rotation(vector: Array) -> Array:
@@ -91,6 +100,29 @@ class Head:
     rooms: tuple[float, float]  # how far it can turn to the left and to the right, rad
     doubt: tuple[float, float]  # ridge on the left and right outline's keypoints
 
+    @functools.cached_property
+    def to_radii(self) -> Array:
+        """[2, 2] from px to head radii: 1 on the outline."""
+        return np.asarray(np.linalg.inv(self.outline))
+
+    @functools.cached_property
+    def ring(self) -> Array:
+        """[R, 2] the control points around the outline, from the centre."""
+        return np.asarray(_CIRCLE @ self.outline.T)
+
+    @functools.cached_property
+    def rim(self) -> Array:
+        """[E, 2] directions of what is held at rest: points of the outline, from the centre."""
+        return np.asarray(np.column_stack((np.cos(_EDGE), -np.sin(_EDGE))) @ self.outline.T)
+
+    @functools.cached_property
+    def slack(self) -> Array:
+        """[P + E] the splines' ridge on the control points and on those held at rest."""
+        ridge = np.full(len(self.controls) + len(_EDGE), 2e-3)
+        ridge[:72] = SLACK
+        ridge[:9], ridge[9:17] = self.doubt
+        return ridge
+
 
 def make_head(keypoints: Array, pose: Array) -> Head:
     """Place the rigid proxy in the portrait by its keypoints (px) and pose."""
@@ -112,7 +144,7 @@ def make_head(keypoints: Array, pose: Array) -> Head:
     outline = vectors * np.sqrt(values) @ vectors.T
     face = np.column_stack((keypoints, unit * seen[:, 2]))
     solid, neck, centre = place(_SOLID), place(_NECK), place(_CENTRE)
-    ring = CIRCLE @ outline.T + centre[:2]
+    ring = _CIRCLE @ outline.T + centre[:2]
     controls = np.concatenate((keypoints, solid[:, :2], ring, neck[:, :2]))
     sets = tuple(np.setdiff1d(np.arange(len(controls)), without) for without in WITHOUT)
     freedom = np.full(len(controls), 0.3)

@@ -4,13 +4,15 @@ Where the portrait shows it (eyeballs, an open mouth) the layer is the portrait'
 the inside of a closed mouth is painted: dark, with upper teeth and a tongue in soft focus.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastreenact import _C
 from fastreenact.models.landmark_field import ramp
-from fastreenact.models.landmark_head import Head, Rigid
+from fastreenact.models.landmark_head import Head, Rigid, determinant
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
@@ -62,20 +64,19 @@ class Slit:
         upper, lower = keypoints[list(part.upper)], keypoints[list(part.lower)]
         self.centre = (upper[0] + upper[-1]) / 2
         axis = upper[-1] - upper[0]
-        axis = axis / max(float(np.linalg.norm(axis)), 1e-6)
+        axis = axis / max(math.hypot(*axis), 1e-6)
         self.axes = np.array((axis, (-axis[1], axis[0])))
         self.gap = float(((lower - upper)[1:-1] @ self.axes[1]).mean())  # px, mean height
-        self.curves = _CURVE @ upper, _CURVE @ lower
-        self._local = [(curve - self.centre) @ self.axes.T for curve in self.curves]
+        self.curves = _CURVE @ np.stack((upper, lower))  # [2, 17, 2]
+        self.edges = (self.curves - self.centre) @ self.axes.T  # the same in the slit's frame, never falling along it
+        np.maximum.accumulate(self.edges[..., 0], axis=1, out=self.edges[..., 0])
 
     def depth(self, x: Floats, y: Floats) -> Floats:
         """Distance [h, w] (px) to the nearer edge of the opening at pixels x [w], y [h]; negative outside."""
         dx, dy = x - np.float32(self.centre[0]), (y - np.float32(self.centre[1]))[:, None]
         axes = self.axes.astype(np.float32)
         along, across = axes[0, 0] * dx + axes[0, 1] * dy, axes[1, 0] * dx + axes[1, 1] * dy
-        edges = []
-        for local in self._local:
-            edges.append(np.interp(along, np.maximum.accumulate(local[:, 0]), local[:, 1]).astype(np.float32))
+        edges = [np.interp(along, edge[:, 0], edge[:, 1]).astype(np.float32) for edge in self.edges]
         return np.minimum(across - edges[0], edges[1] - across)
 
 
@@ -98,7 +99,7 @@ def _pixels(first: int, count: int) -> Floats:
 
 def _window(image: NDArray[np.uint8], slit: Slit, part: Part, unit: float) -> tuple[Floats, int, int]:
     """The part of the portrait around a slit, its edge repeated outside: float32 [h, w, 3], x0, y0."""
-    points = np.concatenate(slit.curves)
+    points = slit.curves.reshape(-1, 2)
     beside, above, below = (m * unit for m in part.margin)
     low = np.floor(points.min(axis=0) - (beside, above)).astype(int)
     high = np.ceil(points.max(axis=0) + np.array((beside, below))).astype(int)
@@ -204,24 +205,21 @@ class Cover:
 
 def cover(layer: Layer, head: Head, keypoints: Array, rigid: Rigid, size: tuple[int, int]) -> Cover | None:
     """Lay a layer under the slit of this frame; None where the slit is shut or out of the picture."""
-    slit = Slit(keypoints, layer.part)
-    unit = head.unit * float(np.sqrt(np.linalg.det(rigid.flat)))
-    gain = 1.0 if layer.shown >= 1 else float(ramp(np.float32(((slit.gap - layer.gap) / unit - 0.004) / 0.03)))
-    points = np.concatenate(slit.curves)
-    low = np.maximum(np.floor(points.min(axis=0)).astype(int), 0)
-    high = np.minimum(np.ceil(points.max(axis=0)).astype(int), (size[1], size[0]))
-    if gain <= 0 or (high <= low).any():
-        return None
-    x, y = _pixels(int(low[0]), int(high[0] - low[0])), _pixels(int(low[1]), int(high[1] - low[1]))
-    depth = slit.depth(x, y) / np.float32(unit)
-    opacity = gain * ramp((depth - layer.part.inset) / layer.part.soft)
-    if not opacity.any():
+    slit, part = Slit(keypoints, layer.part), layer.part
+    turned = determinant(rigid.flat)
+    unit = head.unit * math.sqrt(turned)
+    gain = 1.0 if layer.shown >= 1 else float(ramp(((slit.gap - layer.gap) / unit - 0.004) / 0.03))
+    points = slit.curves.reshape(-1, 2)
+    left, top = (max(math.floor(edge), 0) for edge in points.min(axis=0).tolist())
+    right, low = (math.ceil(edge) for edge in points.max(axis=0).tolist())
+    right, low = min(right, size[1]), min(low, size[0])
+    if gain <= 0 or right <= left or low <= top:
         return None
     flat = rigid.linear[:, :2]
-    if np.linalg.det(flat) < 0.3 * np.linalg.det(rigid.flat):  # nearly from the side: do not magnify
+    if determinant(flat) < 0.3 * turned:  # nearly from the side: do not magnify
         flat = rigid.flat
     back = np.linalg.inv(flat)
-    if layer.part is MOUTH:
+    if part is MOUTH:
         moved = rigid(layer.anchor[None])[0]
         # The gums end somewhere: an upper lip that rises further takes the layer along.
         up = -slit.axes[1]
@@ -230,8 +228,15 @@ def cover(layer: Layer, head: Head, keypoints: Array, rigid: Rigid, size: tuple[
     else:
         moved = slit.centre
     shift = layer.anchor[:2] - back @ moved - (layer.x0, layer.y0)
-    h, w = layer.image.shape[:2]
-    field = np.empty((len(y), len(x), 2), np.float32)
-    for axis, side in enumerate((w, h)):
-        field[..., axis] = (back[axis, 0] * x + (back[axis, 1] * y + shift[axis])[:, None]) * (2 / side) - 1
-    return Cover(int(low[0]), int(low[1]), opacity[..., None], field)
+    to_layer = np.column_stack((back, shift)) * (2 / np.array(layer.image.shape[1::-1]))[:, None]
+    to_layer[:, 2] -= 1.0
+    opacity, field = (np.empty((low - top, right - left, values), np.float32) for values in (1, 2))
+    edges = slit.edges.astype(np.float32)
+    _C.slit_cover(
+        upper=edges[0].ctypes.data, lower=edges[1].ctypes.data, knots=_DENSE,
+        frame=(*slit.centre.tolist(), *slit.axes.ravel().tolist()), left=left, top=top, width=right - left,
+        height=low - top, inset=part.inset * unit, soft=part.soft * unit, gain=gain, layer=to_layer.ravel().tolist(),
+        opacity=opacity.ctypes.data, field=field.ctypes.data,
+    )  # fmt: skip
+    return Cover(left, top, opacity, field) if opacity.any() else None
+
