@@ -15,6 +15,7 @@
 #include "compose_frame.h"
 #include "conv.h"
 #include "fit_face.h"
+#include "grid_sample_3d.h"
 #include "isa.h"
 #include "landmark_field.h"
 #include "mbconv_plan.h"
@@ -500,6 +501,55 @@ void bind_shrink(py::module_& m) {
         },
         py::kw_only(), arg("picture"), arg("out"), arg("height"), arg("width"), arg("stride"), arg("side"),
         arg("samples"), arg("left"), arg("top"), arg("size"), arg("dtype"));
+}
+
+void bind_grid_sample_3d(py::module_& m) {
+    using py::arg;
+    m.def(
+        "grid_sample_3d",
+        [](uintptr_t volume, const py::tuple& volume_shape, const py::tuple& volume_stride, uintptr_t grid,
+           const py::tuple& grid_shape, const py::tuple& grid_stride, uintptr_t out, const py::tuple& out_stride,
+           int dtype, bool border, bool align_corners, bool sum_depth) {
+            GridSample3dParams p;
+            p.volume = address<const void>(volume);
+            p.grid = address<const float>(grid);
+            p.out = address<void>(out);
+            p.n = at(volume_shape, 0);
+            p.depth = at(volume_shape, 1);
+            p.height = at(volume_shape, 2);
+            p.width = at(volume_shape, 3);
+            p.channels = at(volume_shape, 4);
+            p.out_depth = at(grid_shape, 1);
+            p.out_height = at(grid_shape, 2);
+            p.out_width = at(grid_shape, 3);
+            p.volume_stride_n = at(volume_stride, 0);
+            p.volume_stride_z = at(volume_stride, 1);
+            p.volume_stride_y = at(volume_stride, 2);
+            p.volume_stride_x = at(volume_stride, 3);
+            p.grid_stride_n = at(grid_stride, 0);
+            p.grid_stride_z = at(grid_stride, 1);
+            p.grid_stride_y = at(grid_stride, 2);
+            p.grid_stride_x = at(grid_stride, 3);
+            p.grid_stride_c = at(grid_stride, 4);
+            p.out_stride_n = at(out_stride, 0);
+            p.out_stride_z = at(out_stride, 1);
+            p.out_stride_y = at(out_stride, 2);
+            p.out_stride_x = at(out_stride, 3);
+            p.dtype = dtype;
+            p.border = border ? 1 : 0;
+            p.align_corners = align_corners ? 1 : 0;
+            p.sum_depth = sum_depth ? 1 : 0;
+            // Eight corners a point, and about 64 bytes' worth of work to find them.
+            const int64_t bytes_per_row = p.out_width * (64 + 16 * p.channels);
+            if (sum_depth) {
+                run_rows(p, kernels().grid_sample_3d, p.n * p.out_height, bytes_per_row * p.out_depth);
+            } else {
+                run_rows(p, kernels().grid_sample_3d, p.n * p.out_depth * p.out_height, bytes_per_row);
+            }
+        },
+        py::kw_only(), arg("volume"), arg("volume_shape"), arg("volume_stride"), arg("grid"), arg("grid_shape"),
+        arg("grid_stride"), arg("out"), arg("out_stride"), arg("dtype"), arg("border"), arg("align_corners"),
+        arg("sum_depth"));
 }
 
 void bind_spade(py::module_& m) {
@@ -1070,6 +1120,7 @@ PYBIND11_MODULE(_C, m) {
     fastreenact::bind_landmark_field(m);
     fastreenact::bind_slit_cover(m);
     fastreenact::bind_shrink(m);
+    fastreenact::bind_grid_sample_3d(m);
     fastreenact::bind_spade(m);
     fastreenact::bind_norm_act(m);
     fastreenact::bind_rasterize_landmarks(m);

@@ -11,6 +11,7 @@ namespace fastreenact {
     void compose_frame(const ComposeFrameParams&, int64_t, int64_t);   \
     void conv(const ConvParams&, int64_t, int64_t);                    \
     void fit_face(const FitFaceParams&, int64_t, int64_t);             \
+    void grid_sample_3d(const GridSample3dParams&, int64_t, int64_t);  \
     void landmark_solve(const LandmarkFieldParams&, int64_t, int64_t); \
     void landmark_nodes(const LandmarkFieldParams&, int64_t, int64_t); \
     void landmark_rows(const LandmarkFieldParams&, int64_t, int64_t);  \
@@ -31,6 +32,7 @@ namespace fastreenact {
      isa::compose_frame,       \
      isa::conv,                \
      isa::fit_face,            \
+     isa::grid_sample_3d,      \
      isa::landmark_solve,      \
      isa::landmark_nodes,      \
      isa::landmark_rows,       \

@@ -7,6 +7,7 @@ namespace fastreenact {
 struct ComposeFrameParams;
 struct ConvParams;
 struct FitFaceParams;
+struct GridSample3dParams;
 struct LandmarkFieldParams;
 struct MbconvParams;
 struct NormActParams;
@@ -27,6 +28,7 @@ struct Kernels {
     void (*compose_frame)(const ComposeFrameParams&, int64_t begin, int64_t end);
     void (*conv)(const ConvParams&, int64_t begin, int64_t end);
     void (*fit_face)(const FitFaceParams&, int64_t begin, int64_t end);
+    void (*grid_sample_3d)(const GridSample3dParams&, int64_t begin, int64_t end);  // rows at every depth
     void (*landmark_solve)(const LandmarkFieldParams&, int64_t begin, int64_t end);
     void (*landmark_nodes)(const LandmarkFieldParams&, int64_t begin, int64_t end);
     void (*landmark_rows)(const LandmarkFieldParams&, int64_t begin, int64_t end);

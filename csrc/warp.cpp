@@ -3,6 +3,7 @@
 #include "warp.h"
 
 #include "isa.h"
+#include "place.h"
 #include "vec.h"
 
 namespace fastreenact {
@@ -104,23 +105,6 @@ void field_bilinear(const WarpParams& p, const float* field, int64_t y, int64_t 
             taps.x[i] = x + weight[i] * slope_x;
             taps.y[i] = y0 + weight[i] * slope_y;
         }
-    }
-}
-
-// Normalised coordinates to taps. NaN counts as minus infinity: outside with zeros, the first pixel with a border.
-template <bool kBorder>
-FASTREENACT_INLINE void place(const double* coordinate, int count, int64_t size, int32_t* low, float* weight) {
-    const double half = 0.5 * static_cast<double>(size), middle = half - 0.5;
-    const double least = kBorder ? 0.0 : -2.0;
-    const double most = static_cast<double>(kBorder ? size - 1 : size + 1);
-    for (int i = 0; i < count; ++i) {
-        double at = coordinate[i] * half + middle;
-        at = at > least ? at : least;
-        at = at < most ? at : most;
-        int32_t whole = static_cast<int32_t>(at);
-        whole -= static_cast<double>(whole) > at ? 1 : 0;
-        low[i] = whole;
-        weight[i] = static_cast<float>(at - static_cast<double>(whole));
     }
 }
 
@@ -269,6 +253,7 @@ void rows(const WarpParams& p, int64_t begin, int64_t end) {
     // An element before or behind a tap that is read along lies in its neighbour.
     const bool rgb = !kAffine && kActivation == kNone && sizeof(T) != 2 && p.channels == 3 && p.feature_stride_x >= 3;
     const bool pairs = kAffine && kActivation == kNone && sizeof(T) == 4 && p.channels == 2 && p.feature_stride_x == 2;
+    const double half_x = 0.5 * static_cast<double>(p.width), half_y = 0.5 * static_cast<double>(p.height);
     Taps taps;
     for (int64_t row = begin; row < end; ++row) {
         const int64_t n = row / p.out_height, y = row % p.out_height;
@@ -288,11 +273,11 @@ void rows(const WarpParams& p, int64_t begin, int64_t end) {
             const int count = static_cast<int>(p.out_width - first < kChunk ? p.out_width - first : kChunk);
             (resized ? field_bilinear : field_nearest)(p, field, y, first, count, taps);
             if (p.border) {
-                place<true>(taps.x, count, p.width, taps.low_x, taps.weight_x);
-                place<true>(taps.y, count, p.height, taps.low_y, taps.weight_y);
+                place<true>(taps.x, count, p.width, half_x, taps.low_x, taps.weight_x);
+                place<true>(taps.y, count, p.height, half_y, taps.low_y, taps.weight_y);
             } else {
-                place<false>(taps.x, count, p.width, taps.low_x, taps.weight_x);
-                place<false>(taps.y, count, p.height, taps.low_y, taps.weight_y);
+                place<false>(taps.x, count, p.width, half_x, taps.low_x, taps.weight_x);
+                place<false>(taps.y, count, p.height, half_y, taps.low_y, taps.weight_y);
             }
             T* to = out + first * p.out_stride_x;
             if (rgb) {

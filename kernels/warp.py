@@ -15,18 +15,19 @@ _MAX_BLOCK_X = 256  # two pixels a thread: four of them spill on sm_75
 
 
 @triton.jit
-def _position(coordinate, size):
-    """Pixel position of a coordinate (align_corners=False) as whole part and fraction, NaN as minus infinity.
+def position(coordinate, half, middle):
+    """Pixel position c * half + middle of a coordinate as whole part and fraction, NaN as minus infinity.
 
-    (c + 1) * size / 2 - 1/2 in float32 alone loses 4e-5 px at 720. Here c is taken apart at 2^-12: the coarse part
-    times size / 2 is exact up to 4096, the rest is small, so the fraction is good to 1e-7 without float64.
+    In float32 alone it loses 4e-5 px at 720. Here c is taken apart at 2^-12: the coarse part times `half` (half the
+    size, or of its distance between outer centres) is exact up to 4096 px, the rest is small, so the fraction is good
+    to 1e-7 without float64.
     """
-    limit = 1.0 + 4.0 / size  # two pixels outside is as far as infinity
+    limit = 1.0 + 2.0 / tl.maximum(half, 0.5)  # at least one pixel outside is as far as infinity
     coordinate = tl.where(coordinate > -limit, coordinate, -limit)  # false for NaN
     coordinate = tl.where(coordinate < limit, coordinate, limit)
     coarse = tl.floor(coordinate * 4096.0) * (1.0 / 4096.0)
-    exact = coarse * (0.5 * size) + (0.5 * size - 0.5)
-    rest = (coordinate - coarse) * (0.5 * size)
+    exact = coarse * half + middle
+    rest = (coordinate - coarse) * half
     whole = tl.floor(exact + rest)
     return whole, (exact - whole) + rest
 
@@ -124,8 +125,8 @@ def _warp_kernel(
     u = _field_value(field, row, next_row, weight_y, column, next_column, weight_x, in_row, FIELD_BILINEAR)
     field += stride_field_c
     v = _field_value(field, row, next_row, weight_y, column, next_column, weight_x, in_row, FIELD_BILINEAR)
-    left, weight_right = _position(u, width)
-    top, weight_bottom = _position(v, height)
+    left, weight_right = position(u, 0.5 * width, 0.5 * width - 0.5)
+    top, weight_bottom = position(v, 0.5 * height, 0.5 * height - 0.5)
     if BORDER:
         # before the first centre all weight is on the first pixel, after the last one on the last
         weight_right = tl.where((left < 0) | (left >= width - 1), 0.0, weight_right)

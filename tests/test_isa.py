@@ -25,6 +25,11 @@ for dtype, table_dtype in ((f32, f32), (bf16, f32), (bf16, bf16)):
         tables = torch.randn(2, 1, 3, 3, channels, generator=g).to(table_dtype)
         rows, columns = (torch.randint(0, 3, (n,), generator=g, dtype=torch.int32) for n in (6, 9))
         wide = torch.full((1, 6, 9, channels + 2), 7.0, dtype=dtype)
+        volume, grid = features.view(1, 3, 2, 9, -1), torch.rand(1, 3, 2, 5, 3, generator=g) * 2.4 - 1.2
+        for options in (dict(), dict(padding="border", align_corners=True, sum_depth=True)):
+            assert_close(ops.grid_sample_3d(volume, grid, **options), ops.grid_sample_3d_reference(
+                volume.double(), grid.double(), **options
+            ))
         for activation in (None, "relu", "tanh"):
             options = dict(index_y=rows, index_x=columns, activation=activation)
             ops.warp(
