@@ -155,7 +155,7 @@ for line in sys.stdin.read().splitlines():
     if "graph" not in line:  # captures need the allocator that is off below
         files.setdefault(line.partition("::")[0], []).append(line)
 for ids in files.values():
-    few = 8
+    few = 6
     print(*{ids[i * len(ids) // few]: None for i in range(few)}, sep="\n")' >"$SITE/few.txt"
     mapfile -t ids <"$SITE/few.txt"
     for tool in memcheck racecheck; do
