@@ -20,8 +20,8 @@ BENCH = Path(__file__).resolve().parent
 # In the order of the page.
 SCRIPTS = (
     "engine", "network", "sizes", "gmac", "model_2080ti", "soak", "reenactment", "fit", "mbconv", "conv", "tail",
-    "warp", "grid_sample_3d", "spade", "norm_act", "rasterize_landmarks", "shrink", "to_frame", "compose_frame",
-    "render_mesh",
+    "warp", "grid_sample_3d", "spade", "norm_act", "dictionary_read", "rasterize_landmarks", "shrink", "to_frame",
+    "compose_frame", "render_mesh",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from triton.compiler import ASTSource
 
 folder, module, name, variants, *architectures = sys.argv[1:]
 kernel = getattr(importlib.import_module(module), name)
-for variant, (pointers, constants) in json.loads(variants).items():
+for variant, (pointers, constants, *options) in json.loads(variants).items():
     types = {}
     for argument in kernel.arg_names:
         if argument.isupper():
@@ -29,16 +29,18 @@ for variant, (pointers, constants) in json.loads(variants).items():
     aligned = {(i,): [["tt.divisibility", 16]] for i, a in enumerate(kernel.arg_names) if a.endswith("_ptr")}
     source = ASTSource(kernel, types, constants, aligned)
     for architecture in architectures:
-        built = triton.compile(source, target=GPUTarget("cuda", int(architecture), 32))
+        built = triton.compile(source, target=GPUTarget("cuda", int(architecture), 32), options=dict(*options))
         assert len(built.asm["cubin"]) > 1000
         with open(f"{folder}/{architecture}-{variant}.ptx", "w") as file:
             file.write(built.asm["ptx"])
 """
 
-Variants = dict[str, tuple[dict[str, str], dict[str, Any]]]
+Variants = dict[str, tuple[dict[str, Any], ...]]
 
 
-def compile_offline(module: str, kernel: str, variants: Variants, folder: Path) -> Path:
+def compile_offline(
+    module: str, kernel: str, variants: Variants, folder: Path, architectures: list[int] = ARCHITECTURES
+) -> Path:
     """Write the PTX of each variant for each architecture into `folder`; gives `folder`.
 
     A process of its own does it: what the interpreter decorates cannot be compiled. Arguments in capitals are
@@ -46,12 +48,13 @@ def compile_offline(module: str, kernel: str, variants: Variants, folder: Path) 
 
     Args:
         module, kernel: where the kernel is and its name.
-        variants: name -> (argument -> Triton's word for its type or what it points to, constants).
+        variants: name -> (argument -> Triton's word for its type or what it points to, constants, and
+            perhaps options of the compiler such as num_warps).
         folder: an empty one.
     """
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(folder / "cache")
-    command = [sys.executable, "-c", _COMPILE, folder, module, kernel, json.dumps(variants), *map(str, ARCHITECTURES)]
+    command = [sys.executable, "-c", _COMPILE, folder, module, kernel, json.dumps(variants), *map(str, architectures)]
     subprocess.run(command, env=environment, check=True)
     return folder
 

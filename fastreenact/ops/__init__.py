@@ -2,6 +2,7 @@
 
 from fastreenact.ops.compose_frame import compose_frame, compose_frame_reference
 from fastreenact.ops.conv import Axis, ConvKernel, ConvWeights, conv, conv_reference, pack_conv, plain_kernel
+from fastreenact.ops.dictionary_read import dictionary_read, dictionary_read_reference
 from fastreenact.ops.grid_sample_3d import grid_sample_3d, grid_sample_3d_reference
 from fastreenact.ops.mbconv import MbconvKernel, MbconvWeights, mbconv, mbconv_reference, pack_mbconv
 from fastreenact.ops.norm_act import norm_act, norm_act_reference
@@ -37,6 +38,8 @@ __all__ = [
     "compose_frame_reference",
     "conv",
     "conv_reference",
+    "dictionary_read",
+    "dictionary_read_reference",
     "grid_sample_3d",
     "grid_sample_3d_reference",
     "mbconv",
