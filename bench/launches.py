@@ -14,13 +14,13 @@ from network_case import Portraits
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastreenact import ops
+from fastreenact import _C, ops
 from fastreenact.models.face2face_rho import random_face2face_rho
 from fastreenact.models.fuse_face2face_rho import fuse
+from fastreenact.ops import checks
 
-# Of csrc/mbconv_plan.h on sm_75: a block of up to 64 input and 96 output channels is one kernel, in tiles of 8 x 16
-# outputs, whose expanded pixels reach one beyond them.
-FUSED_INPUTS, FUSED_OUTPUTS, TILE = 64, 96, (8, 16)
+ARCHITECTURE = 75  # whose plan of `mbconv` is followed
+TILE = (8, 16)  # outputs of a block that is one kernel (csrc/mbconv_plan.h); its expanded pixels reach one beyond them
 TENSOR_GRAIN = 8  # channels: mma.m16n8k8 multiplies whole eights
 
 
@@ -57,22 +57,26 @@ def _conv(base: Launch, x: dict[str, Any], out: Tensor) -> list[Launch]:
 
 def _mbconv(base: Launch, given: dict[str, Any], out: Tensor) -> list[Launch]:
     x, upsample = given["x"], given["size"] is not None
-    channels_in, hidden, channels_out, _, stride, _ = given["spec"]
+    channels_in, hidden, channels_out, _, stride = given["spec"][:5]
     weights = ops.MbconvWeights(*(given[name] for name in _WEIGHTS))
     count = out.shape[0] * weights.multiplications(out.shape[1], out.shape[2], upsample)
     pixels, seen = out[..., 0].numel(), x[..., 0].numel()
     depthwise = pixels * hidden * 9
     project = pixels * _grain(hidden) * _grain(channels_out)
     expand = 0 if given["expand"] is None else seen * _grain(channels_in) * _grain(hidden)
-    if stride == 1 and channels_in <= FUSED_INPUTS and channels_out <= FUSED_OUTPUTS:
+    if not expand:
+        return [replace(base, multiplications=count, tensor=project, depthwise=depthwise)]
+    between = _C.mbconv_workspace(
+        x_shape=tuple(x.shape), out_shape=tuple(out.shape), expanded=True, hidden=hidden, stride=stride,
+        upsample=upsample, dtype=checks.DTYPES[torch.float16], architecture=ARCHITECTURE,
+    )  # fmt: skip
+    if not between:
         rows, columns = (n // 2 if upsample else n for n in TILE)
         again = (rows + 2) * (columns + 2) / (rows * columns)
         return [replace(base, multiplications=count, tensor=project + int(again * expand), depthwise=depthwise)]
-    between, first = seen * hidden * x.element_size(), _size(given["expand"]) + _size(given["expand_bias"])
-    exact = seen * channels_in * hidden if expand else 0
+    first = _size(given["expand"]) + _size(given["expand_bias"])
+    exact = seen * channels_in * hidden
     rest = replace(base, reads=base.reads - first - _size(x) + between, multiplications=count - exact, tensor=project)
-    if not expand:
-        return [replace(rest, depthwise=depthwise)]
     kernel = Launch(base.stage, base.op, _size(x) + first, between, exact, expand)
     return [kernel, replace(rest, depthwise=depthwise)]
 
