@@ -4,12 +4,14 @@ Head frame: x right, y down, z towards the viewer, origin between the temples, u
 """
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact.face.keypoints import MIRROR
+from fastreenact.face.morphable import rotation_matrix
 from fastreenact.models.landmark_unfold import Mesh
 
 Array = NDArray[np.float64]
@@ -55,6 +57,7 @@ NECK_JAW = np.outer((0.6, 0.2), (0.5, 1.0, 0.5)).reshape(-1, 1)  # and of what t
 _RING = np.deg2rad(np.arange(-25, 206, 15.4))  # angles of the outline, over the top from ear to ear
 _CIRCLE = 1.06 * np.column_stack((np.cos(_RING), -np.sin(_RING)))
 
+_Y_DOWN = np.outer((1.0, -1.0, 1.0), (1.0, -1.0, 1.0))
 _EDGE = np.deg2rad(np.arange(0, 360, 20))
 
 # The skin is cut along the eyes and between the lips: lid and lip of one side do not drag the other. Three splines,
@@ -72,14 +75,8 @@ def determinant(matrix: Array) -> float:
 
 def rotation(vector: Array) -> Array:
     """Rotation vector (X right, Y up, Z towards the viewer) -> matrix [3, 3] for y down."""
-    angle = float(np.linalg.norm(vector))
-    if angle < 1e-9:
-        return np.eye(3)
-    x, y, z = np.asarray(vector, np.float64) / angle
-    cross = np.array(((0, -z, y), (z, 0, -x), (-y, x, 0)))
-    flip = np.array((1.0, -1.0, 1.0))
-    matrix = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-    return flip[:, None] * matrix * flip
+    turn: Array = rotation_matrix(vector) * _Y_DOWN
+    return turn
 
 
 @dataclass(frozen=True)
@@ -174,24 +171,24 @@ def follow(head: Head, keypoints: Array, pose: Array) -> tuple[Rigid, Array]:
     A head turned too far for what the portrait shows is turned back, with the expression kept.
     """
     turn, scale = rotation(pose[:3]), float(pose[5]) / head.scale
-    rigid = _rigid(scale * (turn @ head.turn.T), keypoints[RIGID], head.face[RIGID])
+    rigid = _rigid(scale, turn @ head.turn.T, keypoints[RIGID], head.face[RIGID])
     yaw, allowed = _yaw(turn), _allowed_yaw(head, _yaw(turn))
     if abs(yaw - allowed) < 1e-6:
         return rigid, keypoints
     cos, sin = np.cos(allowed - yaw), np.sin(allowed - yaw)
     back = np.array(((cos, 0.0, sin), (0.0, 1.0, 0.0), (-sin, 0.0, cos)))
     # Turned about the head's centre, so that the head stays where it is.
-    held = _rigid(scale * (back @ turn @ head.turn.T), rigid(head.centre[None]), head.centre[None])
+    held = _rigid(scale, back @ turn @ head.turn.T, rigid(head.centre[None]), head.centre[None])
     return held, keypoints + held(head.face) - rigid(head.face)
 
 
-def _rigid(matrix: Array, at: Array, points: Array) -> Rigid:
-    """The motion of a rotation times a scale [3, 3] that brings `points` [M, 3] to `at` [M, 2] on average."""
-    linear = matrix[:2]
-    angle = np.arctan2(linear[1, 0] - linear[0, 1], linear[0, 0] + linear[1, 1])
-    cos, sin = np.cos(angle), np.sin(angle)
-    scale = float(np.cbrt(np.linalg.det(matrix)))
-    return Rigid(linear, (at - points @ linear.T).mean(axis=0), scale * np.array(((cos, -sin), (sin, cos))))
+def _rigid(scale: float, turn: Array, at: Array, points: Array) -> Rigid:
+    """The motion of a rotation [3, 3] times a scale that brings `points` [M, 3] to `at` [M, 2] on average."""
+    linear = scale * turn[:2]
+    (a, b, _), (c, d, _) = linear.tolist()
+    angle = math.atan2(c - b, a + d)
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    return Rigid(linear, (at - points @ linear.T).mean(axis=0), np.array(((cos, -sin), (sin, cos))))
 
 
 def _yaw(turn: Array) -> float:

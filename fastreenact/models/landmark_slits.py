@@ -4,6 +4,7 @@ Where the portrait shows it (eyeballs, an open mouth) the layer is the portrait'
 the inside of a closed mouth is painted: dark, with upper teeth and a tongue in soft focus.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -27,6 +28,11 @@ class Part:
     inset: float  # the layer begins this far inside the edges: lashes stay with the lid
     soft: float  # and is opaque this much further in
     margin: tuple[float, float, float]  # how far the layer reaches beside, above and below the portrait's slit
+
+    @functools.cached_property
+    def edges(self) -> NDArray[np.intp]:
+        """[2, 5] the keypoints of both edges."""
+        return np.array((self.upper, self.lower))
 
 
 EYES = (
@@ -61,15 +67,17 @@ class Slit:
     """The opening between two curves in one picture."""
 
     def __init__(self, keypoints: Array, part: Part) -> None:
-        upper, lower = keypoints[list(part.upper)], keypoints[list(part.lower)]
-        self.centre = (upper[0] + upper[-1]) / 2
-        axis = upper[-1] - upper[0]
-        axis = axis / max(math.hypot(*axis), 1e-6)
-        self.axes = np.array((axis, (-axis[1], axis[0])))
-        self.gap = float(((lower - upper)[1:-1] @ self.axes[1]).mean())  # px, mean height
-        self.curves = _CURVE @ np.stack((upper, lower))  # [2, 17, 2]
+        points = keypoints[part.edges]
+        (x0, y0), (x1, y1) = points[0, (0, -1)].tolist()
+        length = max(math.hypot(x1 - x0, y1 - y0), 1e-6)
+        along = (x1 - x0) / length, (y1 - y0) / length
+        self.centre = np.array(((x0 + x1) / 2, (y0 + y1) / 2))
+        self.axes = np.array((along, (-along[1], along[0])))
+        self.curves = _CURVE @ points  # [2, 17, 2]
         self.edges = (self.curves - self.centre) @ self.axes.T  # the same in the slit's frame, never falling along it
         np.maximum.accumulate(self.edges[..., 0], axis=1, out=self.edges[..., 0])
+        x, y = (points[1, 1:-1] - points[0, 1:-1]).mean(axis=0).tolist()
+        self.gap = y * along[0] - x * along[1]  # px, mean height
 
     def depth(self, x: Floats, y: Floats) -> Floats:
         """Distance [h, w] (px) to the nearer edge of the opening at pixels x [w], y [h]; negative outside."""
@@ -218,7 +226,6 @@ def cover(layer: Layer, head: Head, keypoints: Array, rigid: Rigid, size: tuple[
     flat = rigid.linear[:, :2]
     if determinant(flat) < 0.3 * turned:  # nearly from the side: do not magnify
         flat = rigid.flat
-    back = np.linalg.inv(flat)
     if part is MOUTH:
         moved = rigid(layer.anchor[None])[0]
         # The gums end somewhere: an upper lip that rises further takes the layer along.
@@ -227,15 +234,22 @@ def cover(layer: Layer, head: Head, keypoints: Array, rigid: Rigid, size: tuple[
         moved = moved + 0.55 * max(raised - _GUMS * unit, 0.0) * up
     else:
         moved = slit.centre
-    shift = layer.anchor[:2] - back @ moved - (layer.x0, layer.y0)
-    to_layer = np.column_stack((back, shift)) * (2 / np.array(layer.image.shape[1::-1]))[:, None]
-    to_layer[:, 2] -= 1.0
+    x, y = moved.tolist()
+    (a, b), (c, d) = flat.tolist()
+    to_layer = []
+    height, width = layer.image.shape[:2]
+    for first, second, anchor, edge, side in (
+        (d, -b, layer.anchor[0], layer.x0, width), (-c, a, layer.anchor[1], layer.y0, height)
+    ):  # fmt: skip
+        first, second = first / (a * d - b * c), second / (a * d - b * c)
+        to_layer += [2 / side * value for value in (first, second, float(anchor) - edge - first * x - second * y)]
+        to_layer[-1] -= 1
     opacity, field = (np.empty((low - top, right - left, values), np.float32) for values in (1, 2))
     edges = slit.edges.astype(np.float32)
     _C.slit_cover(
         upper=edges[0].ctypes.data, lower=edges[1].ctypes.data, knots=_DENSE,
         frame=(*slit.centre.tolist(), *slit.axes.ravel().tolist()), left=left, top=top, width=right - left,
-        height=low - top, inset=part.inset * unit, soft=part.soft * unit, gain=gain, layer=to_layer.ravel().tolist(),
+        height=low - top, inset=part.inset * unit, soft=part.soft * unit, gain=gain, layer=to_layer,
         opacity=opacity.ctypes.data, field=field.ctypes.data,
     )  # fmt: skip
     return Cover(left, top, opacity, field) if opacity.any() else None

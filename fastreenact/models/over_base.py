@@ -197,14 +197,14 @@ class _Nodes:
     def place(self, warp: LandmarkWarp, base: State, keypoints: Any, pose: Any) -> tuple[Placement, Tensor]:
         """The landmark warp of one frame, and its field [h, w, 2] of all nodes, valid until the next."""
         placed = warp.place(base, keypoints, pose, self._field)
-        left, top, right, low = self._shown
-        x0, y0, x1, y1 = self._shown = _window(placed)
-        # What moved in the last frame and does not now goes back to rest.
-        for rows, columns in (
-            (slice(top, y0), slice(left, right)), (slice(y1, low), slice(left, right)),
-            (slice(top, low), slice(left, x0)), (slice(top, low), slice(x1, right)),
-        ):  # fmt: skip
-            self._field[rows, columns] = self._rest[rows, columns]
+        shown, self._shown = self._shown, _window(placed)
+        if shown != self._shown:  # what moved in the last frame and does not now goes back to rest
+            (left, top, right, low), (x0, y0, x1, y1) = shown, self._shown
+            for rows, columns in (
+                (slice(top, y0), slice(left, right)), (slice(y1, low), slice(left, right)),
+                (slice(top, low), slice(left, x0)), (slice(top, low), slice(x1, right)),
+            ):  # fmt: skip
+                self._field[rows, columns] = self._rest[rows, columns]
         return placed, torch.from_numpy(self._field).to(self._device)
 
     def add(self, nodes: Tensor, offset: Tensor, window: tuple[int, int, int, int]) -> Tensor:
