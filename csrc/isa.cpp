@@ -16,6 +16,7 @@ namespace fastreenact {
     void landmark_nodes(const LandmarkFieldParams&, int64_t, int64_t); \
     void landmark_rows(const LandmarkFieldParams&, int64_t, int64_t);  \
     void mbconv(const MbconvParams&, int64_t, int64_t);                \
+    void mbconv_sum(const MbconvParams&, int64_t, int64_t);            \
     void norm_act_sums(const NormActParams&, int64_t, int64_t);        \
     void norm_act_factors(const NormActParams&, int64_t, int64_t);     \
     void norm_act(const NormActParams&, int64_t, int64_t);             \
@@ -37,6 +38,7 @@ namespace fastreenact {
      isa::landmark_nodes,      \
      isa::landmark_rows,       \
      isa::mbconv,              \
+     isa::mbconv_sum,          \
      isa::norm_act_sums,       \
      isa::norm_act_factors,    \
      isa::norm_act,            \

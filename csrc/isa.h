@@ -20,7 +20,8 @@ struct ToFrameParams;
 struct WarpParams;
 
 // One entry per op: computes the output rows [begin, end), rows counted through the batch (n * H + y); compose_frame
-// those of its rectangle, conv rows of cells, once for each group of channels, render_mesh the pictures [begin, end),
+// those of its rectangle, conv rows of cells, once for each group of channels, mbconv
+// groups of channels where it has them, which mbconv_sum adds up, render_mesh the pictures [begin, end),
 // norm_act the input rows after norm_act_sums of all blocks and norm_act_factors of all samples; landmark_rows the rows
 // after landmark_solve of all splines and landmark_nodes of all blocks of nodes.
 struct Kernels {
@@ -33,6 +34,7 @@ struct Kernels {
     void (*landmark_nodes)(const LandmarkFieldParams&, int64_t begin, int64_t end);
     void (*landmark_rows)(const LandmarkFieldParams&, int64_t begin, int64_t end);
     void (*mbconv)(const MbconvParams&, int64_t begin, int64_t end);
+    void (*mbconv_sum)(const MbconvParams&, int64_t begin, int64_t end);
     void (*norm_act_sums)(const NormActParams&, int64_t begin, int64_t end);
     void (*norm_act_factors)(const NormActParams&, int64_t begin, int64_t end);
     void (*norm_act)(const NormActParams&, int64_t begin, int64_t end);

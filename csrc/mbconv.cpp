@@ -19,63 +19,127 @@ constexpr int64_t kChunk = 64;           // hidden channels at once, where they 
 constexpr int64_t kOneChunk = 96;        // up to so many are few
 constexpr int64_t kBandBytes = 2 << 20;  // of sums
 
-// Depthwise 3x3 and ReLU of one row: rows[3] point to the column left of the first, [column][channels].
-template <typename T, int kStride>
-void depthwise(const T* const (&rows)[3], int64_t columns, int64_t channels, const float* weights,
-               int64_t weight_stride, const float* bias, T* out) {
-    for (int64_t c = 0; c < channels; c += kWidth) {
-        Vec w[9];
-        for (int tap = 0; tap < 9; ++tap) w[tap] = load(weights + tap * weight_stride + c);
-        const Vec first = load(bias + c);
-        if constexpr (kStride == 1) {
-            // A column is right of one output, in the middle of the next and left of the one after.
-            Vec one = first, next = first;
+// What a depthwise convolution works on at once: the channels of one vector.
+template <typename T>
+struct Lanes {
+    static constexpr int64_t kChannels = kWidth, kVectors = 1;
+    FASTREENACT_INLINE void take(const T* from, Vec (&values)[1]) { values[0] = load(from); }
+    FASTREENACT_INLINE void give(T* to, const Vec (&values)[1]) { store(to, values[0]); }
+};
+
+#if defined(__AVX512BF16__)
+// 32 bfloat16 in one load: the even ones and the odd ones are float32 by a shift and a mask. They are stored one half
+// after the other: weights of what follows are packed in that order (ops/panels.py).
+struct EvenOdd {
+    static constexpr int64_t kChannels = 32, kVectors = 2;
+    FASTREENACT_INLINE void take(const BFloat16* from, Vec (&values)[2]) {
+        const __m512i bits = _mm512_loadu_si512(from);
+        values[0] = (Vec)_mm512_slli_epi32(bits, 16);
+        values[1] = (Vec)_mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
+    }
+    FASTREENACT_INLINE void give(BFloat16* to, const Vec (&values)[2]) {
+        _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)values[1], (__m512)values[0]));
+    }
+};
+#endif
+
+// Depthwise 3x3 and ReLU of one row's channels from `c` on: rows[3] point to the column left of the first,
+// [column][channels].
+template <typename L, typename T, int kStride>
+FASTREENACT_INLINE void some_channels(const T* const (&rows)[3], int64_t columns, int64_t channels, int64_t c,
+                                      const float* weights, int64_t weight_stride, const float* bias, T* out) {
+    constexpr int kV = static_cast<int>(L::kVectors);
+    Vec w[9][kV], first[kV];
+    for (int v = 0; v < kV; ++v) {
+        for (int tap = 0; tap < 9; ++tap) w[tap][v] = load(weights + tap * weight_stride + c + v * kWidth);
+        first[v] = load(bias + c + v * kWidth);
+    }
+    if constexpr (kStride == 1) {
+        // A column is right of one output, in the middle of the next and left of the one after.
+        Vec one[kV], next[kV];
+        for (int v = 0; v < kV; ++v) one[v] = next[v] = first[v];
+        for (int row = 0; row < 3; ++row) {
+            Vec left[kV], middle[kV];
+            L::take(rows[row] + c, left);
+            L::take(rows[row] + channels + c, middle);
+            for (int v = 0; v < kV; ++v) {
+                one[v] += left[v] * w[3 * row][v] + middle[v] * w[3 * row + 1][v];
+                next[v] += middle[v] * w[3 * row][v];
+            }
+        }
+        for (int64_t x = 0; x < columns; ++x) {
+            Vec after[kV];
+            for (int v = 0; v < kV; ++v) after[v] = first[v];
             for (int row = 0; row < 3; ++row) {
-                const Vec left = load(rows[row] + c), middle = load(rows[row] + channels + c);
-                one += left * w[3 * row] + middle * w[3 * row + 1];
-                next += middle * w[3 * row];
-            }
-            for (int64_t x = 0; x < columns; ++x) {
-                Vec after = first;
-                for (int row = 0; row < 3; ++row) {
-                    const Vec value = load(rows[row] + (x + 2) * channels + c);
-                    one += value * w[3 * row + 2];
-                    next += value * w[3 * row + 1];
-                    after += value * w[3 * row];
+                Vec value[kV];
+                L::take(rows[row] + (x + 2) * channels + c, value);
+                for (int v = 0; v < kV; ++v) {
+                    one[v] += value[v] * w[3 * row + 2][v];
+                    next[v] += value[v] * w[3 * row + 1][v];
+                    after[v] += value[v] * w[3 * row][v];
                 }
-                store(out + x * channels + c, relu(one));
-                one = next;
-                next = after;
             }
-        } else {
-            for (int64_t x = 0; x < columns; ++x) {
-                Vec sum = first;
-                for (int tap = 0; tap < 9; ++tap) {
-                    sum += load(rows[tap / 3] + (2 * x + tap % 3) * channels + c) * w[tap];
-                }
-                store(out + x * channels + c, relu(sum));
+            for (int v = 0; v < kV; ++v) one[v] = relu(one[v]);
+            L::give(out + x * channels + c, one);
+            for (int v = 0; v < kV; ++v) {
+                one[v] = next[v];
+                next[v] = after[v];
             }
+        }
+    } else {
+        for (int64_t x = 0; x < columns; ++x) {
+            Vec sum[kV];
+            for (int v = 0; v < kV; ++v) sum[v] = first[v];
+            for (int tap = 0; tap < 9; ++tap) {
+                Vec value[kV];
+                L::take(rows[tap / 3] + (2 * x + tap % 3) * channels + c, value);
+                for (int v = 0; v < kV; ++v) sum[v] += value[v] * w[tap][v];
+            }
+            for (int v = 0; v < kV; ++v) sum[v] = relu(sum[v]);
+            L::give(out + x * channels + c, sum);
         }
     }
 }
 
+template <typename T, int kStride>
+void depthwise(const T* const (&rows)[3], int64_t columns, int64_t channels, const float* weights,
+               int64_t weight_stride, const float* bias, T* out) {
+    int64_t c = 0;
+#if defined(__AVX512BF16__)
+    if constexpr (sizeof(T) == 2) {
+        for (; c + EvenOdd::kChannels <= channels; c += EvenOdd::kChannels) {
+            some_channels<EvenOdd, T, kStride>(rows, columns, channels, c, weights, weight_stride, bias, out);
+        }
+    }
+#endif
+    for (; c < channels; c += kWidth) {
+        some_channels<Lanes<T>, T, kStride>(rows, columns, channels, c, weights, weight_stride, bias, out);
+    }
+}
+
+// The output rows [begin, end), or, with `partial`, the share that the hidden channels [first_channel, last_channel) have
+// in them.
 template <typename T, bool kPairs>
-void work(const MbconvParams& p, int64_t begin, int64_t end) {
+void work(const MbconvParams params, int64_t begin, int64_t end, int64_t first_channel, int64_t last_channel,
+          float* partial) {
+    const MbconvParams p = params;  // a copy: what is stored cannot change it
     const int64_t all = (p.hidden + kPanel - 1) / kPanel * kPanel;
     const int64_t chunk = all <= kOneChunk ? all : kChunk;
     const int64_t panels = (p.channels_out + kPanel - 1) / kPanel;
     const int64_t width = p.upsample ? p.out_width : p.width, height = p.upsample ? p.out_height : p.height;
     const int64_t row_bytes = p.out_width * panels * kPanel * 4;
-    const bool one_chunk = chunk == all;
-    const int64_t band_rows = one_chunk ? end - begin : kBandBytes / row_bytes > 1 ? kBandBytes / row_bytes : 1;
+    const bool one_chunk = chunk == all && partial == nullptr;
+    const int64_t band_rows = one_chunk || partial != nullptr    ? end - begin
+                              : kBandBytes / row_bytes > 1 ? kBandBytes / row_bytes
+                                                           : 1;
     const int64_t ring_row = (width + 2) * chunk;
     const int64_t ring_bytes = whole_lines(4 * ring_row * static_cast<int64_t>(sizeof(T)));
     const int64_t line_bytes = whole_lines(p.out_width * chunk * static_cast<int64_t>(sizeof(T)));
     const int64_t sum_rows = band_rows < end - begin ? band_rows : end - begin;
-    char* memory = scratch.need(ring_bytes + line_bytes + (one_chunk ? 0 : sum_rows * row_bytes));
+    char* memory = scratch.need(ring_bytes + line_bytes + (one_chunk || partial != nullptr ? 0 : sum_rows * row_bytes));
     T* ring = reinterpret_cast<T*>(memory);
     T* line = reinterpret_cast<T*>(memory + ring_bytes);
-    float* sums = reinterpret_cast<float*>(memory + ring_bytes + line_bytes);
+    float* band = reinterpret_cast<float*>(memory + ring_bytes + line_bytes);
     std::memset(static_cast<void*>(ring), 0,
                 static_cast<size_t>(ring_bytes));  // the columns beside each row, and the fourth row, stay 0
     const T* nothing = ring + 3 * ring_row;
@@ -89,8 +153,9 @@ void work(const MbconvParams& p, int64_t begin, int64_t end) {
         const T* picture = static_cast<const T*>(p.x) + n * p.x_stride_n;
         T* result = static_cast<T*>(p.out) + n * p.out_stride_n;
 
-        for (int64_t c0 = 0; c0 < all; c0 += chunk) {
-            const int64_t channels = c0 + chunk < all ? chunk : all - c0;
+        float* sums = partial == nullptr ? band : partial + top * (row_bytes / 4);
+        for (int64_t c0 = first_channel; c0 < last_channel; c0 += chunk) {
+            const int64_t channels = c0 + chunk < last_channel ? chunk : last_channel - c0;
             int64_t made = -1;  // the last source row in the ring
             // Source row `y` expanded into its place in the ring; with `upsample` every pixel twice.
             const auto make = [&](int64_t y) {
@@ -149,12 +214,14 @@ void work(const MbconvParams& p, int64_t begin, int64_t end) {
                 T* to = result + y * p.out_stride_y;
                 float* sum_row = sums + (y - first) * (row_bytes / 4);
                 const T* added = p.residual ? picture + y * p.x_stride_y : nullptr;
-                const bool starts = c0 == 0, ends = c0 + chunk >= all;
+                const bool starts = c0 == first_channel, ends = partial == nullptr && c0 + chunk >= all;
                 pointwise<T, kPairs>(
                     line, channels, p.out_width, weights, project_stride, channels, panels,
                     [&](int64_t x, int64_t panel, int part) {
                         const int64_t c = panel * kPanel + part * kWidth;
-                        return starts ? load(p.project_bias + c) : load(sum_row + x * panels * kPanel + c);
+                        return !starts              ? load(sum_row + x * panels * kPanel + c)
+                               : partial == nullptr ? load(p.project_bias + c)
+                                                    : Vec{};
                     },
                     [&](int64_t x, int64_t panel, int part, Vec sum) {
                         const int64_t c = panel * kPanel + part * kWidth, left = p.channels_out - c;
@@ -175,7 +242,7 @@ void work(const MbconvParams& p, int64_t begin, int64_t end) {
                     });
             }
             // The last chunk may be narrower: columns beside its rows lie elsewhere, and must be 0 again.
-            if (channels != chunk || c0 + 2 * chunk > all) {
+            if (channels != chunk || c0 + 2 * chunk > last_channel) {
                 std::memset(static_cast<void*>(ring), 0, static_cast<size_t>(ring_bytes));
             }
         }
@@ -183,18 +250,65 @@ void work(const MbconvParams& p, int64_t begin, int64_t end) {
     }
 }
 
+template <typename T, bool kPairs>
+void rows_or_groups(const MbconvParams& p, int64_t begin, int64_t end) {
+    const int64_t all = (p.hidden + kPanel - 1) / kPanel * kPanel;
+    if (p.partial == nullptr) {
+        work<T, kPairs>(p, begin, end, 0, all, nullptr);
+        return;
+    }
+    const int64_t rows = p.n * p.out_height, chunks = (all + kChunk - 1) / kChunk;
+    const int64_t size = rows * p.out_width * ((p.channels_out + kPanel - 1) / kPanel * kPanel);
+    for (int64_t group = begin; group < end; ++group) {
+        const int64_t first = group * chunks / p.groups * kChunk, last = (group + 1) * chunks / p.groups * kChunk;
+        work<T, kPairs>(p, 0, rows, first, last < all ? last : all, p.partial + group * size);
+    }
+}
+
+// The rows [begin, end) from all groups' shares.
+template <typename T>
+void sum_rows_of(const MbconvParams& params, int64_t begin, int64_t end) {
+    const MbconvParams p = params;
+    const int64_t padded = (p.channels_out + kPanel - 1) / kPanel * kPanel, row_size = p.out_width * padded;
+    const int64_t size = p.n * p.out_height * row_size;
+    for (int64_t row = begin; row < end; ++row) {
+        const int64_t n = row / p.out_height, y = row % p.out_height;
+        const T* added = static_cast<const T*>(p.x) + n * p.x_stride_n + y * p.x_stride_y;
+        T* to = static_cast<T*>(p.out) + n * p.out_stride_n + y * p.out_stride_y;
+        for (int64_t x = 0; x < p.out_width; ++x) {
+            const float* shares = p.partial + row * row_size + x * padded;
+            for (int64_t c = 0; c < p.channels_out; c += kWidth) {
+                const int part = p.channels_out - c < kWidth ? static_cast<int>(p.channels_out - c) : kWidth;
+                Vec sum = load(p.project_bias + c);
+                for (int32_t group = 0; group < p.groups; ++group) sum += load(shares + group * size + c);
+                const T* also = added + x * p.x_stride_x + c;
+                if (p.residual) sum += part == kWidth ? load(also) : load_part(also, part);
+                if (part == kWidth) {
+                    store(to + x * p.out_stride_x + c, sum);
+                } else {
+                    store_part(to + x * p.out_stride_x + c, sum, part);
+                }
+            }
+        }
+    }
+}
+
 }  // namespace
 
 void mbconv(const MbconvParams& p, int64_t begin, int64_t end) {
     if (p.dtype == kFloat32) {
-        work<float, false>(p, begin, end);
+        rows_or_groups<float, false>(p, begin, end);
         return;
     }
 #if defined(__AVX512BF16__)
-    work<BFloat16, true>(p, begin, end);
+    rows_or_groups<BFloat16, true>(p, begin, end);
 #else
-    work<BFloat16, false>(p, begin, end);
+    rows_or_groups<BFloat16, false>(p, begin, end);
 #endif
+}
+
+void mbconv_sum(const MbconvParams& p, int64_t begin, int64_t end) {
+    (p.dtype == kFloat32 ? sum_rows_of<float> : sum_rows_of<BFloat16>)(p, begin, end);
 }
 
 }  // namespace FASTREENACT_ISA

@@ -229,7 +229,11 @@ FASTREENACT_INLINE Vec select(IntVec mask, Vec yes, Vec no) {
 
 // NaN passes through, as in PyTorch.
 FASTREENACT_INLINE Vec relu(Vec x) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_max_ps(_mm512_setzero_ps(), (__m512)x);  // the second where either is NaN
+#else
     return select(x <= 0.0f, Vec{}, x);
+#endif
 }
 
 // exp(x) for x <= 0: 2^n by the exponent's bits, the rest by the Taylor series on [-ln2/2, ln2/2] (error below 1e-7).

@@ -11,7 +11,7 @@ from fastreenact import _C
 from fastreenact.ops import checks, nvrtc
 from fastreenact.ops.fragments import pack_fragments, unpack_fragments
 from fastreenact.ops.library import register, say_once
-from fastreenact.ops.panels import PANEL, padded, panels
+from fastreenact.ops.panels import PANEL, depthwise_order, multiplies_pairs, padded, panels
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +86,16 @@ def pack_mbconv(
         return panels(matrix, dtype) if device.type == "cpu" else pack_fragments(matrix, dtype, device)
 
     depthwise = F.pad(kernel.depthwise.flatten(1).t().float(), (0, -hidden % PANEL)).contiguous()
-    project = F.pad(kernel.project, (0, -hidden % PANEL)) if device.type == "cpu" else kernel.project
+    depthwise_bias, project = padded(kernel.depthwise_bias), kernel.project
+    if device.type == "cpu":
+        project = F.pad(project, (0, -hidden % PANEL))
+        if multiplies_pairs(dtype):
+            order = depthwise_order(len(depthwise_bias))
+            depthwise, depthwise_bias, project = depthwise[:, order], depthwise_bias[order], project[:, order]
     return MbconvWeights(
         None if kernel.expand is None else products(kernel.expand),
         None if kernel.expand_bias is None else padded(kernel.expand_bias).to(device),
-        depthwise.to(device), padded(kernel.depthwise_bias).to(device), products(project),
+        depthwise.to(device), depthwise_bias.to(device), products(project),
         padded(kernel.project_bias).to(device),
         [channels_in, hidden, channels_out, checks.DTYPES[dtype], kernel.stride, int(kernel.residual), int(half_sums)],
     )  # fmt: skip

@@ -31,3 +31,12 @@ def panels(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 def padded(vector: Tensor) -> Tensor:
     """float32 [N] with zeros up to whole panels."""
     return F.pad(vector.float(), (0, -len(vector) % PANEL)).contiguous()
+
+
+def depthwise_order(channels: int) -> Tensor:
+    """The order in which the CPU's depthwise convolution leaves `channels` bfloat16 (csrc/mbconv.cpp): of each 32 first
+    the even ones, then the odd ones."""
+    order = torch.arange(channels)
+    whole = channels // 32 * 32
+    order[:whole] = order[:whole].view(-1, 16, 2).transpose(1, 2).reshape(-1)
+    return order
