@@ -713,6 +713,10 @@ MbconvParams mbconv_params(uintptr_t x, const py::tuple& x_shape, const py::tupl
     p.stride = stride;
     p.upsample = upsample ? 1 : 0;
     p.residual = residual ? 1 : 0;
+    p.workspace = nullptr;
+    p.half_sums = 0;
+    p.architecture = 0;
+    p.groups = 1;
     return p;
 }
 
@@ -724,43 +728,10 @@ void bind_mbconv(py::module_& m) {
            const py::tuple& out_stride, uintptr_t expand, uintptr_t expand_bias, uintptr_t depthwise,
            uintptr_t depthwise_bias, uintptr_t project, uintptr_t project_bias, int64_t hidden, int stride,
            bool upsample, bool residual, int dtype) {
-<<<<<<< HEAD
-            const MbconvParams p =
+            MbconvParams p =
                 mbconv_params(x, x_shape, x_stride, out, out_shape, out_stride, expand, expand_bias, depthwise,
                               depthwise_bias, project, project_bias, hidden, stride, upsample, residual, dtype);
-            // Each block expands two rows more than it has: at most a sixteenth too much.
-            const int64_t rows = p.n * p.out_height;
-=======
-            MbconvParams p;
-            p.x = address<const void>(x);
-            p.out = address<void>(out);
-            p.expand = address<const void>(expand);
-            p.expand_bias = address<const float>(expand_bias);
-            p.depthwise = address<const float>(depthwise);
-            p.depthwise_bias = address<const float>(depthwise_bias);
-            p.project = address<const void>(project);
-            p.project_bias = address<const float>(project_bias);
-            p.n = at(x_shape, 0);
-            p.height = at(x_shape, 1);
-            p.width = at(x_shape, 2);
-            p.out_height = at(out_shape, 1);
-            p.out_width = at(out_shape, 2);
-            p.channels_in = at(x_shape, 3);
-            p.hidden = hidden;
-            p.channels_out = at(out_shape, 3);
-            p.x_stride_n = at(x_stride, 0);
-            p.x_stride_y = at(x_stride, 1);
-            p.x_stride_x = at(x_stride, 2);
-            p.out_stride_n = at(out_stride, 0);
-            p.out_stride_y = at(out_stride, 1);
-            p.out_stride_x = at(out_stride, 2);
-            p.dtype = dtype;
-            p.stride = stride;
-            p.upsample = upsample ? 1 : 0;
-            p.residual = residual ? 1 : 0;
             const int64_t rows = p.n * p.out_height, threads = num_threads();
-            p.partial = nullptr;
-            p.groups = 1;
             // Shared out by rows, each thread expands two rows that another has as well. Where that is much, and
             // channels are many, they are shared out instead.
             constexpr int64_t kMuch = 2 << 20;  // multiplications: about what adding up the shares costs
@@ -769,13 +740,12 @@ void bind_mbconv(py::module_& m) {
                 p.groups = static_cast<int32_t>(threads);
                 const auto shares = std::make_shared<std::vector<float>>(
                     static_cast<size_t>(threads * rows * p.out_width * ((p.channels_out + 15) / 16 * 16)));
-                p.partial = shares->data();
+                p.workspace = shares->data();
                 run_blocks(p, kernels().mbconv, threads, 1, shares);
                 run_blocks(p, kernels().mbconv_sum, rows, rows_for_threads(rows, 4), shares);
                 return;
             }
             // At most a sixteenth too much.
->>>>>>> 02b1e10 (Share out hidden channels where rows are few; depthwise on 32 bfloat16 at once)
             run_blocks(p, kernels().mbconv, rows, rows_for_threads(rows, 32));
         },
         py::kw_only(), arg("x"), arg("x_shape"), arg("x_stride"), arg("out"), arg("out_shape"), arg("out_stride"),

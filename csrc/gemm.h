@@ -80,18 +80,32 @@ FASTREENACT_INLINE void multiply(Vec (&sums)[kRows][kCount][kParts], const T* a,
     }
 }
 
-// A 1x1 convolution of `pixels` pixels. begin(pixel, panel, part) gives a sum's first value, take(pixel, panel, part,
+// What of the pixels is multiplied: `segments` runs of `depth` values each, a pixel's `stride` behind the one before
+// it.
+template <typename T>
+struct Pixels {
+    const T* segment[16];
+    int64_t segments;
+    int64_t stride;
+    int64_t depth;
+    int64_t count;
+};
+
+// A product for some pixels and panels. begin(pixel, panel, part) gives a sum's first value, take(pixel, panel, part,
 // sum) gets it.
 template <typename T, bool kPairs, int kRows, int kCount, typename Begin, typename Take>
-FASTREENACT_INLINE void some_pixels(const T* a, int64_t stride, const void* panels, int64_t panel_stride, int64_t depth,
-                                    int64_t pixel, int64_t panel, const Begin& begin, const Take& take) {
+FASTREENACT_INLINE void some_pixels(const Pixels<T>& a, const void* panels, int64_t panel_stride, int64_t pixel,
+                                    int64_t panel, const Begin& begin, const Take& take) {
     Vec sums[kRows][kCount][kParts];
     for (int i = 0; i < kRows; ++i) {
         for (int j = 0; j < kCount; ++j) {
             for (int part = 0; part < kParts; ++part) sums[i][j][part] = begin(pixel + i, panel + j, part);
         }
     }
-    multiply<T, kPairs, kRows, kCount>(sums, a + pixel * stride, stride, panels, panel_stride, depth);
+    const char* b = static_cast<const char*>(panels);
+    for (int64_t s = 0; s < a.segments; ++s, b += a.depth * kPanel * (kPairs ? 2 : 4)) {
+        multiply<T, kPairs, kRows, kCount>(sums, a.segment[s] + pixel * a.stride, a.stride, b, panel_stride, a.depth);
+    }
     for (int i = 0; i < kRows; ++i) {
         for (int j = 0; j < kCount; ++j) {
             for (int part = 0; part < kParts; ++part) take(pixel + i, panel + j, part, sums[i][j][part]);
@@ -100,34 +114,30 @@ FASTREENACT_INLINE void some_pixels(const T* a, int64_t stride, const void* pane
 }
 
 template <typename T, bool kPairs, int kCount, typename Begin, typename Take>
-void some_panels(const T* a, int64_t stride, int64_t pixels, const void* panels, int64_t panel_stride, int64_t depth,
-                 int64_t panel, const Begin& begin, const Take& take) {
+void some_panels(const Pixels<T>& a, const void* panels, int64_t panel_stride, int64_t panel, const Begin& begin,
+                 const Take& take) {
     constexpr int kRows = pixels_at_once(kCount);
     int64_t i = 0;
     // 16, 32 or 64 pixels are sixes and fives without a rest.
-    const int64_t fives = kRows == 6 && pixels > 11 ? (6 - pixels % 6) % 6 : 0;
-    for (int64_t five = 0; five < fives && i + 5 <= pixels; ++five, i += 5) {
-        if constexpr (kRows == 6) {
-            some_pixels<T, kPairs, 5, kCount>(a, stride, panels, panel_stride, depth, i, panel, begin, take);
-        }
+    const int64_t fives = kRows == 6 && a.count > 11 ? (6 - a.count % 6) % 6 : 0;
+    for (int64_t five = 0; five < fives && i + 5 <= a.count; ++five, i += 5) {
+        if constexpr (kRows == 6) some_pixels<T, kPairs, 5, kCount>(a, panels, panel_stride, i, panel, begin, take);
     }
-    for (; i + kRows <= pixels; i += kRows) {
-        some_pixels<T, kPairs, kRows, kCount>(a, stride, panels, panel_stride, depth, i, panel, begin, take);
+    for (; i + kRows <= a.count; i += kRows) {
+        some_pixels<T, kPairs, kRows, kCount>(a, panels, panel_stride, i, panel, begin, take);
     }
     if constexpr (kRows > 4) {
-        for (; i + 4 <= pixels; i += 4) {
-            some_pixels<T, kPairs, 4, kCount>(a, stride, panels, panel_stride, depth, i, panel, begin, take);
+        for (; i + 4 <= a.count; i += 4) {
+            some_pixels<T, kPairs, 4, kCount>(a, panels, panel_stride, i, panel, begin, take);
         }
     }
-    for (; i < pixels; ++i) {
-        some_pixels<T, kPairs, 1, kCount>(a, stride, panels, panel_stride, depth, i, panel, begin, take);
-    }
+    for (; i < a.count; ++i) some_pixels<T, kPairs, 1, kCount>(a, panels, panel_stride, i, panel, begin, take);
 }
 
-// `first` is the first of `count` panels' weights, `depth` their K; panel_stride in elements.
+// `first` is the first of `count` panels' weights; panel_stride in elements.
 template <typename T, bool kPairs, typename Begin, typename Take>
-void pointwise(const T* a, int64_t stride, int64_t pixels, const void* first, int64_t panel_stride, int64_t depth,
-               int64_t count, const Begin& begin, const Take& take) {
+void product(const Pixels<T>& a, const void* first, int64_t panel_stride, int64_t count, const Begin& begin,
+             const Take& take) {
     const int64_t bytes = panel_stride * (kPairs ? 2 : 4);
     int64_t panel = 0;
     while (panel < count) {
@@ -135,11 +145,11 @@ void pointwise(const T* a, int64_t stride, int64_t pixels, const void* first, in
         // Five are three and two, not four and one: few panels waste the loads of the pixels.
         const int64_t now = kPanels == 1 ? 1 : left == 5 ? 3 : left < kPanels ? left : kPanels;
         const void* b = static_cast<const char*>(first) + panel * bytes;
-        if (now == 1) some_panels<T, kPairs, 1>(a, stride, pixels, b, panel_stride, depth, panel, begin, take);
+        if (now == 1) some_panels<T, kPairs, 1>(a, b, panel_stride, panel, begin, take);
         if constexpr (kPanels > 1) {
-            if (now == 2) some_panels<T, kPairs, 2>(a, stride, pixels, b, panel_stride, depth, panel, begin, take);
-            if (now == 3) some_panels<T, kPairs, 3>(a, stride, pixels, b, panel_stride, depth, panel, begin, take);
-            if (now == 4) some_panels<T, kPairs, 4>(a, stride, pixels, b, panel_stride, depth, panel, begin, take);
+            if (now == 2) some_panels<T, kPairs, 2>(a, b, panel_stride, panel, begin, take);
+            if (now == 3) some_panels<T, kPairs, 3>(a, b, panel_stride, panel, begin, take);
+            if (now == 4) some_panels<T, kPairs, 4>(a, b, panel_stride, panel, begin, take);
         }
         panel += now;
     }

@@ -117,8 +117,8 @@ void depthwise(const T* const (&rows)[3], int64_t columns, int64_t channels, con
     }
 }
 
-// The output rows [begin, end), or, with `partial`, the share that the hidden channels [first_channel, last_channel) have
-// in them.
+// The output rows [begin, end), or, with `partial`, the share that the hidden channels [first_channel, last_channel)
+// have in them.
 template <typename T, bool kPairs>
 void work(const MbconvParams params, int64_t begin, int64_t end, int64_t first_channel, int64_t last_channel,
           float* partial) {
@@ -129,9 +129,9 @@ void work(const MbconvParams params, int64_t begin, int64_t end, int64_t first_c
     const int64_t width = p.upsample ? p.out_width : p.width, height = p.upsample ? p.out_height : p.height;
     const int64_t row_bytes = p.out_width * panels * kPanel * 4;
     const bool one_chunk = chunk == all && partial == nullptr;
-    const int64_t band_rows = one_chunk || partial != nullptr    ? end - begin
-                              : kBandBytes / row_bytes > 1 ? kBandBytes / row_bytes
-                                                           : 1;
+    const int64_t band_rows = one_chunk || partial != nullptr ? end - begin
+                              : kBandBytes / row_bytes > 1    ? kBandBytes / row_bytes
+                                                              : 1;
     const int64_t ring_row = (width + 2) * chunk;
     const int64_t ring_bytes = whole_lines(4 * ring_row * static_cast<int64_t>(sizeof(T)));
     const int64_t line_bytes = whole_lines(p.out_width * chunk * static_cast<int64_t>(sizeof(T)));
@@ -185,8 +185,8 @@ void work(const MbconvParams params, int64_t begin, int64_t end, int64_t first_c
                 const float* bias = p.expand_bias + c0;
                 const char* weights =
                     static_cast<const char*>(p.expand) + c0 / kPanel * expand_stride * (kPairs ? 2 : 4);
-                pointwise<T, kPairs>(
-                    from, p.x_stride_x, p.width, weights, expand_stride, p.channels_in, channels / kPanel,
+                product<T, kPairs>(
+                    {{from}, 1, p.x_stride_x, p.channels_in, p.width}, weights, expand_stride, channels / kPanel,
                     [&](int64_t, int64_t panel, int part) { return load(bias + panel * kPanel + part * kWidth); },
                     [&](int64_t x, int64_t panel, int part, Vec sum) {
                         put(x, panel * kPanel + part * kWidth, relu(sum));
@@ -215,8 +215,8 @@ void work(const MbconvParams params, int64_t begin, int64_t end, int64_t first_c
                 float* sum_row = sums + (y - first) * (row_bytes / 4);
                 const T* added = p.residual ? picture + y * p.x_stride_y : nullptr;
                 const bool starts = c0 == first_channel, ends = partial == nullptr && c0 + chunk >= all;
-                pointwise<T, kPairs>(
-                    line, channels, p.out_width, weights, project_stride, channels, panels,
+                product<T, kPairs>(
+                    {{line}, 1, channels, channels, p.out_width}, weights, project_stride, panels,
                     [&](int64_t x, int64_t panel, int part) {
                         const int64_t c = panel * kPanel + part * kWidth;
                         return !starts              ? load(sum_row + x * panels * kPanel + c)
@@ -253,7 +253,7 @@ void work(const MbconvParams params, int64_t begin, int64_t end, int64_t first_c
 template <typename T, bool kPairs>
 void rows_or_groups(const MbconvParams& p, int64_t begin, int64_t end) {
     const int64_t all = (p.hidden + kPanel - 1) / kPanel * kPanel;
-    if (p.partial == nullptr) {
+    if (p.workspace == nullptr) {
         work<T, kPairs>(p, begin, end, 0, all, nullptr);
         return;
     }
@@ -261,7 +261,7 @@ void rows_or_groups(const MbconvParams& p, int64_t begin, int64_t end) {
     const int64_t size = rows * p.out_width * ((p.channels_out + kPanel - 1) / kPanel * kPanel);
     for (int64_t group = begin; group < end; ++group) {
         const int64_t first = group * chunks / p.groups * kChunk, last = (group + 1) * chunks / p.groups * kChunk;
-        work<T, kPairs>(p, 0, rows, first, last < all ? last : all, p.partial + group * size);
+        work<T, kPairs>(p, 0, rows, first, last < all ? last : all, static_cast<float*>(p.workspace) + group * size);
     }
 }
 
@@ -276,7 +276,7 @@ void sum_rows_of(const MbconvParams& params, int64_t begin, int64_t end) {
         const T* added = static_cast<const T*>(p.x) + n * p.x_stride_n + y * p.x_stride_y;
         T* to = static_cast<T*>(p.out) + n * p.out_stride_n + y * p.out_stride_y;
         for (int64_t x = 0; x < p.out_width; ++x) {
-            const float* shares = p.partial + row * row_size + x * padded;
+            const float* shares = static_cast<const float*>(p.workspace) + row * row_size + x * padded;
             for (int64_t c = 0; c < p.channels_out; c += kWidth) {
                 const int part = p.channels_out - c < kWidth ? static_cast<int>(p.channels_out - c) : kWidth;
                 Vec sum = load(p.project_bias + c);

@@ -13,7 +13,6 @@ struct MbconvParams {
     const float* depthwise_bias;  // [hidden], padded
     const void* project;          // panels, K = hidden, padded to whole panels
     const float* project_bias;    // [Cout], padded
-    float* partial;               // [groups][N, Ho, Wo, Cout padded to whole panels], or null: see `groups`
     int64_t n;                    // pictures
     int64_t height;               // of x
     int64_t width;
@@ -28,21 +27,16 @@ struct MbconvParams {
     int64_t out_stride_n;
     int64_t out_stride_y;
     int64_t out_stride_x;
-<<<<<<< HEAD
-    void* workspace;       // GPU: where mbconv_plan asks for one, the hidden map [N, H, W, hidden padded] in `dtype`
+    // GPU: where mbconv_plan asks for one, the hidden map [N, H, W, hidden padded] in `dtype`. CPU: where there are
+    // groups, their shares [groups][N, Ho, Wo, Cout padded to whole panels] float32; null: the rows are shared out.
+    void* workspace;
     int32_t dtype;         // Dtype: kFloat32 or kBFloat16, on a GPU also kFloat16
     int32_t stride;        // of the depthwise convolution, 1 or 2
     int32_t upsample;      // 1: x is doubled by nearest first and cropped to the output's size (stride 1)
     int32_t residual;      // 1: x is added (stride 1, Cin = Cout, no upsample)
     int32_t half_sums;     // GPU: 1: float16 is summed in float16 over 64 products, then in float32
     int32_t architecture;  // GPU: its compute capability times ten, 75 on
-=======
-    int32_t dtype;     // Dtype: kFloat32 or kBFloat16
-    int32_t stride;    // of the depthwise convolution, 1 or 2
-    int32_t upsample;  // 1: x is doubled by nearest first and cropped to the output's size (stride 1)
-    int32_t residual;  // 1: x is added (stride 1, Cin = Cout, no upsample)
-    int32_t groups;    // CPU: parts that the hidden channels are shared out in, where rows are few; their sums meet last
->>>>>>> 02b1e10 (Share out hidden channels where rows are few; depthwise on 32 bfloat16 at once)
+    int32_t groups;        // CPU: parts that the hidden channels are shared out in, where rows are few
 };
 
 }  // namespace fastreenact

@@ -56,6 +56,14 @@ def test_a_convolution_splits_by_its_input():
     torch.testing.assert_close(conv_reference(x, third) * 3 + bias, conv_reference(x, kernel), **EXACT)
 
 
+@pytest.mark.parametrize("n", [1, 4, 8])
+def test_pixels_of_few_channels_go_together(n):
+    kernel = plain_kernel(values("w", 2, 5, 3, 3), values("b", 2), padding=1)
+    x = values("x", 2, 7, 16, 5)
+    wide = conv_reference(x, algebra.together(kernel, n), size=(7, 16 // n))
+    torch.testing.assert_close(wide.reshape(2, 7, 16, 2), conv_reference(x, kernel), **EXACT)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_a_mean_goes_into_the_convolution_after_it(n, stride):

@@ -133,6 +133,23 @@ def after_mean(kernel: ConvKernel, n: int) -> ConvKernel:
     return ConvKernel(wide, wide, {(0, 0): weight}, kernel.bias)
 
 
+def together(kernel: ConvKernel, n: int) -> ConvKernel:
+    """A plain convolution to few channels, n neighbouring pixels of a row as one: its output [H, W / n, n * Cout] lies
+    in memory as [H, W, Cout] does.
+
+    More multiplications, some by zero, but a processor does 16 at once, and few channels waste them.
+    """
+    if kernel.axis_x.phases != 1 or kernel.axis_x.step != 1:
+        raise ValueError(f"only a plain convolution of stride 1 takes pixels together, got {kernel.axis_x}")
+    axis = kernel.axis_x
+    weight = kernel.weights[0, 0]
+    wide = weight.new_zeros(n, *weight.shape[:2], axis.taps[0] + n - 1, weight.shape[3])
+    for pixel in range(n):
+        wide[pixel, :, :, pixel : pixel + axis.taps[0]] = weight
+    axis_x = Axis(n, axis.offset, (axis.taps[0] + n - 1,))
+    return ConvKernel(kernel.axis_y, axis_x, {(0, 0): wide.flatten(0, 1)}, kernel.bias.repeat(n))
+
+
 def pose_cells(encoder: Any) -> tuple[ConvKernel, ConvKernel]:
     """A `PoseEncoder` as two convolutions: its transposed convolutions never overlap.
 

@@ -14,6 +14,7 @@ from fastreenact.models.layers import DownBlock, ResidualBlock, UpBlock, nearest
 
 _SOURCE, _DRIVER, _PICTURE = slice(0, 3), slice(3, 6), slice(6, 9)  # channels of the first convolutions
 _LEVEL = 2 / 255  # of a picture's level in [-1, 1]
+_TOGETHER = 8  # pixels of a field that are one of 16 channels on the CPU, because two would waste most of a vector
 
 
 class FusedMotion:
@@ -47,8 +48,8 @@ class FusedMotion:
         # Fields are coordinates: float32 whatever the activations are.
         heads = (net.f1_motion, net.model1_3, net.model2_3)
         self.heads = [
-            ConvLayer(algebra.convolution(head), coordinates, side, side, n=n)
-            for head, side in zip(heads, self.sides, strict=True)
+            _Head(head, coordinates, side, last=i == 2, n=n)
+            for i, (head, side) in enumerate(zip(heads, self.sides, strict=True))
         ]
         self.drawings = [torch.empty(n, side, side, 3, dtype=torch.uint8, device=device) for side in self.sides]
         self.moved = torch.empty(n, self.sides[2], self.sides[2], 3, dtype=torch.uint8, device=device)
@@ -56,7 +57,7 @@ class FusedMotion:
     @property
     def field(self) -> Tensor:
         """[N, M/4, M/4, 2] float32, written by each call."""
-        return self.heads[2].out
+        return self.heads[2].field
 
     def source(self, points: Tensor, image: Tensor) -> list[Tensor]:
         """First convolutions of what depends on the source alone, with -1 for the rest; float32.
@@ -91,18 +92,42 @@ class FusedMotion:
         if base is not None and image is not None:
             side = self.sides[2]
             ops.warp(image, base, pictures=pictures, size=(side, side), padding="border", out=self.moved)
-        hidden = field = None
+        hidden = coarse = None
         for i, (driver, trunk, head) in enumerate(zip(self.drivers, self.trunks, self.heads, strict=True)):
             added: dict[str, Any] = {"add": parts[i], "pictures": pictures}
             if self.pictures:
                 added = {"add": self.pictures[i](self.moved, **added)}
             hidden = trunk(driver(self.drawings[i], **added, residual=hidden))
-            field = head(hidden, residual=field)
+            coarse = head(hidden, coarse)
 
     def multiplications(self) -> int:
         """Of one picture."""
-        layers = [*self.drivers, *self.pictures, *self.heads, *(layer for t in self.trunks for layer in t.layers)]
+        layers = [*self.drivers, *self.pictures, *(head.conv for head in self.heads)]
+        layers += [layer for trunk in self.trunks for layer in trunk.layers]
         return sum(layer.multiplications() for layer in layers)
+
+
+class _Head:
+    """A convolution to a field, added to the coarser field doubled."""
+
+    def __init__(self, head: Any, like: Tensor, side: int, *, last: bool, n: int):
+        kernel, together = algebra.convolution(head), 1
+        if like.device.type == "cpu":
+            together = _TOGETHER if side % _TOGETHER == 0 else _TOGETHER // 2  # a side is a multiple of 4
+            kernel = algebra.together(kernel, together)
+        self.conv = ConvLayer(kernel, like, side, side // together, n=n)
+        self.field = self.conv.out.view(n, side, side, 2)
+        self.doubled = None if last else like.new_empty(n, 2 * side, 2 * side, 2)
+        self.one, self.zero = like.new_ones(1, 1, 1, 2), like.new_zeros(1, 1, 1, 2)
+        self.index = torch.zeros(2 * side, dtype=torch.int32, device=like.device)
+
+    def __call__(self, hidden: Tensor, coarse: Tensor | None) -> Tensor | None:
+        """`field` from the coarser one, doubled; gives it doubled for the next, if there is one."""
+        added = None if coarse is None else coarse.view(self.conv.out.shape)
+        self.conv(hidden, residual=added)
+        if self.doubled is None:
+            return None
+        return ops.spade(self.field, self.one, self.zero, self.index, self.index, activation=None, out=self.doubled)
 
 
 class _Trunk:
