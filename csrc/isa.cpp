@@ -49,13 +49,14 @@ namespace fastreenact {
      isa::tail,                \
      isa::to_frame,            \
      isa::warp}
-    
-    FASTREENACT_DECLARE_ISA(plain)
+
+FASTREENACT_DECLARE_ISA(plain)
 #ifdef FASTREENACT_X86
-        FASTREENACT_DECLARE_ISA(avx2) FASTREENACT_DECLARE_ISA(avx512) FASTREENACT_DECLARE_ISA(avx512_bf16)
+FASTREENACT_DECLARE_ISA(avx2)
+FASTREENACT_DECLARE_ISA(avx512) FASTREENACT_DECLARE_ISA(avx512_bf16)
 #endif
 
-            namespace {
+    namespace {
 
     struct Candidate {
         Kernels table;
