@@ -21,7 +21,7 @@ BENCH = Path(__file__).resolve().parent
 SCRIPTS = (
     "engine", "network", "sizes", "gmac", "model_2080ti", "soak", "reenactment", "fit", "mbconv", "conv", "tail",
     "warp", "grid_sample_3d", "spade", "norm_act", "dictionary_read", "rasterize_landmarks", "shrink", "to_frame",
-    "compose_frame", "render_mesh",
+    "compose_frame", "landmark_field", "render_mesh",
 )  # fmt: skip
 
 

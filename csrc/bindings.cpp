@@ -390,6 +390,28 @@ void bind_slit_cover(py::module_& m) {
         arg("height"), arg("inset"), arg("soft"), arg("gain"), arg("layer"), arg("opacity"), arg("field"));
 }
 
+void bind_lay_cover(py::module_& m) {
+    using py::arg;
+    m.def(
+        "lay_cover",
+        [](uintptr_t layer, int64_t layer_height, int64_t layer_width, uintptr_t opacity, uintptr_t field,
+           int64_t height, int64_t width, uintptr_t surface, int64_t surface_stride) {
+            LayCoverParams p;
+            p.layer = address<const uint8_t>(layer);
+            p.layer_height = layer_height;
+            p.layer_width = layer_width;
+            p.opacity = address<const float>(opacity);
+            p.field = address<const float>(field);
+            p.height = height;
+            p.width = width;
+            p.surface = address<uint8_t>(surface);
+            p.surface_stride = surface_stride;
+            run_rows(p, kernels().lay_cover, height, width * 64);
+        },
+        py::kw_only(), arg("layer"), arg("layer_height"), arg("layer_width"), arg("opacity"), arg("field"),
+        arg("height"), arg("width"), arg("surface"), arg("surface_stride"));
+}
+
 // Doubles of scratch, each part beginning at a multiple of 64 bytes.
 class Scratch {
   public:
@@ -1136,6 +1158,7 @@ PYBIND11_MODULE(_C, m) {
     fastreenact::bind_warp(m);
     fastreenact::bind_fit_face(m);
     fastreenact::bind_landmark_field(m);
+    fastreenact::bind_lay_cover(m);
     fastreenact::bind_slit_cover(m);
     fastreenact::bind_shrink(m);
     fastreenact::bind_grid_sample_3d(m);

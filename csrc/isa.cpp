@@ -15,6 +15,7 @@ namespace fastreenact {
     void landmark_solve(const LandmarkFieldParams&, int64_t, int64_t); \
     void landmark_nodes(const LandmarkFieldParams&, int64_t, int64_t); \
     void landmark_rows(const LandmarkFieldParams&, int64_t, int64_t);  \
+    void lay_cover(const LayCoverParams&, int64_t, int64_t);           \
     void mbconv(const MbconvParams&, int64_t, int64_t);                \
     void mbconv_sum(const MbconvParams&, int64_t, int64_t);            \
     void norm_act_sums(const NormActParams&, int64_t, int64_t);        \
@@ -37,6 +38,7 @@ namespace fastreenact {
      isa::landmark_solve,      \
      isa::landmark_nodes,      \
      isa::landmark_rows,       \
+     isa::lay_cover,           \
      isa::mbconv,              \
      isa::mbconv_sum,          \
      isa::norm_act_sums,       \

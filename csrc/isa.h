@@ -9,6 +9,7 @@ struct ConvParams;
 struct FitFaceParams;
 struct GridSample3dParams;
 struct LandmarkFieldParams;
+struct LayCoverParams;
 struct MbconvParams;
 struct NormActParams;
 struct RenderMeshParams;
@@ -33,6 +34,7 @@ struct Kernels {
     void (*landmark_solve)(const LandmarkFieldParams&, int64_t begin, int64_t end);
     void (*landmark_nodes)(const LandmarkFieldParams&, int64_t begin, int64_t end);
     void (*landmark_rows)(const LandmarkFieldParams&, int64_t begin, int64_t end);
+    void (*lay_cover)(const LayCoverParams&, int64_t begin, int64_t end);
     void (*mbconv)(const MbconvParams&, int64_t begin, int64_t end);
     void (*mbconv_sum)(const MbconvParams&, int64_t begin, int64_t end);
     void (*norm_act_sums)(const NormActParams&, int64_t begin, int64_t end);

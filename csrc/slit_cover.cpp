@@ -1,4 +1,4 @@
-// slit_cover on the CPU. Compiled once per instruction set, vectorised over columns.
+// slit_cover and lay_cover on the CPU. Compiled once per instruction set, vectorised over columns.
 #include "slit_cover.h"
 
 #include "isa.h"
@@ -21,7 +21,47 @@ FASTREENACT_INLINE Vec edge_at(const float* edge, int64_t knots, Vec along) {
     return height;
 }
 
+FASTREENACT_INLINE Pixel load_bytes(const uint8_t* from) {
+    uint32_t bytes = 0;
+    __builtin_memcpy(&bytes, from, 3);
+    return pixel_of_bytes(bytes);
+}
+
+// Two taps along an axis.
+struct Tap {
+    int64_t low, high;
+    float weight;  // of `high`
+};
+
+FASTREENACT_INLINE Tap tap(float coordinate, int64_t size) {
+    const float most = static_cast<float>(size - 1);
+    float at = (coordinate + 1.0f) * (0.5f * static_cast<float>(size)) - 0.5f;
+    at = at > 0.0f ? at : 0.0f;
+    at = at < most ? at : most;
+    const int64_t low = static_cast<int64_t>(at);
+    return {low, low + 1 < size ? low + 1 : low, at - static_cast<float>(low)};
+}
+
 }  // namespace
+
+void lay_cover(const LayCoverParams& p, int64_t begin, int64_t end) {
+    for (int64_t y = begin; y < end; ++y) {
+        const float* field = p.field + 2 * y * p.width;
+        uint8_t* surface = p.surface + y * p.surface_stride;
+        for (int64_t x = 0; x < p.width; ++x, surface += 3) {
+            const float opacity = p.opacity[y * p.width + x];
+            if (opacity == 0.0f) continue;
+            const Tap across = tap(field[2 * x], p.layer_width), down = tap(field[2 * x + 1], p.layer_height);
+            const uint8_t *upper = p.layer + 3 * down.low * p.layer_width,
+                          *lower = p.layer + 3 * down.high * p.layer_width;
+            const Pixel a = load_bytes(upper + 3 * across.low), b = load_bytes(upper + 3 * across.high);
+            const Pixel c = load_bytes(lower + 3 * across.low), d = load_bytes(lower + 3 * across.high);
+            const Pixel above = a + (b - a) * across.weight, below = c + (d - c) * across.weight;
+            const Pixel inside = above + (below - above) * down.weight, skin = load_bytes(surface);
+            store_pixel<false>(surface, skin + (inside - skin) * opacity);
+        }
+    }
+}
 
 void slit_cover(const SlitCoverParams& p, int64_t begin, int64_t end) {
     float lanes[kWidth];

@@ -20,4 +20,17 @@ struct SlitCoverParams {
     float* field;    // [height, width, 2]
 };
 
+// lay_cover: that layer, read and laid over the picture.
+struct LayCoverParams {
+    const uint8_t* layer;  // [h, w, 3]
+    int64_t layer_height;
+    int64_t layer_width;
+    const float* opacity;  // [height, width]
+    const float* field;    // [height, width, 2] where to read: -1 and 1 are the layer's edges, which go on outside
+    int64_t height;
+    int64_t width;
+    uint8_t* surface;        // packed pixels, the window's first
+    int64_t surface_stride;  // bytes from row to row
+};
+
 }  // namespace fastreenact

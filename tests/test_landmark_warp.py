@@ -384,6 +384,28 @@ def test_covers_follow_their_slits(size):
     assert seen >= 5
 
 
+@pytest.mark.parametrize("size", [64, 256, 700])
+def test_covers_are_laid_alike_on_packed_pixels_and_others(size):
+    """The compiled form, and the one of `warp` that serves a GPU and pixels that lie apart."""
+    renderer, state = resident(size, size, Box(size / 2, size / 2, size))
+    bent = NEUTRAL.copy()
+    bent[JAW] = 0.8
+    placed = renderer.place(state, project(bent), REST)
+    assert len(placed.covers) == 3
+    skin = texture(size, size, 8)
+    packed, apart = skin.copy(), np.zeros((size, size, 4), np.uint8)[..., :3]
+    apart[:] = skin
+    renderer.cover(packed, placed)
+    renderer.cover(apart, placed)
+    assert np.abs(packed.astype(int) - apart).max() <= 1
+    changed = np.zeros((size, size), bool)
+    for laid, _ in placed.covers:
+        h, w = laid.opacity.shape[:2]
+        changed[laid.y0 : laid.y0 + h, laid.x0 : laid.x0 + w] |= laid.opacity[..., 0] > 0
+    np.testing.assert_array_equal(packed[~changed], skin[~changed])
+    assert np.abs(packed.astype(int) - skin)[changed].mean() > 5
+
+
 def test_landmark_field_takes_any_points():
     _, state = resident(128, 128, Box(64, 64, 128))
     rng = np.random.default_rng(4)

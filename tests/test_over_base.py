@@ -201,6 +201,25 @@ def test_fields_of_nodes_and_of_the_box_are_read_where_they_lie(box, step):
     assert _Nodes(box, 0.0, height, width, step, torch.device("cpu")).window == (0, 0, w, h)
 
 
+def test_nodes_that_stay_are_those_made_anew():
+    """The resident nodes after heads that go far and come back, against a field of its own for each frame."""
+    seen = render(make_person(2), random_pose(np.random.default_rng(0)), np.zeros(51, np.float32), 96, 4)
+    picture = np.pad(seen.image, ((70, 131), (95, 88), (0, 0)), mode="edge")
+    height, width = picture.shape[:2]
+    box = Box(95 + 48, 70 + 48, 96)
+    warp = LandmarkWarp(height, width)
+    base = warp.encode(picture, seen.keypoints, seen.pose, box)
+    nodes = _Nodes(box, 0.08, height, width, base.grid.step, torch.device("cpu"))
+    windows = set()
+    for shift in ((0.0, 0.0), (0.6, -0.3), (-0.5, 0.4), (0.02, 0.0), (9.0, 9.0), (0.0, 0.0)):
+        keypoints = seen.keypoints + np.array(shift, np.float32)
+        placed, found = nodes.place(warp, base, keypoints, seen.pose)
+        wanted = warp.place(base, keypoints, seen.pose).whole_field(height, width)
+        np.testing.assert_array_equal(found.numpy(), wanted)
+        windows.add((placed.corner, None if placed.field is None else placed.field.shape))
+    assert len(windows) >= 4
+
+
 def sample(values, x, y):
     """[h, w, 2] at columns and rows in -1..1, the edge repeated."""
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastreenact import ops
+from fastreenact import _C, ops
 from fastreenact.face.crop import Box
 from fastreenact.face.keypoints import COUNT
 from fastreenact.models.landmark_field import Controls
@@ -180,7 +180,10 @@ class LandmarkWarp:
     def cover(self, surface: Any, placement: Placement) -> None:
         """Lay eyeballs and mouth over the moved skin `surface` [height, width, 3], uint8, NumPy or a tensor."""
         for laid, image in placement.covers:
-            _blend(surface, self._sample(image, laid.field, 1), laid)
+            if isinstance(surface, np.ndarray) and surface.strides[1:] == (3, 1):
+                _lay(surface, image, laid)
+            else:
+                _blend(torch.as_tensor(surface), self._sample(image, laid.field, 1), laid)
 
     def _place(
         self, state: State, points: NDArray[np.float64], turn: NDArray[np.float64],
@@ -221,14 +224,20 @@ def _paste(surface: Any, moved: torch.Tensor, x0: int, y0: int) -> None:
         surface[top:low, left:right] = part.numpy() if isinstance(surface, np.ndarray) else part
 
 
-def _blend(surface: Any, inside: torch.Tensor, cover: Cover) -> None:
-    """Lay `inside` over the moved skin as far as it is opaque."""
+def _lay(surface: NDArray[np.uint8], image: torch.Tensor, cover: Cover) -> None:
+    """Lay `image` uint8 [1, h, w, 3] over the moved skin, packed pixels, as far as it is opaque."""
     h, w = cover.opacity.shape[:2]
     view = surface[cover.y0 : cover.y0 + h, cover.x0 : cover.x0 + w]
-    if isinstance(surface, np.ndarray):
-        below = view.astype(np.float32)
-        view[:] = below + (inside.numpy() - below) * cover.opacity + np.float32(0.5)
-    else:
-        below = view.to(torch.float32)
-        opacity = torch.from_numpy(cover.opacity).to(surface.device)
-        view.copy_(below + (inside - below) * opacity + 0.5)
+    _C.lay_cover(
+        layer=image.data_ptr(), layer_height=image.shape[1], layer_width=image.shape[2],
+        opacity=cover.opacity.ctypes.data, field=cover.field.ctypes.data, height=h, width=w,
+        surface=view.ctypes.data, surface_stride=view.strides[0],
+    )  # fmt: skip
+
+
+def _blend(surface: torch.Tensor, inside: torch.Tensor, cover: Cover) -> None:
+    """The same with what `warp` has read of the layer, on any device and of any strides."""
+    h, w = cover.opacity.shape[:2]
+    view = surface[cover.y0 : cover.y0 + h, cover.x0 : cover.x0 + w]
+    below, opacity = view.to(torch.float32), torch.from_numpy(cover.opacity).to(surface.device)
+    view.copy_(below + (inside - below) * opacity + 0.5)

@@ -174,8 +174,8 @@ class _Nodes:
     """The landmark warp's nodes of the whole picture, and where each reads the networks' field."""
 
     def __init__(self, box: Box, fade: float, height: int, width: int, step: int, device: torch.device):
-        self._rest = Placement(None, (0, 0), step, ()).whole_field(height, width)
-        self._field = self._rest.copy()
+        self._field = Placement(None, (0, 0), step, ()).whole_field(height, width)
+        self._rest = self._field[0, :, 0].copy(), self._field[:, 0, 1].copy()  # of each column and row
         self._shown, self._device = (0, 0, 0, 0), device  # the window of `_field` that may not be at rest
         self._moved = torch.empty(self._field.shape, device=device)
         half = box.size / 2
@@ -204,7 +204,8 @@ class _Nodes:
                 (slice(top, y0), slice(left, right)), (slice(y1, low), slice(left, right)),
                 (slice(top, low), slice(left, x0)), (slice(top, low), slice(x1, right)),
             ):  # fmt: skip
-                self._field[rows, columns] = self._rest[rows, columns]
+                self._field[rows, columns, 0] = self._rest[0][columns]
+                self._field[rows, columns, 1] = self._rest[1][rows, None]
         return placed, torch.from_numpy(self._field).to(self._device)
 
     def add(self, nodes: Tensor, offset: Tensor, window: tuple[int, int, int, int]) -> Tensor:
