@@ -7,8 +7,10 @@ import triton.language as tl
 @triton.jit
 def addresses(pointer, pixel, channel, ALIGN: tl.constexpr):
     """[pixels, channels] of them; the first of every ALIGN channels is a multiple of that many elements."""
-    size: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth // 8
-    return tl.multiple_of(pointer + (pixel[:, None] + channel), [1, ALIGN * size])
+    at = pointer + (pixel[:, None] + channel)
+    if ALIGN > 1:  # the compiler fails at a hint about one address
+        at = tl.multiple_of(at, [1, ALIGN * pointer.dtype.element_ty.primitive_bitwidth // 8])
+    return at
 
 
 @triton.jit

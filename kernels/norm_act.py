@@ -123,7 +123,7 @@ def _factors_kernel(
     group = tl.program_id(1)
     sums = sums_ptr + n * splits * 3 * channels + group * MEMBERS
     tiles = tl.cdiv(splits, BLOCK_S) * tl.cdiv(MEMBERS, BLOCK_M)
-    elements = pixels.to(tl.float32) * MEMBERS
+    elements = 1.0 * MEMBERS * pixels
     base = tl.load(sums)  # means are differences from it, so a large one costs no digits
     moved = tl.zeros([BLOCK_S, BLOCK_M], dtype=tl.float32)
     for i in range(tiles):

@@ -24,6 +24,9 @@ for variant, (pointers, constants, *options) in json.loads(variants).items():
             types[argument] = "constexpr"
         elif argument.endswith("_ptr"):
             types[argument] = "*" + pointers.get(argument, "fp32")
+        elif pointers.get("numbers") == "1" and argument not in pointers:
+            types[argument] = "constexpr"
+            constants[argument] = 1
         else:
             types[argument] = pointers.get(argument, "i64" if argument.startswith("stride") else "i32")
     aligned = {(i,): [["tt.divisibility", 16]] for i, a in enumerate(kernel.arg_names) if a.endswith("_ptr")}
@@ -45,6 +48,7 @@ def compile_offline(
 
     A process of its own does it: what the interpreter decorates cannot be compiled. Arguments in capitals are
     constants, `*_ptr` pointers to float32, `stride*` 64 bits and the others 32, unless named.
+    Where "numbers" is "1", those numbers are 1, which Triton compiles in as it does at a launch.
 
     Args:
         module, kernel: where the kernel is and its name.
