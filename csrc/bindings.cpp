@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "compose_frame.h"
-#include "conv.h"
+#include "conv_tiles.h"
 #include "fit_face.h"
 #include "grid_sample_3d.h"
 #include "isa.h"
@@ -39,7 +39,9 @@ namespace fastreenact {
 namespace cuda {
 cudaError_t compose_frame(const ComposeFrameParams& params, cudaStream_t stream);
 cudaError_t mbconv(const MbconvParams& params, cudaStream_t stream);
+cudaError_t conv_many(const ConvParams* convs, int count, int architecture, cudaStream_t stream);
 cudaError_t rasterize_landmarks(const RasterizeLandmarksParams& params, cudaStream_t stream);
+cudaError_t tail(const TailParams& params, cudaStream_t stream);
 cudaError_t to_frame(const ToFrameParams& params, cudaStream_t stream);
 }  // namespace cuda
 #endif
@@ -674,6 +676,36 @@ ConvParams conv_params(uintptr_t x, const py::tuple& x_shape, const py::tuple& x
     return p;
 }
 
+// Each of `convs` has the keywords of `conv`.
+ConvBatch conv_batch(const py::list& convs) {
+    ConvBatch batch = {};
+    if (convs.size() < 1 || convs.size() > kMaxConvs) throw py::value_error("convs: needs 1 to 4");
+    for (size_t i = 0; i < convs.size(); ++i) {
+        const py::dict c = convs[i].cast<py::dict>();
+        const auto address_of = [&](const char* name) { return c[name].cast<uintptr_t>(); };
+        const auto tuple_of = [&](const char* name) { return c[name].cast<py::tuple>(); };
+        const auto number_of = [&](const char* name) { return c[name].cast<int>(); };
+        batch.convs[i] = conv_params(
+            address_of("x"), tuple_of("x_shape"), tuple_of("x_stride"), address_of("weights"), tuple_of("weights_at"),
+            address_of("bias"), address_of("add"), tuple_of("add_stride"), address_of("residual"),
+            tuple_of("residual_stride"), address_of("out"), tuple_of("out_shape"), tuple_of("out_stride"),
+            address_of("pictures"), tuple_of("axis_y"), tuple_of("axis_x"), c["x_scale"].cast<double>(),
+            c["x_shift"].cast<double>(), number_of("x_dtype"), number_of("dtype"), number_of("out_dtype"),
+            number_of("activation"), c["residual_half"].cast<bool>());
+        if (batch.convs[i].dtype != batch.convs[0].dtype) throw py::value_error("convs: needs one dtype of weights");
+    }
+    batch.count = static_cast<int32_t>(convs.size());
+    return batch;
+}
+
+// The index of the tile, and what is launched.
+py::tuple conv_launch(const py::list& convs, int architecture) {
+    ConvBatch batch = conv_batch(convs);
+    const int32_t tile = plan_convs(batch);
+    if (tile < 0) throw py::value_error("convs: more pixels than one launch can number");
+    return py::make_tuple(tile, launch_parts(batch, conv_shape(batch, tile, architecture)));
+}
+
 void bind_conv(py::module_& m) {
     using py::arg;
     m.def(
@@ -701,6 +733,17 @@ void bind_conv(py::module_& m) {
         arg("add"), arg("add_stride"), arg("residual"), arg("residual_stride"), arg("out"), arg("out_shape"),
         arg("out_stride"), arg("pictures"), arg("axis_y"), arg("axis_x"), arg("x_scale"), arg("x_shift"),
         arg("x_dtype"), arg("dtype"), arg("out_dtype"), arg("activation"), arg("residual_half"));
+    m.def("conv_launch", &conv_launch, py::kw_only(), arg("convs"), arg("architecture"));
+#ifdef FASTREENACT_WITH_CUDA
+    m.def(
+        "conv_cuda",
+        [](const py::list& convs, int architecture, uintptr_t stream) {
+            const ConvBatch batch = conv_batch(convs);
+            check_launch("conv", cuda::conv_many(batch.convs, batch.count, architecture,
+                                                 reinterpret_cast<cudaStream_t>(stream)));
+        },
+        py::kw_only(), arg("convs"), arg("architecture"), arg("stream"));
+#endif
 }
 
 MbconvParams mbconv_params(uintptr_t x, const py::tuple& x_shape, const py::tuple& x_stride, uintptr_t out,
@@ -832,6 +875,31 @@ void bind_mbconv(py::module_& m) {
 #endif
 }
 
+TailParams tail_params(uintptr_t x, const py::tuple& x_stride, uintptr_t out, const py::tuple& out_shape,
+                       const py::tuple& out_stride, uintptr_t depthwise, uintptr_t depthwise_bias, uintptr_t weights,
+                       uintptr_t bias, int dtype) {
+    TailParams p;
+    p.x = address<const void>(x);
+    p.out = address<void>(out);
+    p.depthwise = address<const float>(depthwise);
+    p.depthwise_bias = address<const float>(depthwise_bias);
+    p.weights = address<const void>(weights);
+    p.bias = address<const float>(bias);
+    p.n = at(out_shape, 0);
+    p.height = at(out_shape, 1);
+    p.width = at(out_shape, 2);
+    p.channels_in = 8;
+    p.channels_out = at(out_shape, 3);
+    p.x_stride_n = at(x_stride, 0);
+    p.x_stride_y = at(x_stride, 1);
+    p.x_stride_x = at(x_stride, 2);
+    p.out_stride_n = at(out_stride, 0);
+    p.out_stride_y = at(out_stride, 1);
+    p.out_stride_x = at(out_stride, 2);
+    p.dtype = dtype;
+    return p;
+}
+
 void bind_tail(py::module_& m) {
     using py::arg;
     m.def(
@@ -839,30 +907,37 @@ void bind_tail(py::module_& m) {
         [](uintptr_t x, const py::tuple& x_stride, uintptr_t out, const py::tuple& out_shape,
            const py::tuple& out_stride, uintptr_t depthwise, uintptr_t depthwise_bias, uintptr_t weights,
            uintptr_t bias, int dtype) {
-            TailParams p;
-            p.x = address<const void>(x);
-            p.out = address<void>(out);
-            p.depthwise = address<const float>(depthwise);
-            p.depthwise_bias = address<const float>(depthwise_bias);
-            p.weights = address<const void>(weights);
-            p.bias = address<const float>(bias);
-            p.n = at(out_shape, 0);
-            p.height = at(out_shape, 1);
-            p.width = at(out_shape, 2);
-            p.channels_in = 8;
-            p.channels_out = at(out_shape, 3);
-            p.x_stride_n = at(x_stride, 0);
-            p.x_stride_y = at(x_stride, 1);
-            p.x_stride_x = at(x_stride, 2);
-            p.out_stride_n = at(out_stride, 0);
-            p.out_stride_y = at(out_stride, 1);
-            p.out_stride_x = at(out_stride, 2);
-            p.dtype = dtype;
+            const TailParams p =
+                tail_params(x, x_stride, out, out_shape, out_stride, depthwise, depthwise_bias, weights, bias, dtype);
             const int64_t rows = p.n * p.height;
             run_blocks(p, kernels().tail, rows, rows_for_threads(rows, 32));
         },
         py::kw_only(), arg("x"), arg("x_stride"), arg("out"), arg("out_shape"), arg("out_stride"), arg("depthwise"),
         arg("depthwise_bias"), arg("weights"), arg("bias"), arg("dtype"));
+    m.def(
+        "tail_launch",
+        [](uintptr_t x, const py::tuple& x_stride, uintptr_t out, const py::tuple& out_shape,
+           const py::tuple& out_stride, uintptr_t depthwise, uintptr_t depthwise_bias, uintptr_t weights,
+           uintptr_t bias, int dtype) {
+            const TailParams p =
+                tail_params(x, x_stride, out, out_shape, out_stride, depthwise, depthwise_bias, weights, bias, dtype);
+            return launch_parts(p, tail_shape(p));
+        },
+        py::kw_only(), arg("x"), arg("x_stride"), arg("out"), arg("out_shape"), arg("out_stride"), arg("depthwise"),
+        arg("depthwise_bias"), arg("weights"), arg("bias"), arg("dtype"));
+#ifdef FASTREENACT_WITH_CUDA
+    m.def(
+        "tail_cuda",
+        [](uintptr_t x, const py::tuple& x_stride, uintptr_t out, const py::tuple& out_shape,
+           const py::tuple& out_stride, uintptr_t depthwise, uintptr_t depthwise_bias, uintptr_t weights,
+           uintptr_t bias, int dtype, uintptr_t stream) {
+            const TailParams p =
+                tail_params(x, x_stride, out, out_shape, out_stride, depthwise, depthwise_bias, weights, bias, dtype);
+            check_launch("tail", cuda::tail(p, reinterpret_cast<cudaStream_t>(stream)));
+        },
+        py::kw_only(), arg("x"), arg("x_stride"), arg("out"), arg("out_shape"), arg("out_stride"), arg("depthwise"),
+        arg("depthwise_bias"), arg("weights"), arg("bias"), arg("dtype"), arg("stream"));
+#endif
 }
 
 void bind_recording(py::module_& m) {

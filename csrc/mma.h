@@ -66,7 +66,7 @@ FASTREENACT_INLINE int64_t packed_index(bool is_float32, int64_t n, int64_t k, i
 
 // Bytes from row to row of A in shared memory for `bytes` of values: an odd number of 16-byte chunks, so that eight
 // rows (what one phase of ldmatrix reads) lie in different banks.
-FASTREENACT_INLINE int row_pitch(int bytes) {
+FASTREENACT_INLINE constexpr int row_pitch(int bytes) {
     return ((bytes + kChunkBytes - 1) / kChunkBytes | 1) * kChunkBytes;
 }
 

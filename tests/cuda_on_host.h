@@ -19,6 +19,12 @@ struct float2 {
 struct alignas(16) float4 {
     float x, y, z, w;
 };
+struct uchar4 {
+    unsigned char x, y, z, w;
+};
+struct ushort4 {
+    unsigned short x, y, z, w;
+};
 struct uint2 {
     unsigned x, y;
 };
@@ -27,6 +33,9 @@ struct alignas(16) uint4 {
 };
 inline float2 make_float2(float x, float y) {
     return {x, y};
+}
+inline float4 make_float4(float x, float y, float z, float w) {
+    return {x, y, z, w};
 }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
     return {x, y, z, w};

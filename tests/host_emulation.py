@@ -11,7 +11,7 @@ from fastreenact.ops import nvrtc
 
 # What nvcc knows and a host compiler does not.
 _WORDS = ("__CUDACC__=1", "__host__=", "__device__=", "__global__=", "__shared__=", "__forceinline__=inline",
-          "__launch_bounds__(...)=")  # fmt: skip
+          "__launch_bounds__(...)=", "__grid_constant__=")  # fmt: skip
 _HOST_PART = "#ifndef __CUDACC_RTC__\n#include <cuda_runtime_api.h>"
 
 

@@ -94,7 +94,7 @@ def test_rasterize_landmarks_emulated_hostile_coordinates(emulation, value, gene
 
 def test_rasterize_landmarks_emulated_tiles_notice_a_wrong_step(tmp_path, generator):
     plant = ("rasterize_landmarks.h", "minor * (a - 1) + major - 1", "minor * (a - 1) + major")
-    wrong = build(tmp_path, EMULATION, plant)
+    wrong = build(tmp_path, EMULATION, plant=plant)
     keypoints = torch.randn(2, 72, 2, generator=generator) * 0.7
     got, want = emulate(wrong, keypoints, (16, 32, 64)), rasterize_landmarks_all(keypoints, (16, 32, 64))
     assert not all(map(torch.equal, got, want))

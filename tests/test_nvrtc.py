@@ -11,6 +11,8 @@ from fastreenact.ops import nvrtc
 ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
 # Of templates: all that are used.
 INSTANCES = {
+    "conv": [nvrtc.conv_kernel(dtype, tile) for dtype in range(3) for tile in range(4)],
+    "tail": [nvrtc.tail_kernel(dtype) for dtype in range(3)],
     "mbconv": [
         nvrtc.mbconv_kernel(kernel, dtype, half_sums)
         for kernel in range(4)

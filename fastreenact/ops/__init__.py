@@ -1,7 +1,16 @@
 """The kernels as functions on PyTorch tensors: one op per file, each beside its meaning in plain PyTorch."""
 
 from fastreenact.ops.compose_frame import compose_frame, compose_frame_reference
-from fastreenact.ops.conv import Axis, ConvKernel, ConvWeights, conv, conv_reference, pack_conv, plain_kernel
+from fastreenact.ops.conv import (
+    Axis,
+    ConvKernel,
+    ConvWeights,
+    conv,
+    conv_many,
+    conv_reference,
+    pack_conv,
+    plain_kernel,
+)
 from fastreenact.ops.dictionary_read import dictionary_read, dictionary_read_reference
 from fastreenact.ops.grid_sample_3d import grid_sample_3d, grid_sample_3d_reference
 from fastreenact.ops.mbconv import MbconvKernel, MbconvWeights, mbconv, mbconv_reference, pack_mbconv
@@ -37,6 +46,7 @@ __all__ = [
     "compose_frame",
     "compose_frame_reference",
     "conv",
+    "conv_many",
     "conv_reference",
     "dictionary_read",
     "dictionary_read_reference",

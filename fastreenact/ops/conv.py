@@ -1,6 +1,6 @@
 """conv: a dense convolution with what is added and ReLU in one pass; its kernel may repeat with the output's place."""
 
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import register, say_once
+from fastreenact.ops.fragments import pack_fragments, unpack_fragments
+from fastreenact.ops.library import architecture, cuda_kernels, register
 from fastreenact.ops.panels import padded, panels
 
 MAX_PHASES = 5  # kMaxPhases of csrc/conv.h
@@ -73,7 +74,7 @@ class _Geometry(NamedTuple):
 class ConvWeights:
     """A `ConvKernel` packed for one device and precision."""
 
-    packed: Tensor  # on the CPU as `panels` has them; elsewhere [Cout, taps_y, taps_x, Cin] of each phase
+    packed: Tensor  # of each phase [Cout, taps_y * taps_x * Cin]: on the CPU `panels`, elsewhere `pack_fragments`
     bias: Tensor  # float32, padded to whole panels
     spec: list[int]  # `_Geometry` as numbers, which the schema of an op can hold
 
@@ -101,7 +102,9 @@ def pack_conv(kernel: ConvKernel, dtype: torch.dtype, device: torch.device | str
             raise ValueError(f"kernel: got the axis {axis}, needs 1 to {MAX_PHASES} phases of 1 tap and more")
     at, parts, length = [0] * MAX_PHASES**2, [], 0
     for (y, x), weight in sorted(kernel.weights.items()):
-        parts.append(panels(weight.flatten(1), dtype) if device.type == "cpu" else weight.flatten().to(device, dtype))
+        matrix = weight.flatten(1)
+        on_cpu = device.type == "cpu"
+        parts.append(panels(matrix, dtype) if on_cpu else pack_fragments(matrix, dtype, device).flatten())
         at[y * MAX_PHASES + x], length = length, length + len(parts[-1])
     numbers = [*kernel.channels, checks.DTYPES[dtype]]
     for axis in (axis_y, axis_x):
@@ -130,7 +133,8 @@ def conv(
         weights: from `pack_conv`.
         add: [A, Ho, Wo, Cout] of the dtype of `out`, or None; one picture for all, one for each, or, with `pictures`,
             any number.
-        pictures: int32 [N], the picture of `add` that each output takes; 0 to A - 1 (checked on the CPU when called).
+        pictures: int32 [N], the picture of `add` that each output takes; 0 to A - 1, which is checked on the CPU alone:
+            a GPU would have to be waited for.
         residual: [N, Ho, Wo, Cout] of the dtype of `out`, or of half its size, rounded up, and doubled by nearest;
             None; may be `out` itself.
         activation: None or "relu".
@@ -153,6 +157,43 @@ def conv(
         return _conv(x, weights.packed, weights.bias, *rest)
     _conv_out(x, weights.packed, weights.bias, *rest, out)
     return out
+
+
+def conv_many(calls: Sequence[Mapping[str, Any]]) -> None:
+    """Several convolutions that do not depend on each other: on a GPU one launch.
+
+    Args:
+        calls: for each of up to four the keywords of `conv`, `out` among them; their weights are of one dtype.
+    Raises:
+        TypeError, ValueError: as `conv`, or more than four calls, several dtypes or devices.
+    """
+    if not 1 <= len(calls) <= 4:
+        raise ValueError(f"calls: got {len(calls)}, needs 1 to 4")
+    dtypes = {call["weights"].spec[2] for call in calls}
+    devices = {call["weights"].packed.device for call in calls}
+    if len(dtypes) > 1 or len(devices) > 1:
+        raise ValueError("calls: needs weights of one dtype on one device")
+    device = devices.pop()
+    kernels = None if device.type == "cpu" else cuda_kernels("conv")
+    if kernels is None:
+        for call in calls:
+            conv(**call)
+        return
+    launch = [_keywords(**call) for call in calls]
+    present = [params for params in launch if params is not None]
+    if present:
+        _launch(kernels, present, device)
+
+
+def _keywords(
+    x: Tensor, weights: ConvWeights, *, out: Tensor, add: Tensor | None = None, pictures: Tensor | None = None,
+    residual: Tensor | None = None, activation: str | None = None, x_scale: float = 1.0, x_shift: float = 0.0,
+) -> dict[str, Any] | None:  # fmt: skip
+    """`_prepare` for the keywords of `conv`."""
+    checks.need_choice("activation", activation, _ACTIVATIONS)
+    return _prepare(
+        x, weights.packed, weights.bias, add, pictures, residual, weights.spec, activation, x_scale, x_shift, out
+    )
 
 
 def conv_reference(
@@ -270,7 +311,7 @@ def _strides(tensor: Tensor | None) -> tuple[int, ...]:
 
 
 class _Plan:
-    """A checked call on the CPU: everything that its tensors' addresses do not change."""
+    """A checked call: everything that its tensors' addresses do not change."""
 
     def __init__(
         self, x: Tensor, packed: Tensor, bias: Tensor, add: Tensor | None, pictures: Tensor | None,
@@ -293,41 +334,51 @@ class _Plan:
 _plans: dict[Any, _Plan] = {}
 
 
-def _run_cpu(
+def _prepare(
     x: Tensor, packed: Tensor, bias: Tensor, add: Tensor | None, pictures: Tensor | None, residual: Tensor | None,
     spec: list[int], activation: str | None, x_scale: float, x_shift: float, out: Tensor,
-) -> None:  # fmt: skip
+) -> dict[str, Any] | None:  # fmt: skip
+    """The checked keywords of `_C.conv`, or None where nothing is to be done."""
     tensors = (x, packed, bias, add, pictures, residual, out)
     key = (*map(checks.signature, tensors), tuple(spec), activation, x_scale, x_shift, torch.is_grad_enabled())
     plan = _plans.get(key)
     if plan is None:
         plan = checks.remember(_plans, key, _Plan(*tensors, spec, activation, x_scale, x_shift))
     if plan.empty:
-        return
+        return None
     checks.need_apart("out", out, "x", x)
     if add is not None:
         checks.need_apart("out", out, "add", add)
     if residual is not None:
         checks.need_apart("out", out, "residual", residual, same_allowed=True)
-    if pictures is not None and (int(pictures.min()) < 0 or int(pictures.max()) >= plan.pictures):
+    if (
+        pictures is not None
+        and pictures.device.type == "cpu"
+        and not (int(pictures.min()) >= 0 and int(pictures.max()) < plan.pictures)
+    ):
         raise ValueError(f"pictures: got {pictures.tolist()}, needs 0 to {plan.pictures - 1}, the pictures of add")
-    _C.conv(
-        x=x.data_ptr(), weights=packed.data_ptr(), bias=bias.data_ptr(), add=0 if add is None else add.data_ptr(),
-        residual=0 if residual is None else residual.data_ptr(), out=out.data_ptr(),
-        pictures=0 if pictures is None else pictures.data_ptr(), **plan.fixed,
-    )  # fmt: skip
+    return {
+        "x": x.data_ptr(), "weights": packed.data_ptr(), "bias": bias.data_ptr(),
+        "add": 0 if add is None else add.data_ptr(), "residual": 0 if residual is None else residual.data_ptr(),
+        "out": out.data_ptr(), "pictures": 0 if pictures is None else pictures.data_ptr(), **plan.fixed,
+    }  # fmt: skip
 
 
 def _run(
     x: Tensor, packed: Tensor, bias: Tensor, add: Tensor | None, pictures: Tensor | None, residual: Tensor | None,
     spec: list[int], activation: str | None, x_scale: float, x_shift: float, out: Tensor,
 ) -> None:  # fmt: skip
+    params = _prepare(x, packed, bias, add, pictures, residual, spec, activation, x_scale, x_shift, out)
+    if params is None:
+        return
     if x.device.type == "cpu":
-        _run_cpu(x, packed, bias, add, pictures, residual, spec, activation, x_scale, x_shift, out)
+        _C.conv(**params)
+        return
+    kernels = cuda_kernels("conv")
+    if kernels is not None:
+        _launch(kernels, [params], x.device)
         return
     g = _geometry(spec)
-    _check(x, packed, bias, add, pictures, residual, g, out)
-    say_once("conv on the GPU runs in PyTorch, not in a kernel")
     out.copy_(
         conv_reference(
             x, _unpack(packed, bias, g), add=add, pictures=pictures, residual=residual, activation=activation,
@@ -336,14 +387,24 @@ def _run(
     )  # fmt: skip
 
 
+def _launch(kernels: Any, convs: list[dict[str, Any]], device: torch.device) -> None:
+    """One launch on the current stream of `device`."""
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream().cuda_stream
+        kernels.conv_cuda(convs=convs, architecture=architecture(device), stream=stream)
+
+
 def _unpack(packed: Tensor, bias: Tensor, g: _Geometry) -> ConvKernel:
-    """The kernel that was packed for a device without kernels of ours, in float32."""
+    """The kernel that was packed for a GPU, in float32."""
     weights = {}
     for y, taps_y in enumerate(g.axis_y.taps):
         for x, taps_x in enumerate(g.axis_x.taps):
-            shape = (g.channels_out, taps_y, taps_x, g.channels_in)
+            depth = taps_y * taps_x * g.channels_in
+            blocks_n, blocks_k = -(-g.channels_out // 16), -(-depth // 16)
             at = g.at[y * MAX_PHASES + x]
-            weights[y, x] = packed[at : at + math.prod(shape)].view(shape).float()
+            blocks = packed[at : at + blocks_n * blocks_k * 256].view(blocks_n, blocks_k, 256)
+            matrix = unpack_fragments(blocks, g.channels_out, depth).float()
+            weights[y, x] = matrix.reshape(g.channels_out, taps_y, taps_x, g.channels_in)
     return ConvKernel(g.axis_y, g.axis_x, weights, bias[: g.channels_out])
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from fastreenact import _C
+
 log = logging.getLogger("fastreenact")
 _LIBRARY = torch.library.Library("fastreenact", "DEF")
 
@@ -35,3 +37,32 @@ def has_triton(op: str) -> bool:
     if not found:
         log.warning("%s on the GPU runs in PyTorch's own kernels: Triton is not installed", op)
     return found
+
+
+def cuda_kernels(op: str) -> Any:
+    """Where `<op>_cuda` is: the extension, or NVRTC's stand-in; None, said once, where there is neither."""
+    if _C.WITH_CUDA:
+        return _C
+    if _has_cupy(op):
+        from fastreenact.ops import nvrtc
+
+        return nvrtc
+    return None
+
+
+@cache
+def _has_cupy(op: str) -> bool:
+    """Whether CuPy is installed; where it is not, log once that `op` runs in PyTorch's own kernels."""
+    found = importlib.util.find_spec("cupy") is not None
+    if not found:
+        log.warning(
+            "%s on the GPU runs in PyTorch's own kernels: the extension was built without nvcc, and CuPy is missing", op
+        )
+    return found
+
+
+@cache
+def architecture(device: torch.device) -> int:
+    """Compute capability of a CUDA device times ten: 75, 90."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor

@@ -107,6 +107,16 @@ def mbconv_kernel(kernel: int, dtype: int, half_sums: bool) -> str:
     return f"fastreenact::mbconv_{word}_kernel<{dtype}, {'true' if half_sums else 'false'}>"
 
 
+def conv_kernel(dtype: int, tile: int) -> str:
+    """C++'s name of a kernel of conv: Dtype (csrc/common.h), index into kConvTiles (csrc/conv_tiles.h)."""
+    return f"fastreenact::conv_kernel<{dtype}, {tile}>"
+
+
+def tail_kernel(dtype: int) -> str:
+    """C++'s name of a kernel of tail: Dtype (csrc/common.h)."""
+    return f"fastreenact::tail_kernel<{dtype}>"
+
+
 @functools.cache
 def _kernel(name: str, instance: str | None = None) -> Any:
     """The kernel `<name>_kernel`, or that instance of a template, of csrc/<name>.cu; CuPy loads it once per device."""
@@ -158,8 +168,18 @@ def compose_frame_cuda(*, stream: int, most_gain: float, **params: float) -> Non
 
 def rasterize_landmarks_cuda(*, stream: int, **params: Any) -> None:
     """What `_C.rasterize_landmarks_cuda` does: launch rasterize_landmarks on `stream` of the current device."""
-    if params["n"] > 0:
-        _launch_packed("rasterize_landmarks", _C.rasterize_landmarks_launch(**params), stream)
+    _launch_packed("rasterize_landmarks", _C.rasterize_landmarks_launch(**params), stream)
+
+
+def conv_cuda(*, stream: int, **params: Any) -> None:
+    """What `_C.conv_cuda` does: launch up to four convolutions on `stream` of the current device."""
+    tile, parts = _C.conv_launch(**params)
+    _launch_packed("conv", parts, stream, conv_kernel(params["convs"][0]["dtype"], tile))
+
+
+def tail_cuda(*, stream: int, **params: Any) -> None:
+    """What `_C.tail_cuda` does: launch tail on `stream` of the current device."""
+    _launch_packed("tail", _C.tail_launch(**params), stream, tail_kernel(params["dtype"]))
 
 
 def mbconv_cuda(*, stream: int, **params: Any) -> None:
@@ -172,6 +192,8 @@ def _launch_packed(
     name: str, parts: tuple[bytes, tuple[int, int, int], int, int], stream: int, *instance: str
 ) -> None:  # fmt: skip
     """Launch `<name>_kernel` as `_C.<name>_launch` says: the bytes of its struct, grid, threads and shared memory."""
+    if 0 in parts[1]:
+        return
     kernel = _kernel(name, *instance)
     import cupy
 
@@ -184,7 +206,7 @@ def _launch_packed(
 
 def _launch(name: str, record: Any, grid: tuple[int, int], params: Mapping[str, float], stream: int) -> None:
     """Launch `<name>_kernel` with `params` packed as its struct."""
-    kernel = _kernel(name)
+    kernel = _kernel(name, f"{name}_kernel")
     import cupy
 
     packed = np.zeros((), record)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import register, say_once
+from fastreenact.ops.library import cuda_kernels, register
 from fastreenact.ops.panels import PANEL, panels
 
 CHANNELS = 8  # of the input: kChannels of csrc/tail.cpp
@@ -38,7 +38,7 @@ class TailWeights:
 
     depthwise: Tensor  # float32 [9, 8]
     depthwise_bias: Tensor  # float32 [8]
-    packed: Tensor  # on the CPU panels of four pixels' outputs; elsewhere [Cout, 8, 3, 3] in the dtype
+    packed: Tensor  # on the CPU panels of four pixels' outputs; elsewhere float32 [8, 3, 3, 4], rounded to the dtype
     bias: Tensor  # float32 [3, 3, PANEL]
     spec: list[int]  # Cout, dtype
 
@@ -65,7 +65,8 @@ def pack_tail(kernel: TailKernel, dtype: torch.dtype, device: torch.device | str
             wide[pixel, :, :, pixel : pixel + 3] = kernel.weight.permute(0, 2, 3, 1)
         packed = panels(wide.flatten(2).flatten(0, 1), dtype)
     else:
-        packed = kernel.weight.to(device, dtype)
+        rounded = kernel.weight.to(dtype).float().permute(1, 2, 3, 0)
+        packed = F.pad(rounded, (0, _TOGETHER - channels_out)).contiguous().to(device)
     bias = F.pad(kernel.bias.float(), (0, PANEL - channels_out)).contiguous()
     depthwise = kernel.depthwise.flatten(1).t().float().contiguous()
     return TailWeights(
@@ -136,7 +137,7 @@ _DTYPE_OF = {number: dtype for dtype, number in checks.DTYPES.items()}
 _plans: dict[Any, dict[str, Any] | None] = {}
 
 
-def _run_cpu(
+def _run(
     x: Tensor, depthwise: Tensor, depthwise_bias: Tensor, packed: Tensor, bias: Tensor, spec: list[int],
     size: list[int], out: Tensor,
 ) -> None:  # fmt: skip
@@ -151,23 +152,21 @@ def _run_cpu(
     if plan is None:
         return
     checks.need_apart("out", out, "x", x)
-    _C.tail(
-        x=x.data_ptr(), out=out.data_ptr(), depthwise=depthwise.data_ptr(), depthwise_bias=depthwise_bias.data_ptr(),
-        weights=packed.data_ptr(), bias=bias.data_ptr(), **plan,
-    )  # fmt: skip
-
-
-def _run(
-    x: Tensor, depthwise: Tensor, depthwise_bias: Tensor, packed: Tensor, bias: Tensor, spec: list[int],
-    size: list[int], out: Tensor,
-) -> None:  # fmt: skip
+    params = {
+        "x": x.data_ptr(), "out": out.data_ptr(), "depthwise": depthwise.data_ptr(),
+        "depthwise_bias": depthwise_bias.data_ptr(), "weights": packed.data_ptr(), "bias": bias.data_ptr(), **plan,
+    }  # fmt: skip
     if x.device.type == "cpu":
-        _run_cpu(x, depthwise, depthwise_bias, packed, bias, spec, size, out)
+        _C.tail(**params)
         return
-    _check(x, packed, spec, size, out)
-    say_once("tail on the GPU runs in PyTorch, not in a kernel")
+    kernels = cuda_kernels("tail")
+    if kernels is not None:
+        with torch.cuda.device(x.device):
+            kernels.tail_cuda(**params, stream=torch.cuda.current_stream().cuda_stream)
+        return
+    weight = packed.permute(3, 0, 1, 2)[: spec[0]].contiguous()
     kernel = TailKernel(
-        depthwise.t().reshape(CHANNELS, 3, 3), depthwise_bias, packed.float(), bias[..., : spec[0]].contiguous()
+        depthwise.t().reshape(CHANNELS, 3, 3), depthwise_bias, weight, bias[..., : spec[0]].contiguous()
     )
     out.copy_(tail_reference(x, kernel, (size[0], size[1])))
 
