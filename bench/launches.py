@@ -128,14 +128,13 @@ class Trace(TorchDispatchMode):
         return result
 
     def _note(self, op: str, given: dict[str, Any], result: Any) -> None:
-        out = given.pop("out", None)
-        out = result if out is None else out
+        outs = [given.pop(name) for name in list(given) if name == "out" or name.startswith("out_")] or [result]
         if op in ("conv2d", "linear", "mkldnn_convolution", "matmul", "mm", "addmm"):
             raise ValueError(f"{op}: a layer that is none of our ops, whose multiplications would be missed")
         tensors = [value for value in given.values() if isinstance(value, Tensor)]
         reads = sum({(x.data_ptr(), x.shape): _size(x) for x in tensors}.values())
-        base = Launch(self._stage, op, reads, _size(out))
-        self.launches += COUNTED[op](base, given, out) if op in COUNTED else [base]
+        base = Launch(self._stage, op, reads, sum(map(_size, outs)))
+        self.launches += COUNTED[op](base, given, outs[0]) if op in COUNTED else [base]
 
 
 def _works(given: dict[str, Any], result: Any, func: Any) -> bool:

@@ -1,5 +1,6 @@
 """Layers of the inference forms: packed weights with the buffer that they write into, channels-last."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,6 +26,10 @@ class ConvLayer:
     def __call__(self, x: Tensor, **options: Any) -> Tensor:
         """[N, H, W, Cin] -> the buffer; options as those of `ops.conv`."""
         return ops.conv(x, self.weights, activation=self.activation, out=self.out, **options)
+
+    def call(self, x: Tensor) -> dict[str, Any]:
+        """The call without options for `ops.conv_many`."""
+        return {"x": x, "weights": self.weights, "activation": self.activation, "out": self.out}
 
     def multiplications(self) -> int:
         """Of one call and picture."""
@@ -88,14 +93,12 @@ class SpadeLayer:
         self.second = ConvLayer(second, like, outer, outer, n=n)
         self.channels = self.second.weights.channels_out // 2
 
-    def tables(self, condition: Tensor) -> None:
-        """[N, 16, 16, K] float32: makes the tables that `apply` and `warp` read."""
-        if self.cells is not None:
-            zeros = self.nothing.expand(len(condition), -1, -1, -1)
-            condition = ops.spade(
-                zeros, condition, condition, self.cells, self.cells, activation=None, out=self.spread
-            )
-        self.second(self.first(condition))
+    def condition(self, condition: Tensor) -> Tensor:
+        """[N, 16, 16, K] float32 as the first convolution sees it."""
+        if self.cells is None:
+            return condition
+        zeros = self.nothing.expand(len(condition), -1, -1, -1)
+        return ops.spade(zeros, condition, condition, self.cells, self.cells, activation=None, out=self.spread)
 
     def _part(self, first: int, channels: int) -> tuple[Tensor, Tensor]:
         """Scale and shift of `channels` from `first` on."""
@@ -121,3 +124,9 @@ class SpadeLayer:
     def multiplications(self) -> int:
         """Of the tables of one picture."""
         return self.first.multiplications() + self.second.multiplications()
+
+
+def make_tables(spades: Sequence[SpadeLayer], condition: Tensor) -> None:
+    """[N, 16, 16, K] float32: makes the tables of up to four layers, which their `apply` and `warp` read."""
+    ops.conv_many([spade.first.call(spade.condition(condition)) for spade in spades])
+    ops.conv_many([spade.second.call(spade.first.out) for spade in spades])

@@ -77,8 +77,7 @@ class FusedMotion:
 
     def rasterize(self, points: Tensor) -> None:
         """[N, 72, 2] float32 -> the three drawings."""
-        for layout, (side, drawing) in enumerate(zip(self.sides, self.drawings, strict=True)):
-            ops.rasterize_landmarks(points, side, layout, out=drawing)
+        ops.rasterize_landmarks_all(points, self.sides, outs=self.drawings)
 
     def __call__(self, parts: list[Tensor], pictures: Tensor, image: Tensor | None, base: Tensor | None) -> None:
         """The drawings -> `field`.

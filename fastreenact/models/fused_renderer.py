@@ -9,7 +9,7 @@ from torch import Tensor
 from fastreenact import ops
 from fastreenact.models import algebra
 from fastreenact.models.face2face_rho import BaseEncoder, RenderingNet
-from fastreenact.models.fused_layers import BlockLayer, ConvLayer, PoseCells, SpadeLayer
+from fastreenact.models.fused_layers import BlockLayer, ConvLayer, PoseCells, SpadeLayer, make_tables
 from fastreenact.models.layers import InvertedResidual
 
 F3 = 140  # channels of f3 in the joint map f3|f4
@@ -40,7 +40,7 @@ class FusedEncoder:
         for stage, spade in zip(self.stages, self.spades, strict=True):
             for block in stage:
                 x = ops.mbconv(x, block)
-            spade.tables(condition)
+            make_tables([spade], condition)
             x = spade.apply(x)
             maps.append(x)
         return [*maps[:2], torch.cat(maps[2:], -1)]
@@ -75,9 +75,7 @@ class FusedDecoder:
 
     def tables(self, head_pose: Tensor) -> None:
         """[N, 6] -> the tables of the four SPADE layers."""
-        condition = self.pose(head_pose)
-        for spade in self.spades:
-            spade.tables(condition)
+        make_tables(self.spades, self.pose(head_pose))
 
     def warp(self, features: list[Tensor], pictures: Tensor, field: Tensor, *, smooth: bool) -> None:
         """The four maps sampled by `field` [N, h, w, 2], SPADE and ReLU applied, into the decoder's maps.
