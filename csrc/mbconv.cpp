@@ -101,20 +101,86 @@ FASTREENACT_INLINE void some_channels(const T* const (&rows)[3], int64_t columns
     }
 }
 
-template <typename T, int kStride>
-void depthwise(const T* const (&rows)[3], int64_t columns, int64_t channels, const float* weights,
+// The same over a map doubled by nearest, from the two rows of it, as they were before, that the output row sees: of
+// nine taps those that fall on one value are summed. `parity` is 0 for an even row, 1 for an odd one, 2 for an even one
+// whose lower neighbour is cropped away.
+template <typename L, typename T>
+FASTREENACT_INLINE void some_doubled_channels(const T* const (&rows)[2], int64_t columns, int64_t channels, int64_t c,
+                                              const float* weights, int64_t weight_stride, const float* bias,
+                                              int parity, T* out) {
+    constexpr int kV = static_cast<int>(L::kVectors);
+    Vec even[2][2][kV], odd[2][2][kV], cropped[2][kV], first[kV];  // [row][left or right value]
+    for (int v = 0; v < kV; ++v) {
+        const auto tap = [&](int row, int column) {
+            return load(weights + (3 * row + column) * weight_stride + c + v * kWidth);
+        };
+        for (int row = 0; row < 2; ++row) {
+            Vec w[3];
+            for (int column = 0; column < 3; ++column) {
+                const Vec middle = tap(1, column);
+                w[column] = row == 0 ? tap(0, column) : tap(2, column);
+                if (parity == 1 && row == 0) w[column] += middle;
+                if (parity == 0 && row == 1) w[column] += middle;
+                if (parity == 2 && row == 1) w[column] = middle;
+            }
+            even[row][0][v] = w[0];
+            even[row][1][v] = w[1] + w[2];
+            cropped[row][v] = w[1];
+            odd[row][0][v] = w[0] + w[1];
+            odd[row][1][v] = w[2];
+        }
+        first[v] = load(bias + c + v * kWidth);
+    }
+    Vec left[2][kV], middle[2][kV];
+    for (int row = 0; row < 2; ++row) {
+        L::take(rows[row] + c, left[row]);
+        L::take(rows[row] + channels + c, middle[row]);
+    }
+    for (int64_t x = 0; x < columns; x += 2) {
+        const bool last = x + 1 == columns;
+        Vec one[kV], two[kV];
+        for (int v = 0; v < kV; ++v) one[v] = two[v] = first[v];
+        for (int row = 0; row < 2; ++row) {
+            Vec right[kV];
+            L::take(rows[row] + (x / 2 + 2) * channels + c, right);
+            for (int v = 0; v < kV; ++v) {
+                one[v] += left[row][v] * even[row][0][v] + middle[row][v] * (last ? cropped[row][v] : even[row][1][v]);
+                two[v] += middle[row][v] * odd[row][0][v] + right[v] * odd[row][1][v];
+                left[row][v] = middle[row][v];
+                middle[row][v] = right[v];
+            }
+        }
+        for (int v = 0; v < kV; ++v) {
+            one[v] = relu(one[v]);
+            two[v] = relu(two[v]);
+        }
+        L::give(out + x * channels + c, one);
+        if (!last) L::give(out + (x + 1) * channels + c, two);
+    }
+}
+
+// All channels of one output row: of three rows, or, doubled, of two.
+template <typename T>
+void depthwise(const MbconvParams& p, const T* const (&rows)[3], int parity, int64_t channels, const float* weights,
                int64_t weight_stride, const float* bias, T* out) {
+    const auto some = [&](auto lanes, int64_t c) {
+        using L = decltype(lanes);
+        if (p.upsample) {
+            const T* two[2] = {rows[0], rows[1]};
+            some_doubled_channels<L>(two, p.out_width, channels, c, weights, weight_stride, bias, parity, out);
+        } else if (p.stride == 1) {
+            some_channels<L, T, 1>(rows, p.out_width, channels, c, weights, weight_stride, bias, out);
+        } else {
+            some_channels<L, T, 2>(rows, p.out_width, channels, c, weights, weight_stride, bias, out);
+        }
+    };
     int64_t c = 0;
 #if defined(__AVX512BF16__)
     if constexpr (sizeof(T) == 2) {
-        for (; c + EvenOdd::kChannels <= channels; c += EvenOdd::kChannels) {
-            some_channels<EvenOdd, T, kStride>(rows, columns, channels, c, weights, weight_stride, bias, out);
-        }
+        for (; c + EvenOdd::kChannels <= channels; c += EvenOdd::kChannels) some(EvenOdd{}, c);
     }
 #endif
-    for (; c < channels; c += kWidth) {
-        some_channels<Lanes<T>, T, kStride>(rows, columns, channels, c, weights, weight_stride, bias, out);
-    }
+    for (; c < channels; c += kWidth) some(Lanes<T>{}, c);
 }
 
 // The output rows [begin, end), or, with `partial`, the share that the hidden channels [first_channel, last_channel)
@@ -126,13 +192,12 @@ void work(const MbconvParams params, int64_t begin, int64_t end, int64_t first_c
     const int64_t all = (p.hidden + kPanel - 1) / kPanel * kPanel;
     const int64_t chunk = all <= kOneChunk ? all : kChunk;
     const int64_t panels = (p.channels_out + kPanel - 1) / kPanel;
-    const int64_t width = p.upsample ? p.out_width : p.width, height = p.upsample ? p.out_height : p.height;
     const int64_t row_bytes = p.out_width * panels * kPanel * 4;
     const bool one_chunk = chunk == all && partial == nullptr;
     const int64_t band_rows = one_chunk || partial != nullptr ? end - begin
                               : kBandBytes / row_bytes > 1    ? kBandBytes / row_bytes
                                                               : 1;
-    const int64_t ring_row = (width + 2) * chunk;
+    const int64_t ring_row = (p.width + 2) * chunk;
     const int64_t ring_bytes = whole_lines(4 * ring_row * static_cast<int64_t>(sizeof(T)));
     const int64_t line_bytes = whole_lines(p.out_width * chunk * static_cast<int64_t>(sizeof(T)));
     const int64_t sum_rows = band_rows < end - begin ? band_rows : end - begin;
@@ -157,18 +222,11 @@ void work(const MbconvParams params, int64_t begin, int64_t end, int64_t first_c
         for (int64_t c0 = first_channel; c0 < last_channel; c0 += chunk) {
             const int64_t channels = c0 + chunk < last_channel ? chunk : last_channel - c0;
             int64_t made = -1;  // the last source row in the ring
-            // Source row `y` expanded into its place in the ring; with `upsample` every pixel twice.
+            // Row `y` of x expanded into its place in the ring.
             const auto make = [&](int64_t y) {
                 T* to = ring + y % 3 * ring_row + channels;
                 const T* from = picture + y * p.x_stride_y;
-                const auto put = [&](int64_t x, int64_t c, Vec value) {
-                    if (p.upsample) {
-                        store(to + 2 * x * channels + c, value);
-                        if (2 * x + 1 < width) store(to + (2 * x + 1) * channels + c, value);
-                    } else {
-                        store(to + x * channels + c, value);
-                    }
-                };
+                const auto put = [&](int64_t x, int64_t c, Vec value) { store(to + x * channels + c, value); };
                 if (p.expand == nullptr) {
                     for (int64_t x = 0; x < p.width; ++x) {
                         for (int64_t c = 0; c < channels; c += kWidth) {
@@ -194,22 +252,19 @@ void work(const MbconvParams params, int64_t begin, int64_t end, int64_t first_c
             };
 
             for (int64_t y = first; y < bottom; ++y) {
-                const T* rows[3];
-                for (int row = 0; row < 3; ++row) {
-                    const int64_t at = y * p.stride + row - 1;
-                    if (at < 0 || at >= height) {
-                        rows[row] = nothing;
-                        continue;
+                const int64_t first_row = p.upsample ? (y + 1) / 2 - 1 : y * p.stride - 1;
+                const T* rows[3] = {nothing, nothing, nothing};
+                for (int row = 0; row < (p.upsample ? 2 : 3); ++row) {
+                    const int64_t at = first_row + row;
+                    if (at < 0 || at >= p.height) continue;
+                    if (at > made) {
+                        make(at);
+                        made = at;
                     }
-                    const int64_t source = p.upsample ? at / 2 : at;
-                    if (made < 0 || source > made) {
-                        make(source);
-                        made = source;
-                    }
-                    rows[row] = ring + source % 3 * ring_row;
+                    rows[row] = ring + at % 3 * ring_row;
                 }
-                (p.stride == 1 ? depthwise<T, 1> : depthwise<T, 2>)(rows, p.out_width, channels, p.depthwise + c0, all,
-                                                                    p.depthwise_bias + c0, line);
+                const int parity = y % 2 != 0 ? 1 : y + 1 == p.out_height ? 2 : 0;
+                depthwise(p, rows, parity, channels, p.depthwise + c0, all, p.depthwise_bias + c0, line);
                 const char* weights = static_cast<const char*>(p.project) + c0 * kPanel * (kPairs ? 2 : 4);
                 T* to = result + y * p.out_stride_y;
                 float* sum_row = sums + (y - first) * (row_bytes / 4);

@@ -83,7 +83,7 @@ def test_mbconv_multiplications(generator):
     _, kernel = make((4, 4, 8, 10, 6, 1), torch.float32, generator)
     weights = pack_mbconv(kernel, torch.float32)
     assert weights.multiplications(4, 6) == 24 * (8 * 48 + 9 * 48 + 48 * 10)
-    assert weights.multiplications(4, 6, upsample=True) == 6 * 8 * 48 + 24 * (9 * 48 + 48 * 10)
+    assert weights.multiplications(4, 6, upsample=True) == 6 * 8 * 48 + 24 * (4 * 48 + 48 * 10)
 
 
 def test_mbconv_says_what_is_wrong(generator):

@@ -55,7 +55,7 @@ class BlockLayer:
         """Of one call and picture: of the 1x1 convolutions, and of the depthwise one."""
         height, width = self.out.shape[1:3]
         both = self.weights.multiplications(height, width, self.upsample is not None)
-        depthwise = 9 * self.weights.spec[1] * height * width
+        depthwise = (9 if self.upsample is None else 4) * self.weights.spec[1] * height * width
         return both - depthwise, depthwise
 
 

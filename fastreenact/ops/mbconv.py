@@ -54,11 +54,11 @@ class MbconvWeights:
         return self.spec[2]
 
     def multiplications(self, height: int, width: int, upsample: bool = False) -> int:
-        """Of one output [height, width, Cout]."""
+        """Of one output [height, width, Cout]; of a doubled map's nine taps four see different values."""
         channels_in, hidden, channels_out, _, stride, _, _ = self.spec
-        pixels = height * width
+        pixels, taps = height * width, 4 if upsample else 9
         expanded = -(-height // 2) * -(-width // 2) if upsample else pixels * stride * stride
-        return (0 if self.expand is None else expanded * channels_in * hidden) + pixels * hidden * (9 + channels_out)
+        return (0 if self.expand is None else expanded * channels_in * hidden) + pixels * hidden * (taps + channels_out)
 
 
 def pack_mbconv(
