@@ -152,9 +152,9 @@ def frame(size: int) -> list[Launch]:
     fused = fuse(random_face2face_rho(), size, torch.bfloat16)
     state = fused.encode(faces.image, faces.points[0], faces.poses[0])
     out = torch.empty(1, size, size, 3, dtype=torch.uint8)
-    fused._set(state, faces.points[1], faces.poses[1])
+    fused.step(state, faces.points[1], faces.poses[1])
     with Trace() as trace:
-        fused._step_body(trace)
+        fused._last._step(trace, fused._slabs)
         trace.mark("deliver")
-        ops.to_frame(fused._decoder.raw, layout="nhwc", tanh=True, out=out)
+        fused._last.frame(out)
     return trace.launches

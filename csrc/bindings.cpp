@@ -169,13 +169,14 @@ void check_index(const char* name, const int32_t* index, int64_t count, int64_t 
     }
 }
 
-ToFrameParams to_frame_params(uintptr_t image, uintptr_t out, int64_t n, int64_t height, int64_t width,
+ToFrameParams to_frame_params(uintptr_t image, uintptr_t out, uintptr_t flag, int64_t n, int64_t height, int64_t width,
                               int64_t image_stride_n, int64_t image_stride_c, int64_t image_stride_y,
                               int64_t image_stride_x, int64_t out_stride_n, int64_t out_stride_y, int64_t out_stride_x,
                               int dtype, bool apply_tanh) {
     ToFrameParams p;
     p.image = address<const void>(image);
     p.out = address<uint8_t>(out);
+    p.flag = address<int32_t>(flag);
     p.n = n;
     p.height = height;
     p.width = width;
@@ -215,13 +216,14 @@ void bind_runtime(py::module_& m) {
     m.def("num_workers", &num_workers, "Worker threads alive now; 0 before the first op.");
 }
 
-ComposeFrameParams compose_frame_params(uintptr_t raw, uintptr_t surface, int64_t side, int64_t raw_stride_y,
-                                        int64_t raw_stride_x, int64_t surface_stride, int64_t left, int64_t top,
-                                        int64_t width, int64_t height, double centre_x, double centre_y, double size,
-                                        double fade, double most_gain, int dtype) {
+ComposeFrameParams compose_frame_params(uintptr_t raw, uintptr_t surface, uintptr_t flag, int64_t side,
+                                        int64_t raw_stride_y, int64_t raw_stride_x, int64_t surface_stride,
+                                        int64_t left, int64_t top, int64_t width, int64_t height, double centre_x,
+                                        double centre_y, double size, double fade, double most_gain, int dtype) {
     ComposeFrameParams p;
     p.raw = address<const void>(raw);
     p.surface = address<uint8_t>(surface);
+    p.flag = address<int32_t>(flag);
     p.side = side;
     p.raw_stride_y = raw_stride_y;
     p.raw_stride_x = raw_stride_x;
@@ -246,32 +248,32 @@ void bind_compose_frame(py::module_& m) {
     using py::arg;
     m.def(
         "compose_frame",
-        [](uintptr_t raw, uintptr_t surface, int64_t side, int64_t raw_stride_y, int64_t raw_stride_x,
+        [](uintptr_t raw, uintptr_t surface, uintptr_t flag, int64_t side, int64_t raw_stride_y, int64_t raw_stride_x,
            int64_t surface_stride, int64_t left, int64_t top, int64_t width, int64_t height, double centre_x,
            double centre_y, double size, double fade, double most_gain, int dtype) {
             const ComposeFrameParams p =
-                compose_frame_params(raw, surface, side, raw_stride_y, raw_stride_x, surface_stride, left, top, width,
-                                     height, centre_x, centre_y, size, fade, most_gain, dtype);
+                compose_frame_params(raw, surface, flag, side, raw_stride_y, raw_stride_x, surface_stride, left, top,
+                                     width, height, centre_x, centre_y, size, fade, most_gain, dtype);
             // Each block activates anew what its first row needs: where the square is enlarged, blocks of at least
             // eight of its rows.
             const int64_t enlarged = 8 * static_cast<int64_t>(size / static_cast<double>(side));
             run_blocks(p, kernels().compose_frame, height, std::max(rows_per_block(width * 24), enlarged));
         },
-        py::kw_only(), arg("raw"), arg("surface"), arg("side"), arg("raw_stride_y"), arg("raw_stride_x"),
+        py::kw_only(), arg("raw"), arg("surface"), arg("flag"), arg("side"), arg("raw_stride_y"), arg("raw_stride_x"),
         arg("surface_stride"), arg("left"), arg("top"), arg("width"), arg("height"), arg("centre_x"), arg("centre_y"),
         arg("size"), arg("fade"), arg("most_gain"), arg("dtype"));
 #ifdef FASTREENACT_WITH_CUDA
     m.def(
         "compose_frame_cuda",
-        [](uintptr_t raw, uintptr_t surface, int64_t side, int64_t raw_stride_y, int64_t raw_stride_x,
+        [](uintptr_t raw, uintptr_t surface, uintptr_t flag, int64_t side, int64_t raw_stride_y, int64_t raw_stride_x,
            int64_t surface_stride, int64_t left, int64_t top, int64_t width, int64_t height, double centre_x,
            double centre_y, double size, double fade, double most_gain, int dtype, uintptr_t stream) {
             const ComposeFrameParams p =
-                compose_frame_params(raw, surface, side, raw_stride_y, raw_stride_x, surface_stride, left, top, width,
-                                     height, centre_x, centre_y, size, fade, most_gain, dtype);
+                compose_frame_params(raw, surface, flag, side, raw_stride_y, raw_stride_x, surface_stride, left, top,
+                                     width, height, centre_x, centre_y, size, fade, most_gain, dtype);
             check_launch("compose_frame", cuda::compose_frame(p, reinterpret_cast<cudaStream_t>(stream)));
         },
-        py::kw_only(), arg("raw"), arg("surface"), arg("side"), arg("raw_stride_y"), arg("raw_stride_x"),
+        py::kw_only(), arg("raw"), arg("surface"), arg("flag"), arg("side"), arg("raw_stride_y"), arg("raw_stride_x"),
         arg("surface_stride"), arg("left"), arg("top"), arg("width"), arg("height"), arg("centre_x"), arg("centre_y"),
         arg("size"), arg("fade"), arg("most_gain"), arg("dtype"), arg("stream"));
 #endif
@@ -1191,31 +1193,32 @@ void bind_to_frame(py::module_& m) {
     using py::arg;
     m.def(
         "to_frame",
-        [](uintptr_t image, uintptr_t out, int64_t n, int64_t height, int64_t width, int64_t image_stride_n,
-           int64_t image_stride_c, int64_t image_stride_y, int64_t image_stride_x, int64_t out_stride_n,
-           int64_t out_stride_y, int64_t out_stride_x, int dtype, bool apply_tanh) {
+        [](uintptr_t image, uintptr_t out, uintptr_t flag, int64_t n, int64_t height, int64_t width,
+           int64_t image_stride_n, int64_t image_stride_c, int64_t image_stride_y, int64_t image_stride_x,
+           int64_t out_stride_n, int64_t out_stride_y, int64_t out_stride_x, int dtype, bool apply_tanh) {
             const ToFrameParams p =
-                to_frame_params(image, out, n, height, width, image_stride_n, image_stride_c, image_stride_y,
+                to_frame_params(image, out, flag, n, height, width, image_stride_n, image_stride_c, image_stride_y,
                                 image_stride_x, out_stride_n, out_stride_y, out_stride_x, dtype, apply_tanh);
             run_rows(p, kernels().to_frame, n * height, width * 16);
         },
-        py::kw_only(), arg("image"), arg("out"), arg("n"), arg("height"), arg("width"), arg("image_stride_n"),
-        arg("image_stride_c"), arg("image_stride_y"), arg("image_stride_x"), arg("out_stride_n"), arg("out_stride_y"),
-        arg("out_stride_x"), arg("dtype"), arg("apply_tanh"));
+        py::kw_only(), arg("image"), arg("out"), arg("flag"), arg("n"), arg("height"), arg("width"),
+        arg("image_stride_n"), arg("image_stride_c"), arg("image_stride_y"), arg("image_stride_x"), arg("out_stride_n"),
+        arg("out_stride_y"), arg("out_stride_x"), arg("dtype"), arg("apply_tanh"));
 #ifdef FASTREENACT_WITH_CUDA
     m.def(
         "to_frame_cuda",
-        [](uintptr_t image, uintptr_t out, int64_t n, int64_t height, int64_t width, int64_t image_stride_n,
-           int64_t image_stride_c, int64_t image_stride_y, int64_t image_stride_x, int64_t out_stride_n,
-           int64_t out_stride_y, int64_t out_stride_x, int dtype, bool apply_tanh, uintptr_t stream) {
+        [](uintptr_t image, uintptr_t out, uintptr_t flag, int64_t n, int64_t height, int64_t width,
+           int64_t image_stride_n, int64_t image_stride_c, int64_t image_stride_y, int64_t image_stride_x,
+           int64_t out_stride_n, int64_t out_stride_y, int64_t out_stride_x, int dtype, bool apply_tanh,
+           uintptr_t stream) {
             const ToFrameParams p =
-                to_frame_params(image, out, n, height, width, image_stride_n, image_stride_c, image_stride_y,
+                to_frame_params(image, out, flag, n, height, width, image_stride_n, image_stride_c, image_stride_y,
                                 image_stride_x, out_stride_n, out_stride_y, out_stride_x, dtype, apply_tanh);
             check_launch("to_frame", cuda::to_frame(p, reinterpret_cast<cudaStream_t>(stream)));
         },
-        py::kw_only(), arg("image"), arg("out"), arg("n"), arg("height"), arg("width"), arg("image_stride_n"),
-        arg("image_stride_c"), arg("image_stride_y"), arg("image_stride_x"), arg("out_stride_n"), arg("out_stride_y"),
-        arg("out_stride_x"), arg("dtype"), arg("apply_tanh"), arg("stream"));
+        py::kw_only(), arg("image"), arg("out"), arg("flag"), arg("n"), arg("height"), arg("width"),
+        arg("image_stride_n"), arg("image_stride_c"), arg("image_stride_y"), arg("image_stride_x"), arg("out_stride_n"),
+        arg("out_stride_y"), arg("out_stride_x"), arg("dtype"), arg("apply_tanh"), arg("stream"));
 #endif
 }
 

@@ -46,9 +46,10 @@ void place(const ComposeFrameParams& p, int64_t first, Columns& columns) {
     }
 }
 
-// Colours (in levels) and gains of a part of one row of the square: tanh(value * inner + offset) * outer + shift.
+// Colours (in levels) and gains of a part of one row of the square: tanh(value * inner + offset) * outer + shift. The
+// values come into `doubt`.
 template <typename T>
-void activate(const ComposeFrameParams& p, int64_t row, int64_t column, int count, float* to) {
+void activate(const ComposeFrameParams& p, int64_t row, int64_t column, int count, float* to, Vec& doubt) {
     float inner[kWidth], offset[kWidth], outer[kWidth], shift[kWidth];
     for (int i = 0; i < kWidth; ++i) {
         const bool gain = i % 4 == 3;
@@ -69,14 +70,15 @@ void activate(const ComposeFrameParams& p, int64_t row, int64_t column, int coun
             for (int k = 0; k < part; ++k) gathered[k] = from[(i + k) / 4 * p.raw_stride_x + (i + k) % 4];
             value = load(gathered);
         }
+        doubt = add_doubt(doubt, value);
         store(to + i, tanh(value * a + b) * c + d);
     }
 }
 
 template <typename T>
-void enlarge(const ComposeFrameParams& p, const Columns& columns, int64_t index, Row& row) {
+void enlarge(const ComposeFrameParams& p, const Columns& columns, int64_t index, Row& row, Vec& doubt) {
     float maps[4 * kSpan + kWidth];
-    activate<T>(p, index, columns.source, columns.span, maps);
+    activate<T>(p, index, columns.source, columns.span, maps, doubt);
     row.index = index;
     for (int i = 0; i < columns.count; ++i) {
         const Pixel low = load_pixel(maps + columns.low[i]), high = load_pixel(maps + columns.high[i]);
@@ -112,6 +114,7 @@ template <typename T>
 void rows(const ComposeFrameParams& p, int64_t begin, int64_t end) {
     Columns columns;
     Row buffers[2] = {};  // also beyond what a chunk fills, whole vectors are read
+    Vec doubt = {};
     for (int64_t first = 0; first < p.width; first += columns.count) {
         place(p, first, columns);
         Row *a = &buffers[0], *b = &buffers[1];
@@ -123,13 +126,14 @@ void rows(const ComposeFrameParams& p, int64_t begin, int64_t end) {
                 a = b;
                 b = other;
             }
-            if (a->index != tap.low) enlarge<T>(p, columns, tap.low, *a);
-            if (tap.high != tap.low && b->index != tap.high) enlarge<T>(p, columns, tap.high, *b);
+            if (a->index != tap.low) enlarge<T>(p, columns, tap.low, *a, doubt);
+            if (tap.high != tap.low && b->index != tap.high) enlarge<T>(p, columns, tap.high, *b, doubt);
             uint8_t* to = p.surface + (p.top + y) * p.surface_stride + 3 * (p.left + first);
             const Row& lower = tap.high == tap.low ? *a : *b;
             apply(*a, lower, (1.0f - tap.weight) * tap.say, tap.weight * tap.say, 3 * columns.count, to);
         }
     }
+    raise_flag(p.flag, doubt);
 }
 
 }  // namespace

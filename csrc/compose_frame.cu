@@ -14,12 +14,15 @@ struct Change {
 };
 
 template <int32_t kType>
-__device__ __forceinline__ Change read_change(const ComposeFrameParams& p, int64_t row, int64_t column) {
+__device__ __forceinline__ Change read_change(const ComposeFrameParams& p, int64_t row, int64_t column, float& doubt) {
     const int64_t first = row * p.raw_stride_y + column * p.raw_stride_x;
+    float values[4];
+#pragma unroll
+    for (int c = 0; c < 4; ++c) values[c] = load<kType>(p.raw, first + c), doubt += values[c] * 0.0f;
     Change change;
 #pragma unroll
-    for (int c = 0; c < 3; ++c) change.value[c] = 255.0f * level_tanh(load<kType>(p.raw, first + c));
-    const float gain = level_tanh(0.5f * (load<kType>(p.raw, first + 3) - p.gain_middle));
+    for (int c = 0; c < 3; ++c) change.value[c] = 255.0f * level_tanh(values[c]);
+    const float gain = level_tanh(0.5f * (values[3] - p.gain_middle));
     change.value[3] = gain * p.gain_scale + p.gain_shift;
     return change;
 }
@@ -35,8 +38,12 @@ __device__ __forceinline__ Change between(const Change& a, const Change& b, floa
 template <int32_t kType>
 __device__ __forceinline__ void compose_pixel(const ComposeFrameParams& p, const ComposeTap& y, const ComposeTap& x,
                                               uint8_t* pixel) {
-    const Change upper = between(read_change<kType>(p, y.low, x.low), read_change<kType>(p, y.low, x.high), x.weight);
-    const Change lower = between(read_change<kType>(p, y.high, x.low), read_change<kType>(p, y.high, x.high), x.weight);
+    float doubt = 0.0f;  // NaN once a value was not finite
+    const Change upper =
+        between(read_change<kType>(p, y.low, x.low, doubt), read_change<kType>(p, y.low, x.high, doubt), x.weight);
+    const Change lower =
+        between(read_change<kType>(p, y.high, x.low, doubt), read_change<kType>(p, y.high, x.high, doubt), x.weight);
+    if (p.flag != nullptr && doubt != doubt) *p.flag = 1;  // whoever else writes, writes the same
     const Change change = between(upper, lower, y.weight);
     const float say = y.say * x.say;
 #pragma unroll

@@ -8,6 +8,7 @@ namespace fastreenact {
 struct ComposeFrameParams {
     const void* raw;         // [R, R, 4] in `dtype`, channels contiguous: colour and gain before their activations
     uint8_t* surface;        // the picture's pixel (0, 0): rows of packed RGB, read and written
+    int32_t* flag;           // becomes 1 where a value that is read of `raw` is infinite or NaN; null: nobody asks
     int64_t side;            // R
     int64_t raw_stride_y;    // elements from row to row
     int64_t raw_stride_x;    // elements from column to column

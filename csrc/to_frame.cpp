@@ -22,9 +22,10 @@ FASTREENACT_INLINE ByteVec levels(Vec value) {
     return truncate_to_bytes(level);
 }
 
-// `count` values, `stride` apart, to as many bytes side by side; whole vectors of them may be written.
+// `count` values, `stride` apart, to as many bytes side by side; whole vectors of them may be written. Gives `doubt`
+// with the values in it.
 template <typename T, bool kTanhFirst>
-FASTREENACT_INLINE void to_levels(const T* from, int64_t stride, int count, uint8_t* to) {
+FASTREENACT_INLINE Vec to_levels(const T* from, int64_t stride, int count, uint8_t* to, Vec doubt) {
     for (int x = 0; x < count; x += kWidth) {
         const int part = count - x < kWidth ? count - x : kWidth;
         Vec value;
@@ -35,23 +36,26 @@ FASTREENACT_INLINE void to_levels(const T* from, int64_t stride, int count, uint
             for (int i = 0; i < part; ++i) gathered[i] = from[(x + i) * stride];
             value = load(gathered);
         }
+        doubt = add_doubt(doubt, value);
         const ByteVec bytes = levels<kTanhFirst>(value);
         __builtin_memcpy(to + x, &bytes, sizeof(bytes));
     }
+    return doubt;
 }
 
 template <typename T, bool kTanhFirst>
 void rows(const ToFrameParams& p, int64_t begin, int64_t end) {
     const bool same_order = p.image_stride_c == 1 && p.image_stride_x == 3 && p.out_stride_x == 3;
     uint8_t bytes[3][kChunk];  // kChunk is a multiple of every kWidth
+    Vec doubt = {};
     for (int64_t row = begin; row < end; ++row) {
         const int64_t n = row / p.height, y = row % p.height;
         const T* from = static_cast<const T*>(p.image) + n * p.image_stride_n + y * p.image_stride_y;
         uint8_t* to = p.out + n * p.out_stride_n + y * p.out_stride_y;
         if (same_order) {
             const int64_t whole = 3 * p.width / kWidth * kWidth;
-            to_levels<T, kTanhFirst>(from, 1, static_cast<int>(whole), to);
-            to_levels<T, kTanhFirst>(from + whole, 1, static_cast<int>(3 * p.width - whole), bytes[0]);
+            doubt = to_levels<T, kTanhFirst>(from, 1, static_cast<int>(whole), to, doubt);
+            doubt = to_levels<T, kTanhFirst>(from + whole, 1, static_cast<int>(3 * p.width - whole), bytes[0], doubt);
             __builtin_memcpy(to + whole, bytes[0], static_cast<size_t>(3 * p.width - whole));
             continue;
         }
@@ -59,7 +63,7 @@ void rows(const ToFrameParams& p, int64_t begin, int64_t end) {
             const int count = static_cast<int>(p.width - x < kChunk ? p.width - x : kChunk);
             for (int c = 0; c < 3; ++c) {
                 const T* first = from + c * p.image_stride_c + x * p.image_stride_x;
-                to_levels<T, kTanhFirst>(first, p.image_stride_x, count, bytes[c]);
+                doubt = to_levels<T, kTanhFirst>(first, p.image_stride_x, count, bytes[c], doubt);
             }
             uint8_t* pixel = to + x * p.out_stride_x;
             if (p.out_stride_x == 3) {  // the same loop with a stride that vectorises
@@ -73,6 +77,7 @@ void rows(const ToFrameParams& p, int64_t begin, int64_t end) {
             }
         }
     }
+    raise_flag(p.flag, doubt);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@ namespace fastreenact {
 struct ToFrameParams {
     const void* image;       // [N, 3, H, W] or [N, H, W, 3] in `dtype`; the strides say which
     uint8_t* out;            // [N, H, W, 3], channels contiguous
+    int32_t* flag;           // becomes 1 where a value of `image` is infinite or NaN; null: nobody asks
     int64_t n;               // pictures
     int64_t height;          // rows
     int64_t width;           // columns

@@ -236,6 +236,18 @@ FASTREENACT_INLINE Vec relu(Vec x) {
 #endif
 }
 
+// `doubt` stays 0 while all that was added is finite, and is NaN from then on.
+FASTREENACT_INLINE Vec add_doubt(Vec doubt, Vec x) {
+    return doubt + x * 0.0f;
+}
+// Sets the flag if any lane of `doubt` says so. Several threads may.
+FASTREENACT_INLINE void raise_flag(int32_t* flag, Vec doubt) {
+    float lanes[kWidth], sum = 0.0f;
+    store(lanes, doubt);
+    for (int i = 0; i < kWidth; ++i) sum += lanes[i];
+    if (flag != nullptr && sum != sum) __atomic_store_n(flag, 1, __ATOMIC_RELAXED);
+}
+
 // exp(x) for x <= 0: 2^n by the exponent's bits, the rest by the Taylor series on [-ln2/2, ln2/2] (error below 1e-7).
 FASTREENACT_INLINE Vec exp_negative(Vec x) {
     x = select(x < -80.0f, splat(-80.0f), x);

@@ -2,34 +2,48 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-Restore = Callable[[np.ndarray], Any]
+
+class Kind(NamedTuple):
+    """A kind of array that frames are given back in."""
+
+    device: torch.device  # where its memory is
+    give: Callable[[Tensor], Any]  # a tensor there as such an array, on the same memory
+
+    def empty(self, shape: tuple[int, ...]) -> Tensor:
+        """uint8 memory for a frame; the host's is NumPy's, which takes large pages."""
+        if self.device.type == "cpu":
+            return torch.from_numpy(np.empty(shape, np.uint8))
+        return torch.empty(shape, dtype=torch.uint8, device=self.device)
 
 
-def as_picture(array: Any, name: str) -> tuple[np.ndarray, Restore]:
+NUMPY = Kind(torch.device("cpu"), lambda frame: frame.numpy())
+
+
+def as_picture(array: Any, name: str) -> tuple[np.ndarray, Kind]:
     """View `array` as uint8 [H, W, 3] RGB in NumPy, and say how to give a picture back in the same kind of array.
 
     Args:
         array: uint8 [H, W, 3], NumPy, PyTorch (CPU or GPU) or anything with DLPack.
         name: what the caller calls it, for the messages.
     Returns:
-        The picture (no copy where the memory is the host's) and a function NumPy -> the kind given.
+        The picture (no copy where the memory is the host's) and its kind.
     Raises:
         TypeError: no array, or not uint8. ValueError: not [H, W, 3] or empty.
     """
-    restore: Restore = _same
+    kind = NUMPY
     if isinstance(array, np.ndarray):
         picture = array
-    elif isinstance(array, torch.Tensor):
-        picture, device = array.detach().cpu().numpy(), array.device
-        restore = lambda frame: torch.from_numpy(frame).to(device)  # noqa: E731
+    elif isinstance(array, Tensor):
+        picture, kind = array.detach().cpu().numpy(), Kind(array.device, lambda frame: frame)
     elif hasattr(array, "__dlpack__"):
         tensor = torch.from_dlpack(array)
-        picture, restore = tensor.cpu().numpy(), _dlpack_restore(array, tensor.device)
+        picture, kind = tensor.cpu().numpy(), Kind(tensor.device, _importer(array))
     else:
         raise TypeError(
             f"{name} is {type(array).__name__}; give a uint8 [H, W, 3] RGB array (NumPy, PyTorch or DLPack)"
@@ -38,34 +52,36 @@ def as_picture(array: Any, name: str) -> tuple[np.ndarray, Restore]:
         raise TypeError(f"{name} has dtype {picture.dtype}; give uint8 RGB values 0..255")
     if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
         raise ValueError(f"{name} has shape {tuple(picture.shape)}; give [H, W, 3], RGB")
-    return picture, restore
+    return picture, kind
 
 
-def check_out(out: Any, shape: tuple[int, int]) -> np.ndarray | None:
-    """The host memory of `out`, where the frame is written in place; raise unless it is uint8 [H, W, 3], contiguous."""
+def check_out(out: Any, shape: tuple[int, ...]) -> Tensor | None:
+    """The memory of `out` as a tensor, where frames are written in place.
+
+    Raises:
+        TypeError: no array. ValueError: not uint8 of that shape, contiguous and writable.
+    """
     if out is None:
         return None
-    if isinstance(out, torch.Tensor) and out.device.type == "cpu":
-        memory = out.numpy()
-    elif isinstance(out, np.ndarray):
-        memory = out
+    if isinstance(out, np.ndarray):
+        if not out.flags.writeable:
+            raise ValueError("out must be C-contiguous and writable")
+        found, same = f"{out.dtype} {out.shape}", out.dtype == np.uint8 and out.shape == shape
+        contiguous = out.flags.c_contiguous
+    elif isinstance(out, Tensor) or hasattr(out, "__dlpack__"):
+        memory = out if isinstance(out, Tensor) else torch.from_dlpack(out)
+        found = f"{str(memory.dtype).removeprefix('torch.')} {tuple(memory.shape)}"
+        same, contiguous = memory.dtype == torch.uint8 and memory.shape == shape, memory.is_contiguous()
     else:
-        raise TypeError(f"out is {type(out).__name__}; give a NumPy array or a CPU tensor")
-    if memory.dtype != np.uint8 or memory.shape != (*shape, 3):
-        raise ValueError(f"out is {memory.dtype} {memory.shape}; this engine writes uint8 {(*shape, 3)}")
-    if not memory.flags.c_contiguous or not memory.flags.writeable:
+        raise TypeError(f"out is {type(out).__name__}; give an array or a tensor (NumPy, PyTorch or DLPack)")
+    if not same:
+        raise ValueError(f"out is {found}; this engine writes uint8 {shape}")
+    if not contiguous:
         raise ValueError("out must be C-contiguous and writable")
-    return memory
+    return torch.from_numpy(out) if isinstance(out, np.ndarray) else memory
 
 
-def _same(frame: np.ndarray) -> np.ndarray:
-    return frame
-
-
-def _dlpack_restore(array: Any, device: torch.device) -> Restore:
-    """Back through the DLPack importer of the library that `array` belongs to; PyTorch where it has none."""
+def _importer(array: Any) -> Callable[[Tensor], Any]:
+    """The DLPack importer of the library that `array` belongs to; PyTorch's own tensors where it has none."""
     library = sys.modules.get(type(array).__module__.split(".")[0])
-    importer = getattr(library, "from_dlpack", None)
-    if importer is None:
-        return lambda frame: torch.from_numpy(frame).to(device)
-    return lambda frame: importer(torch.from_numpy(frame).to(device))
+    return getattr(library, "from_dlpack", lambda frame: frame)

@@ -3,6 +3,7 @@
 import math
 import os
 import threading
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -10,17 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from fastreenact.arrays import as_picture, check_out
+from fastreenact.arrays import NUMPY, Kind, as_picture, check_out
 from fastreenact.face.crop import Box, Paster, crop
 from fastreenact.face.driver import Driver, SourceFace, fit_source
 from fastreenact.face.morphable import default_model
 from fastreenact.face.motion import Motion
 from fastreenact.face.retarget import Retargeter
 from fastreenact.face.tracker import Tracker
-from fastreenact.models import MODELS, make_renderer
+from fastreenact.models import MODELS
 from fastreenact.models.face2face_rho import Face2FaceRho
-from fastreenact.timings import STAGES, StageTimer
+from fastreenact.renderer import Renderer, Resident
+from fastreenact.timings import GRAPH, STAGES, StageTimer
 from fastreenact.weights import default_weights, load_face2face_rho
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -40,12 +43,18 @@ class _Avatar(NamedTuple):
 
     picture: np.ndarray  # uint8 [H, W, 3]
     face: SourceFace
-    renderer: Any
-    state: Any
-    retarget: Retargeter
+    renderer: Renderer
+    state: Resident
     offset: np.ndarray  # [72, 2] from the keypoints as retargeted to those that the renderer is driven with
     paster: Paster | None
     output_size: tuple[int, int]
+
+
+class _Stream(NamedTuple):
+    """One driver over time, and how far each portrait has followed it."""
+
+    driver: Driver
+    retargets: dict[int, Retargeter]  # by the portrait's number
 
 
 class Engine:
@@ -65,7 +74,8 @@ class Engine:
         region: "all", "expression", "pose", "lips" or "eyes": what of the driver is used.
         smooth: filter the coefficients over time.
         paste: give frames of the whole portrait, the animated square pasted back with a soft mask.
-        profile: time the stages on the GPU with events, and mark them as NVTX ranges.
+        profile: time the stages on the GPU with events, inside the graphs too, and mark them as NVTX ranges; without,
+            one entry "graph" of the timings stands for all that a graph does.
         tracker: a `fastreenact.face.tracker.Tracker` of your own, or None for MediaPipe's face mesh.
 
     Raises:
@@ -109,7 +119,8 @@ class Engine:
         )
         self._tracker = Tracker() if tracker is None else tracker
         self._close_tracker = tracker is None
-        self._driver = Driver(self._faces, self._tracker, live=True)
+        self._streams = [_Stream(Driver(self._faces, self._tracker, live=True), {})]
+        self._profile = profile
         self._timer = StageTimer(self.device, profile)
         self._time = 0.0
         self._reference: Motion | None = None
@@ -134,6 +145,7 @@ class Engine:
         picture = _read_source(source)
         with self._lock:
             self._refuse_closed()
+            number = len(self._avatars)
             face = fit_source(picture, model=self._faces, tracker=self._tracker)
             retarget = self._make_retarget(face.shape, face.expression, face.pose, reference=self._reference)
             rest = retarget.rest_keypoints
@@ -144,13 +156,14 @@ class Engine:
                 height, width = picture.shape[:2]
                 state = renderer.encode(picture, rest + offset, face.pose, face.box)
             else:
-                height = width = renderer.size
-                state = renderer.encode(crop(picture, face.box, renderer.size), rest + offset, face.pose)
+                height = width = renderer.side
+                state = renderer.encode(crop(picture, face.box, renderer.side), rest + offset, face.pose)
                 if self._paste:
                     height, width = picture.shape[:2]
-                    paster = Paster(picture, face.box, renderer.size)
-            self._avatars.append(_Avatar(picture, face, renderer, state, retarget, offset, paster, (height, width)))
-            return len(self._avatars) - 1
+                    paster = Paster(picture, face.box, renderer.side)
+            self._avatars.append(_Avatar(picture, face, renderer, state, offset, paster, (height, width)))
+            self._streams[0].retargets[number] = retarget
+            return number
 
     def step(self, driver: Any, *, time: float | None = None, avatar: int = 0, out: Any = None) -> Any:
         """Animate one frame.
@@ -160,10 +173,11 @@ class Engine:
                 `Motion` already tracked; or float landmarks [72 | 68 | 468 | 478, 2 or 3] in px, of your own tracker.
             time: seconds, for the filter; None: a thirtieth after the last step (a `Motion` brings its own).
             avatar: which resident portrait.
-            out: uint8 [H, W, 3] to write into, NumPy or a CPU tensor; None makes a new array.
+            out: uint8 [H, W, 3] to write into, NumPy, PyTorch (CPU or GPU) or DLPack; None makes a new array.
         Returns:
-            uint8 [H, W, 3] RGB of `output_size`, the kind of array that `driver` was (NumPy for a `Motion` or
-            landmarks); the caller's own. A frame without a face holds the last motion and eases back to rest.
+            uint8 [H, W, 3] RGB of `output_size`: `out`, or the kind of array that `driver` was, on its device (NumPy
+            for a `Motion` or landmarks); the caller's own. A frame without a face holds the last motion and eases back
+            to rest.
         Raises:
             TypeError, ValueError: an argument is off. RuntimeError: the engine is used in a forked child, where
             PyTorch's threads do not exist and a convolution would wait for them for ever.
@@ -171,18 +185,59 @@ class Engine:
         _refuse_after_fork()
         with self._lock:
             resident = self._resident(avatar)
-            frame = check_out(out, resident.output_size)
-            timer = self._timer
-            timer.start()
-            motion, restore = self._observe(driver, time)
-            with timer.stage("retarget"):
-                keypoints, pose = resident.retarget(motion, self._time)
-            if frame is None:
-                frame = np.empty((*resident.output_size, 3), np.uint8)
-            self._render(resident, keypoints + resident.offset, pose, frame)
-            times = timer.finish()
-            self.timings = {name: times[name] for name in STAGES if name in times}
-            return restore(frame) if out is None else out
+            given = check_out(out, (*resident.output_size, 3))
+            self._timer.start()
+            motion, now, kind = self._observe(driver, time, self._streams[0])
+            self._time = now
+            frame = kind.empty((*resident.output_size, 3)) if given is None else given
+            self._render([avatar], [self._follow(0, avatar, motion, now)], frame[None])
+            self._finish()
+            return kind.give(frame) if out is None else out
+
+    def step_many(
+        self, drivers: Any, *, avatars: Sequence[int] | None = None, time: float | None = None, out: Any = None
+    ) -> Any:
+        """Animate several frames at once: several drivers, several portraits, or both; on a GPU in one replay.
+
+        Args:
+            drivers: a list or tuple of N, each as of `step`, the i-th always the same person: each is followed on its
+                own, with its own filter and reference, and the first is the one that `step` follows. Or one driver, as
+                of `step`, for all of `avatars`.
+            avatars: which resident portrait each frame shows, N numbers; None: 0 for a list of drivers, all portraits
+                for one. Their frames are of one size.
+            time: seconds, as of `step`.
+            out: uint8 [N, H, W, 3] to write into, as of `step`.
+        Returns:
+            uint8 [N, H, W, 3] RGB: `out`, or the kind of array that the first driver was.
+        Raises:
+            As `step`, and ValueError: numbers of drivers and portraits that do not fit, frames of several sizes.
+        """
+        _refuse_after_fork()
+        with self._lock:
+            one_each = isinstance(drivers, list | tuple)
+            if avatars is None:
+                avatars = [0] * len(drivers) if one_each else range(len(self._avatars))
+            residents = [self._resident(avatar) for avatar in avatars]
+            if not residents or (one_each and len(drivers) != len(residents)):
+                given = len(drivers) if one_each else 1
+                raise ValueError(f"got {given} drivers and {len(residents)} avatars; give as many of both")
+            sizes = sorted({resident.output_size for resident in residents})
+            if len(sizes) > 1:
+                raise ValueError(f"frames of several sizes {sizes} (height, width): use step, or an Engine with a size")
+            frames = check_out(out, (len(residents), *sizes[0], 3))
+            self._timer.start()
+            each = drivers if one_each else [drivers]
+            seen = [self._observe(driver, time, self._stream(i)) for i, driver in enumerate(each)]
+            self._time, kind = seen[-1][1], seen[0][2]
+            if one_each:
+                led = [self._follow(i, avatar, *seen[i][:2]) for i, avatar in enumerate(avatars)]
+            else:  # a portrait that is there twice follows once
+                once = {avatar: self._follow(0, avatar, *seen[0][:2]) for avatar in sorted(set(avatars))}
+                led = [once[avatar] for avatar in avatars]
+            target = kind.empty((len(residents), *sizes[0], 3)) if frames is None else frames
+            self._render(avatars, led, target)
+            self._finish()
+            return kind.give(target) if out is None else out
 
     def animate(self, driver: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, **options: Any) -> Any:
         """Animate a file: see `fastreenact.animate.animate`, which this calls with the engine as its first argument.
@@ -202,15 +257,17 @@ class Engine:
         """Fix the driver's neutral frame for relative motion (an offline run looks ahead for it); None: live."""
         with self._lock:
             self._reference = motion
-            for avatar in self._avatars:
-                avatar.retarget.use_reference(motion)
+            for stream in self._streams:
+                for retarget in stream.retargets.values():
+                    retarget.use_reference(motion)
 
     def reset(self) -> None:
         """Forget the driver: its filter, reference, shape and place in the picture. The portraits stay."""
         with self._lock:
-            for avatar in self._avatars:
-                avatar.retarget.reset()
-            self._driver.reset()
+            for stream in self._streams:
+                for retarget in stream.retargets.values():
+                    retarget.reset()
+                stream.driver.reset()
             self._time = 0.0
 
     @property
@@ -235,7 +292,8 @@ class Engine:
         """Release the tracker and the resident portraits; a closed engine raises when used."""
         with self._lock:
             if self._close_tracker:
-                self._driver.close()
+                for stream in self._streams:
+                    stream.driver.close()
             self._avatars.clear()
             self._closed = True
 
@@ -256,42 +314,69 @@ class Engine:
         if self._closed:
             raise ValueError("this engine is closed; make a new Engine")
 
-    def _renderer(self, size: Any) -> Any:
+    def _renderer(self, size: Any) -> Renderer:
         """The inference form: one for all portraits, but for the landmark warp of whole pictures of their own size."""
         if self._avatars and (self.model != "landmark-warp" or not isinstance(size, tuple)):
             return self._avatars[0].renderer
-        return make_renderer(self.model, size, self._weights, self.dtype, self.device)
+        return Renderer(self.model, size, self._weights, self.dtype, self.device, profile=self._profile)
 
-    def _observe(self, driver: Any, time: float | None) -> tuple[Motion, Any]:
-        """Track and fit the driver; advance the clock."""
+    def _stream(self, number: int) -> _Stream:
+        """The driver of that number; a new one has a tracker of its own, unless the user's serves all of them."""
+        if number == len(self._streams):
+            tracker = Tracker() if self._close_tracker else self._tracker
+            self._streams.append(_Stream(Driver(self._faces, tracker, live=True), {}))
+        return self._streams[number]
+
+    def _observe(self, driver: Any, time: float | None, stream: _Stream) -> tuple[Motion, float, Kind]:
+        """Track and fit the driver: its motion, the time of that (s), and what its frames are given back as."""
         if time is not None and not math.isfinite(time):
             raise ValueError(f"time is {time}; give seconds, or None")
         if isinstance(driver, Motion):
-            self._time = driver.time if time is None else time
-            return driver, _host
-        self._time = self._time + _DEFAULT_FRAME_S if time is None else time
+            return driver, driver.time if time is None else time, NUMPY
+        now = self._time + _DEFAULT_FRAME_S if time is None else time
         if isinstance(driver, np.ndarray) and driver.ndim == 2 and driver.dtype.kind == "f":
-            return self._driver.observe(driver, self._time, timer=self._timer), _host
-        picture, restore = as_picture(driver, "driver")
-        return self._driver.observe(picture, self._time, timer=self._timer), restore
+            return stream.driver.observe(driver, now, timer=self._timer), now, NUMPY
+        picture, kind = as_picture(driver, "driver")
+        return stream.driver.observe(picture, now, timer=self._timer), now, kind
 
-    def _render(self, resident: _Avatar, keypoints: np.ndarray, pose: np.ndarray, frame: np.ndarray) -> None:
-        timer, target = self._timer, torch.from_numpy(frame)
-        in_place = resident.paster is None and self.device.type == "cpu"
-        face = resident.renderer.drive(
-            resident.state, keypoints, pose, out=target if in_place else None, timer=timer
-        )
-        if in_place:
+    def _follow(self, stream: int, avatar: int, motion: Motion, now: float) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints [72, 2] and pose [6] of the portrait, led by a stream's motion."""
+        resident, retargets = self._avatars[avatar], self._streams[stream].retargets
+        with self._timer.stage("retarget"):
+            if avatar not in retargets:
+                face = resident.face
+                retargets[avatar] = self._make_retarget(
+                    face.shape, face.expression, face.pose, reference=self._reference
+                )
+            keypoints, pose = retargets[avatar](motion, now)
+            return keypoints + resident.offset, pose
+
+    def _render(self, avatars: Sequence[int], led: list[tuple[np.ndarray, np.ndarray]], frames: Tensor) -> None:
+        """Draw into `frames` [N, H, W, 3] on any device."""
+        residents = [self._avatars[avatar] for avatar in avatars]
+        renderer = residents[0].renderer
+        if any(resident.renderer is not renderer for resident in residents):
+            for avatar, one, frame in zip(avatars, led, frames, strict=True):
+                self._render([avatar], [one], frame[None])
             return
-        with timer.stage("deliver"):
-            if resident.paster is None:
-                target.copy_(face)
-            else:
-                resident.paster.paste(face.cpu().numpy(), out=frame)
+        states = [resident.state for resident in residents]
+        keypoints, poses = zip(*led, strict=True)
+        pasters = [resident.paster for resident in residents if resident.paster is not None]
+        if not pasters:
+            renderer.drive_many(states, keypoints, poses, frames, self._timer)
+            return
+        faces = NUMPY.empty((len(residents), renderer.side, renderer.side, 3))
+        renderer.drive_many(states, keypoints, poses, faces, self._timer)
+        with self._timer.stage("deliver"):
+            for paster, face, frame in zip(pasters, faces, frames, strict=True):
+                on_host = frame.device.type == "cpu"
+                pasted = paster.paste(face.numpy(), out=frame.numpy() if on_host else None)
+                if not on_host:
+                    frame.copy_(torch.from_numpy(pasted))
 
-
-def _host(frame: np.ndarray) -> np.ndarray:
-    return frame
+    def _finish(self) -> None:
+        times = self._timer.finish()
+        self.timings = {name: times[name] for name in (*STAGES, GRAPH) if name in times}
 
 
 def _refuse_after_fork() -> None:

@@ -3,23 +3,25 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 
 STAGES = ("track", "fit", "retarget", "rasterize", "motion", "warp", "decode", "deliver")
+GRAPH = "graph"  # stands for all that one CUDA graph does, where no events inside it tell its stages apart
+
+_Marks = list[tuple[str, torch.cuda.Event]]
 
 
 class StageTimer:
     """Milliseconds per stage since `start`; a stage entered twice adds up.
 
-    On a GPU with `profile` each stage is timed by a pair of events, read once in `finish`, and marked as an NVTX range;
+    On a GPU with `profile` each stage is timed by events, read once in `finish`, and marked as an NVTX range;
     everywhere else by the host's clock.
     """
 
     def __init__(self, device: torch.device, profile: bool = False) -> None:
-        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] | None = (
-            [] if profile and device.type == "cuda" else None
-        )
+        self._events: list[_Marks] | None = [] if profile and device.type == "cuda" else None
         self._ms: dict[str, float] = {}
 
     def start(self) -> None:
@@ -40,7 +42,7 @@ class StageTimer:
             finally:
                 torch.cuda.nvtx.range_pop()
             last.record()
-            self._events.append((name, first, last))
+            self._events.append([(name, first), ("", last)])
             return
         begin = time.perf_counter()
         yield
@@ -50,10 +52,15 @@ class StageTimer:
         """Count milliseconds that somebody else has measured as `name`."""
         self._ms[name] = self._ms.get(name, 0.0) + ms
 
+    def events(self, marks: _Marks) -> None:
+        """Count the time from each event to the next under the first one's name; the last only ends."""
+        if self._events is not None and marks:
+            self._events.append(list(marks))
+
     def finish(self) -> dict[str, float]:
-        """Stage -> milliseconds; waits for the GPU once where events were recorded."""
-        if self._events:
-            self._events[-1][2].synchronize()
-            for name, first, last in self._events:
-                self._ms[name] = self._ms.get(name, 0.0) + first.elapsed_time(last)
+        """Stage -> milliseconds; waits for the GPU where events were recorded."""
+        for marks in self._events or ():
+            marks[-1][1].synchronize()
+            for (name, first), (_, last) in pairwise(marks):
+                self.add(name, first.elapsed_time(last))
         return self._ms

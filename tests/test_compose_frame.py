@@ -152,7 +152,29 @@ def test_compose_frame_thread_counts(generator):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_compose_frame_opcheck(dtype, generator):
     raw, surface = make(8, (9, 11), dtype, generator)
-    torch.library.opcheck(torch.ops.fastreenact.compose_frame.default, (raw, surface, [5.0, 4.0, 9.0], 1.5, 0.1))
+    for flag in (None, torch.zeros(1, dtype=torch.int32)):
+        arguments = (raw, surface, [5.0, 4.0, 9.0], 1.5, 0.1, flag)
+        torch.library.opcheck(torch.ops.fastreenact.compose_frame.default, arguments)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_compose_frame_raises_its_flag(dtype, value, device, generator):
+    raw, surface = make(20, (41, 57), dtype, generator)
+    box = (25.0, 18.0, 70.0)  # beyond the picture
+    seen_or_not = ((10, 9, 0, 1), (10, 1, 3, 0), (4, 2, 3, 1), (16, 19, 2, 1), (3, 9, 1, 0), (17, 9, 1, 0))
+    for row, column, channel, seen in seen_or_not:
+        broken = raw.clone()
+        broken[row, column, channel] = value
+        for op in (compose_frame, compose_frame_reference):
+            flag = torch.zeros(1, dtype=torch.int32, device=device)
+            op(raw.to(device), surface.to(device), box, most_gain=MOST_GAIN, flag=flag)
+            assert flag.item() == 0
+            op(broken.to(device), surface.to(device), box, most_gain=MOST_GAIN, flag=flag)
+            assert flag.item() == seen
+            op(raw.to(device), surface.to(device), box, most_gain=MOST_GAIN, flag=flag)
+            assert flag.item() == seen  # only its owner clears it
 
 
 def grown(**changes: Any) -> dict[str, Any]:
@@ -175,6 +197,10 @@ BAD = [
     (grown(surface=torch.zeros(6, 7, 4).byte()[..., :3]), ValueError, "surface: got strides .* packed pixels"),
     (grown(surface=torch.zeros(1, 7, 3).byte().expand(6, 7, 3)), ValueError, "surface: got strides .* lie apart"),
     (grown(surface=torch.zeros(6, 7, 3, device="meta").byte()), ValueError, "surface: got device meta, needs cpu"),
+    (grown(flag=1), TypeError, "flag: got int, needs a torch.Tensor"),
+    (grown(flag=torch.zeros(1)), TypeError, "flag: got float32, needs int32"),
+    (grown(flag=torch.zeros(2).int()), ValueError, "flag: got shape"),
+    (grown(flag=torch.zeros(1, device="meta").int()), ValueError, "flag: got device meta, needs cpu"),
     (grown(raw=torch.zeros(4, 4, 4, requires_grad=True)), ValueError, "raw: requires grad, but compose_frame is"),
     (grown(box=(3, 3)), ValueError, "box: got .* needs centre x, centre y and a side"),
     (grown(box=(3, 3, 0)), ValueError, "box: got .* more than 0"),

@@ -164,7 +164,7 @@ def test_engine_writes_into_out_and_owns_nothing_of_it():
         (np.empty((3, 3, 3), np.uint8), "out is uint8"),
         (np.empty((HEIGHT, WIDTH, 3), np.float32), "this engine writes uint8"),
         (np.empty((HEIGHT, WIDTH * 2, 3), np.uint8)[:, ::2], "C-contiguous"),
-        ([1], "give a NumPy array or a CPU tensor"),
+        ([1], "out is list; give an array or a tensor"),
     ],
 )
 def test_engine_refuses_a_wrong_out(out, message):
@@ -285,6 +285,56 @@ def test_engine_switches_between_resident_portraits():
             engine.step(motion(3), avatar=2)
     with make(motion="absolute", smooth=False, source=source(1)) as alone:
         assert np.array_equal(alone.step(motion(3)), second)
+
+
+@pytest.mark.parametrize("options", [{}, {"size": 64}, {"size": 64, "paste": True}], ids=str)
+@pytest.mark.parametrize("model", ["landmark-warp", "face2face-rho"])
+def test_engine_animates_several_at_once_as_each_alone(model, options, weights):
+    if model == "face2face-rho":
+        options = {"size": 64, **options, "weights": weights}
+    engine, second, third = (make(model=model, **options) for _ in range(3))
+    with engine, second, third:
+        for one in (engine, second, third):
+            one.add(source(1))
+        for index in range(4):
+            drivers = [frame(index), frame(9 - index), frame(20 + index)]
+            found = engine.step_many(drivers, avatars=[0, 1, 1])
+            assert isinstance(found, np.ndarray)
+            wanted = [second.step(drivers[0]), third.step(drivers[1], avatar=1)]
+            assert np.array_equal(found[:2], wanted)
+            assert index == 0 or not np.array_equal(found[2], found[1])
+
+
+def test_engine_leads_all_portraits_by_one_driver():
+    with make() as engine, make() as alone:
+        engine.add(source(1))
+        alone.add(source(1))
+        for index in (0, 12):
+            found = engine.step_many(motion(index))
+            assert np.array_equal(found, [alone.step(motion(index), avatar=i) for i in (0, 1)])
+        assert isinstance(engine.step_many(torch.from_numpy(frame(14))), torch.Tensor)
+        again = engine.step_many(frame(0), avatars=[1, 0, 1], out=(out := np.empty((3, HEIGHT, WIDTH, 3), np.uint8)))
+        assert again is out
+        assert np.array_equal(again[0], again[2])
+        assert not np.array_equal(again[0], again[1])
+
+
+@pytest.mark.parametrize(
+    ("drivers", "options", "message"),
+    [
+        ([], {}, "got 0 drivers and 0 avatars"),
+        ([motion(0)], {"avatars": [0, 0]}, "got 1 drivers and 2 avatars; give as many of both"),
+        (motion(0), {"avatars": [2]}, "portraits 0 to 1 are resident"),
+        (motion(0), {}, r"frames of several sizes \[\(200, 200\), \(320, 200\)\]"),
+        ([motion(0)], {"out": np.empty((HEIGHT, WIDTH, 3), np.uint8)}, r"this engine writes uint8 \(1, 320, 200, 3\)"),
+        ([motion(0)], {"time": float("nan")}, "time is nan"),
+    ],
+)
+def test_engine_refuses_several_that_do_not_fit(drivers, options, message):
+    with make() as engine:
+        engine.add(source(1)[:200])
+        with pytest.raises(ValueError, match=message):
+            engine.step_many(drivers, **options)
 
 
 def test_engine_gives_its_reference_to_portraits_added_later():

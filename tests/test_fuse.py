@@ -75,6 +75,47 @@ def test_places_of_forgotten_sources_are_used_again(net):
     assert torch.equal(fused.drive(first, *face("driver")), alone)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_several_at_once_are_each_as_alone(net, dtype):
+    fused = fuse(net, 64, dtype)
+    sources = [fused.encode(picture(64)[:: 1 - 2 * i].copy(), *face(name)) for i, name in enumerate(("source", "b"))]
+    drivers = [face(name) for name in ("driver", "other driver", "third")]
+    pairs = [(sources[1], drivers[0]), (sources[0], drivers[1]), (sources[0], drivers[0]), (sources[1], drivers[2])]
+    alone = torch.stack([fused.drive(source, *driver) for source, driver in pairs])
+    states, keypoints, poses = zip(*((source, *driver) for source, driver in pairs), strict=True)
+    out = torch.zeros(4, 64, 64, 3, dtype=torch.uint8)
+    assert fused.drive_many(states, keypoints, poses, out) is out
+    assert torch.equal(out, alone)
+    more = [fused.encode(picture(64), *face(name)) for name in "cd"]  # the slabs grow and move
+    assert torch.equal(fused.drive_many(states, keypoints, poses), alone)
+    assert not torch.equal(fused.drive_many([more[0]] * 4, keypoints, poses), alone)
+    with pytest.raises(ValueError, match=r"out must be uint8 \[4, 64, 64, 3\]"):
+        fused.drive_many(states, keypoints, poses, out[:3])
+
+
+def test_at_most_four_numbers_of_pictures_are_kept(net):
+    fused = fuse(net, 64)
+    state, (keypoints, pose) = fused.encode(picture(64), *face("source")), face("driver")
+    alone = fused.drive(state, keypoints, pose)
+    for n in (2, 3, 1, 4, 5, 2):
+        frames = fused.drive_many([state] * n, [keypoints] * n, [pose] * n)
+        assert all(torch.equal(frame, alone) for frame in frames)
+    assert list(fused._steps) == [1, 4, 5, 2]
+
+
+@pytest.mark.parametrize("where", ["field", "picture"])
+def test_halves_that_overflow_are_noticed_in_their_frame(net, where):
+    fused = fuse(net, 64, torch.bfloat16)
+    state = fused.encode(picture(64), *face("source"))
+    step = fused._step_of(1)
+    bias = step.motion.heads[2].weights.bias if where == "field" else step.decoder.res[0].weights.project_bias
+    healthy = bias[1].item()
+    for value, finite in ((healthy, True), (float("inf"), False), (healthy, True), (float("nan"), False)):
+        bias[1] = value
+        fused.drive(state, *face("driver"))
+        assert fused.finite == finite
+
+
 def test_out_is_written_and_the_callers_own(net):
     fused = fuse(net, 64)
     state = fused.encode(picture(64), *face("source"))

@@ -77,7 +77,28 @@ def test_to_frame_opcheck(dtype, layout, generator):
     image = make((2, 5, 7), layout, layout, dtype, generator)
     torch.library.opcheck(torch.ops.fastreenact.to_frame.default, (image, layout, True))
     out = torch.zeros(2, 5, 7, 3, dtype=torch.uint8)
-    torch.library.opcheck(torch.ops.fastreenact.to_frame_out.default, (image, layout, False, out))
+    for flag in (None, torch.zeros(1, dtype=torch.int32)):
+        torch.library.opcheck(torch.ops.fastreenact.to_frame_out.default, (image, layout, False, out, flag))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+@pytest.mark.parametrize(("layout", "memory"), [("nchw", "nchw"), ("nhwc", "nhwc"), ("nhwc", "nchw")])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_to_frame_raises_its_flag(dtype, layout, memory, value, device, generator):
+    image = make((2, 17, 300), layout, memory, dtype, generator).to(device)
+    for place in ((0, 0, 0, 0), (-1, -1, -1, -1), (1, 1, 2, 1)):
+        broken = image.clone()
+        broken[place] = value
+        for op in (to_frame, to_frame_reference):
+            out = torch.zeros(2, 17, 300, 3, dtype=torch.uint8, device=device)
+            flag = torch.zeros(1, dtype=torch.int32, device=device)
+            op(image, layout=layout, tanh=True, out=out, flag=flag)
+            assert flag.item() == 0
+            op(broken, layout=layout, tanh=True, out=out, flag=flag)
+            assert flag.item() == 1
+            op(image, layout=layout, tanh=True, out=out, flag=flag)
+            assert flag.item() == 1  # only its owner clears it
 
 
 def grown(**changes: Any) -> dict[str, Any]:
@@ -97,6 +118,10 @@ BAD = [
     (grown(out=torch.zeros(2, 4, 6, 3).byte()), ValueError, "out: got shape"),
     (grown(out=torch.zeros(2, 3, 4, 5).byte().permute(0, 2, 3, 1)), ValueError, "out: got strides"),
     (grown(out=torch.zeros(1, 4, 5, 3).byte().expand(2, 4, 5, 3)), ValueError, "out: got strides"),
+    (grown(flag=torch.zeros(1).int()), ValueError, "flag: got one without `out`"),
+    (grown(out=torch.zeros(2, 4, 5, 3).byte(), flag=1), TypeError, "flag: got int, needs a torch.Tensor"),
+    (grown(out=torch.zeros(2, 4, 5, 3).byte(), flag=torch.zeros(1)), TypeError, "flag: got float32, needs int32"),
+    (grown(out=torch.zeros(2, 4, 5, 3).byte(), flag=torch.zeros(2).int()), ValueError, "flag: got shape"),
     (grown(image=torch.zeros(2, 3, 4, 5, requires_grad=True)), ValueError, "image: requires grad, but to_frame is"),
     (grown(out=torch.zeros(2, 4, 5, 3, device="meta").byte()), ValueError, "out: got device meta, needs cpu"),
 ]

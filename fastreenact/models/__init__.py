@@ -6,15 +6,26 @@ from typing import Any
 import torch
 
 from fastreenact.face.crop import Box
+from fastreenact.models.enlarged import Enlarged
 from fastreenact.models.face2face_rho import Face2FaceRho
 from fastreenact.models.fuse_face2face_rho import FusedFace2FaceRho, fuse
 from fastreenact.models.landmark_warp import LandmarkWarp, State
 from fastreenact.models.over_base import FusedOverBase
 
 _WARP_SIZE = 512  # of the landmark warp's square frames where nobody names a size
+_LEAST_SIZE = 64  # px, of Face2Face^rho
 
 
-def make_renderer(model: str, size: Any, weights: Any, dtype: torch.dtype, device: torch.device | str) -> Any:
+def make_renderer(
+    model: str,
+    size: Any,
+    weights: Any,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    *,
+    share: int = 1,
+    profile: bool = False,
+) -> Any:
     """The inference form of one of `MODELS`: has `size` (square models), `encode` and `drive`.
 
     Args:
@@ -24,17 +35,19 @@ def make_renderer(model: str, size: Any, weights: Any, dtype: torch.dtype, devic
         weights: path of a safetensors file or a loaded `Face2FaceRho`; None for the landmark warp.
         dtype: of activations.
         device: where it runs.
+        share: the networks draw at this share of the size (1, 2 for a half, ...), and what they draw is scaled up.
+        profile: on a GPU, have events inside the graphs that time the stages.
     Raises:
         ValueError: an unknown model or a size out of range. WeightsError: the file is not usable.
     """
     if model not in MODELS:
         raise ValueError(f"model is {model!r}; there are {', '.join(MODELS)}")
-    return MODELS[model](size, weights, dtype, device)
+    return MODELS[model](size, weights, dtype, device, share, profile)
 
 
 def _face2face_rho(
-    size: Any, weights: Any, dtype: torch.dtype, device: torch.device | str
-) -> FusedFace2FaceRho | FusedOverBase:
+    size: Any, weights: Any, dtype: torch.dtype, device: torch.device | str, share: int, profile: bool
+) -> FusedFace2FaceRho | FusedOverBase | Enlarged:
     if isinstance(weights, Face2FaceRho):
         model = weights
     else:
@@ -42,12 +55,17 @@ def _face2face_rho(
 
         model = load_face2face_rho(weights)
     trained = int(model.metadata["size"])
+    wanted = trained if model.over_base or size is None else size
+    drawn = wanted if share == 1 else max(wanted // share, _LEAST_SIZE)
+    networks = fuse(model, drawn, dtype, device, profile=profile)
     if model.over_base:
-        return FusedOverBase(fuse(model, trained, dtype, device), None if isinstance(size, tuple) else size)
-    return fuse(model, trained if size is None else size, dtype, device)
+        return FusedOverBase(networks, None if isinstance(size, tuple) else size)
+    return networks if share == 1 else Enlarged(networks, wanted)
 
 
-def _landmark_warp(size: Any, weights: Any, dtype: torch.dtype, device: torch.device | str) -> LandmarkWarp:
+def _landmark_warp(
+    size: Any, weights: Any, dtype: torch.dtype, device: torch.device | str, share: int, profile: bool
+) -> LandmarkWarp:
     if weights is not None:
         raise ValueError("the landmark warp has no weights")
     if isinstance(size, tuple):
@@ -68,7 +86,7 @@ class _SquareLandmarkWarp(LandmarkWarp):
         return super().encode(image, keypoints, pose, own if box is None else box)
 
 
-MODELS: dict[str, Callable[[Any, Any, torch.dtype, torch.device | str], Any]] = {
+MODELS: dict[str, Callable[[Any, Any, torch.dtype, torch.device | str, int, bool], Any]] = {
     "face2face-rho": _face2face_rho,
     "landmark-warp": _landmark_warp,
 }

@@ -5,21 +5,24 @@ It computes what the plain form does (tests hold the two together) and takes no 
 
 import contextlib
 import weakref
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fastreenact import ops
-from fastreenact.models.face2face_rho import POSE_DIMS, Face2FaceRho, motion_input_size
-from fastreenact.models.fused_motion import FusedMotion
-from fastreenact.models.fused_renderer import FusedDecoder, FusedEncoder
+from fastreenact.models.face2face_rho import Face2FaceRho, motion_input_size
+from fastreenact.models.fused_renderer import FusedEncoder
+from fastreenact.models.fused_step import FusedStep
 from fastreenact.models.head_pose import head_pose_input
+from fastreenact.timings import GRAPH
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_MOST_STEPS = 4  # numbers of pictures at once that are kept ready; each has its buffers, and on a GPU its graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +38,19 @@ def fuse(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     motion_size: int | None = None,
+    *,
+    profile: bool = False,
 ) -> "FusedFace2FaceRho":
     """The inference form of `model` for pictures of one size.
 
     Args:
-        model: plain networks with their metadata; left as it is.
+        model: plain networks with their metadata; left as it is, and kept.
         size: side S of the picture, px, 64 to 2048.
         dtype: of activations: float32, bfloat16, or float16 on a GPU. Fields, coordinates and poses stay float32.
         device: where it runs.
         motion_size: fixed size of the motion network, a multiple of 64; None takes the metadata's, or else the next
             multiple of 64.
+        profile: on a GPU, have events inside the graphs that time the stages.
     Raises:
         ValueError: a size out of range or a dtype that does not run on `device`.
     """
@@ -53,32 +59,43 @@ def fuse(
         raise ValueError(f"dtype must be float32, bfloat16 or, on a GPU, float16; got {dtype} on {device}")
     if motion_size is None and model.metadata.get("motion_size"):
         motion_size = int(model.metadata["motion_size"])
-    return FusedFace2FaceRho(model, size, dtype, device, motion_input_size(size, motion_size))
+    return FusedFace2FaceRho(model, size, dtype, device, motion_input_size(size, motion_size), profile)
 
 
 class FusedFace2FaceRho:
     """Encodes sources and draws them driven; made by `fuse`. One thread at a time: buffers are shared between calls."""
 
-    def __init__(self, model: Face2FaceRho, size: int, dtype: torch.dtype, device: torch.device, motion_size: int):
+    def __init__(
+        self,
+        model: Face2FaceRho,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        motion_size: int,
+        profile: bool = False,
+    ):
         self.size, self.motion_size, self.dtype, self.device = size, motion_size, dtype, device
         self.over_base = model.over_base
-        self._metadata: Mapping[str, str] = dict(model.metadata)
-        like = torch.empty(0, dtype=dtype, device=device)
+        self._model, self._profile = model, profile
         with torch.no_grad():
-            self._motion = FusedMotion(model.motion, motion_size, like, over_base=model.over_base)
             self._encoder = FusedEncoder(model.renderer, size, device)
-            self._decoder = FusedDecoder(model.renderer, size, like)
-            # What changes from step to step.
-            self._points = torch.zeros(1, 72, 2, device=device)
-            self._pose = torch.zeros(1, POSE_DIMS, device=device)
-            self._picture = torch.zeros(1, dtype=torch.int32, device=device)
-            self._base_field = torch.zeros_like(self._motion.field)
-            self._field = torch.zeros_like(self._motion.field) if model.over_base else self._motion.field
-            side = 0 if self._decoder.seen is None else self._decoder.seen.side
-            self._base = torch.zeros(1, side, side, 3, device=device)
         self._slabs: list[Tensor] = []  # f1, f2, f3|f4, three parts of the motion network, and the picture over a base
         self._free: list[int] = []
-        self._replays: dict[str, ops.Replay] = {}
+        self._steps: OrderedDict[int, FusedStep] = OrderedDict()  # by number of pictures, the last one used last
+        self._last = self._step_of(1)
+
+    def _step_of(self, n: int) -> FusedStep:
+        """The step for `n` pictures at once; of more than four the one that was not used for longest is forgotten."""
+        if n not in self._steps:
+            if len(self._steps) == _MOST_STEPS:
+                self._steps.popitem(last=False)
+            like = torch.empty(0, dtype=self.dtype, device=self.device)
+            with torch.no_grad():
+                self._steps[n] = FusedStep(
+                    self._model, n, self.size, self.motion_size, like, profile=self._profile
+                )
+        self._steps.move_to_end(n)
+        return self._steps[n]
 
     @torch.inference_mode()
     def encode(self, image: Any, keypoints: Any, head_pose: Any) -> SourceState:
@@ -98,9 +115,8 @@ class FusedFace2FaceRho:
                 f"image must be uint8 [{self.size}, {self.size}, 3], got {pixels.dtype} {list(pixels.shape)}"
             )
         pixels = pixels.to(self.device)[None].contiguous()
-        points, pose = self._read(keypoints, head_pose)
-        points, pose = points.to(self.device), pose.to(self.device)
-        parts = [*self._encoder(pixels, pose), *self._motion.source(points, pixels)]
+        points, pose = (torch.from_numpy(part).to(self.device)[None] for part in self._read(keypoints, head_pose))
+        parts = [*self._encoder(pixels, pose), *self._step_of(1).motion.source(points, pixels)]
         if self.over_base:
             parts.append(pixels)
         state = SourceState(self._place(parts))
@@ -120,7 +136,8 @@ class FusedFace2FaceRho:
                 grown.append(slab)
             self._slabs = grown
             self._free += reversed(range(used, max(2 * used, 1)))
-            self._replays.clear()  # they know the old addresses
+            for step in self._steps.values():  # they know the old addresses
+                step.forget()
         index = self._free.pop()
         for slab, part in zip(self._slabs, parts, strict=True):
             slab[index] = part[0].to(slab.dtype)
@@ -143,26 +160,75 @@ class FusedFace2FaceRho:
             ValueError: wrong shapes, dtypes or values.
         Source: Face2Face^rho, Sec. 3.
         """
+        _check_out(out, (self.size, self.size, 3))
+        frames = self.drive_many([state], [keypoints], [head_pose], None if out is None else out[None], timer)
+        return frames[0] if out is None else out
+
+    def drive_many(
+        self,
+        states: Sequence[SourceState],
+        keypoints: Sequence[Any],
+        head_poses: Sequence[Any],
+        out: Tensor | None = None,
+        timer: Any = None,
+    ) -> Tensor:
+        """Several frames at once, on a GPU in one replay.
+
+        Args:
+            states, keypoints, head_poses, timer: as of `drive`, one for each frame; a state may come more than once.
+            out: [N, S, S, 3] uint8, written in place, on any device; None makes one on ours that the caller owns.
+        Returns:
+            [N, S, S, 3] uint8 RGB: `out` if given.
+        Raises:
+            ValueError: wrong shapes, dtypes or values.
+        """
+        shape = (len(states), self.size, self.size, 3)
+        _check_out(out, shape)
         if out is None:
-            out = torch.empty(self.size, self.size, 3, dtype=torch.uint8, device=self.device)
-        elif out.shape != (self.size, self.size, 3) or out.dtype != torch.uint8:
-            raise ValueError(f"out must be uint8 [{self.size}, {self.size}, 3], got {out.dtype} {list(out.shape)}")
+            out = torch.empty(shape, dtype=torch.uint8, device=self.device)
+        if self.device.type != "cpu":
+            with torch.inference_mode(), _stage(None if self._profile else timer, GRAPH):
+                return self._on_gpu(states, keypoints, head_poses, out, timer)
         with torch.inference_mode():
-            image = self.step(state, keypoints, head_pose, timer)
+            self._run("step", states, keypoints, head_poses, timer)
             with _stage(timer, "deliver"):
-                if out.device == self.device:
-                    ops.to_frame(image, layout="nhwc", tanh=True, out=out[None])
-                else:
-                    out.copy_(ops.to_frame(image, layout="nhwc", tanh=True)[0])
+                if out.device.type == "cpu":
+                    return self._last.frame(out)
+                return out.copy_(self._last.frame(torch.empty(shape, dtype=torch.uint8)))
+
+    def _on_gpu(
+        self,
+        states: Sequence[SourceState],
+        keypoints: Sequence[Any],
+        head_poses: Sequence[Any],
+        out: Tensor,
+        timer: Any,
+    ) -> Tensor:
+        """The frames as the graph makes them, into `out`."""
+        self._run("step", states, keypoints, head_poses, timer)
+        with _stage(timer if self._profile else None, "deliver"):
+            if out.device.type == "cpu":
+                self._last.exchange.receive(out)
+            else:
+                out.copy_(self._last.exchange.frame)
         return out
+
+    @property
+    def finite(self) -> bool:
+        """Whether all that the last frames were made of was finite, as far as it shows; float32 is not asked."""
+        return self._last.finite()
+
+    @property
+    def flag(self) -> Tensor | None:
+        """int32 [1] for ops after `draw`: 1 makes `finite` false. None in float32."""
+        return self._last.flag
 
     def step(self, state: SourceState, keypoints: Any, head_pose: Any, timer: Any = None) -> Tensor:
         """`drive` without its last stage: [1, S, S, 3] before tanh, in the network's dtype; valid until the next."""
-        self._set(state, keypoints, head_pose)
-        self._replay("step", timer)
-        return self._decoder.raw
+        self._run("step", [state], [keypoints], [head_pose], timer)
+        return self._last.decoder.raw
 
-    def move(self, state: SourceState, keypoints: Any, base: Tensor, timer: Any = None) -> Tensor:
+    def move(self, state: SourceState, keypoints: Any, head_pose: Any, base: Tensor, timer: Any = None) -> Tensor:
         """The motion network alone, for weights that draw over a base.
 
         Args:
@@ -170,15 +236,12 @@ class FusedFace2FaceRho:
         Returns:
             [1, M/4, M/4, 2] float32, what is to be added to that; valid until the next call.
         """
-        self._set(state, keypoints, None)
-        self._base_field.copy_(base)
-        self._replay("move", timer)
-        return self._motion.field
+        self._step_of(1).base_field.copy_(base)
+        self._run("move", [state], [keypoints], [head_pose], timer)
+        return self._last.motion.field
 
-    def draw(
-        self, state: SourceState, keypoints: Any, head_pose: Any, field: Tensor, base: Tensor, timer: Any = None
-    ) -> Tensor:
-        """The rendering network alone, for weights that draw over a base.
+    def draw(self, field: Tensor, base: Tensor, timer: Any = None) -> Tensor:
+        """The rendering network alone, after `move` and for what that was given.
 
         Args:
             field: [1, M/4, M/4, 2] float32 that the source is sampled by.
@@ -186,68 +249,42 @@ class FusedFace2FaceRho:
         Returns:
             [1, S, S, 4] before the last activation, in the network's dtype; valid until the next call.
         """
-        self._set(state, keypoints, head_pose)
-        self._field.copy_(field)
-        more = self._base.shape[1] - self.size  # the edge is repeated up to a multiple of 8
-        self._base[:, : self.size, : self.size] = base
+        step = self._last
+        step.field.copy_(field)
+        more = step.base.shape[1] - self.size  # the edge is repeated up to a multiple of 8
+        step.base[:, : self.size, : self.size] = base
         if more:
-            self._base[:, self.size :, : self.size] = base[:, -1:]
-            self._base[:, :, self.size :] = self._base[:, :, self.size - 1 : self.size]
-        self._replay("draw", timer)
-        return self._decoder.raw
+            step.base[:, self.size :, : self.size] = base[:, -1:]
+            step.base[:, :, self.size :] = step.base[:, :, self.size - 1 : self.size]
+        step("draw", self._slabs, timer)
+        return step.decoder.raw
 
     def multiplications(self) -> dict[str, int]:
         """Of one step, by kind of layer."""
-        return {"motion": self._motion.multiplications()} | self._decoder.multiplications()
+        step = self._step_of(1)
+        return {"motion": step.motion.multiplications()} | step.decoder.multiplications()
 
-    def _replay(self, name: str, timer: Any) -> None:
-        replay = self._replays.get(name)
-        if replay is None:
-            bodies = {"step": self._step_body, "move": self._move_body, "draw": self._draw_body}
-            replay = self._replays[name] = ops.Replay(bodies[name], self.device)
-        replay(timer)
+    def _run(
+        self, name: str, states: Sequence[SourceState], keypoints: Sequence[Any], head_poses: Sequence[Any], timer: Any
+    ) -> None:
+        """Send what changes from step to step, and replay."""
+        read = [self._read(*pair) for pair in zip(keypoints, head_poses, strict=True)]
+        points, poses = (np.stack(parts) for parts in zip(*read, strict=True))
+        self._last = step = self._step_of(len(states))
+        step.exchange.send(points, poses, [state.index for state in states])
+        step(name, self._slabs, timer)
 
-    def _step_body(self, replay: ops.Replay) -> None:
-        with replay.branch():
-            replay.mark("decode")
-            self._decoder.tables(self._pose)
-        self._move_body(replay)
-        replay.join()
-        self._render(replay, None)
-
-    def _move_body(self, replay: ops.Replay) -> None:
-        replay.mark("rasterize")
-        self._motion.rasterize(self._points)
-        replay.mark("motion")
-        image, base = (self._slabs[6], self._base_field) if self.over_base else (None, None)
-        self._motion(self._slabs[3:6], self._picture, image, base)
-
-    def _draw_body(self, replay: ops.Replay) -> None:
-        replay.mark("decode")
-        self._decoder.tables(self._pose)
-        self._render(replay, self._base)
-
-    def _render(self, replay: ops.Replay, base: Tensor | None) -> None:
-        replay.mark("warp")
-        self._decoder.warp(self._slabs[:3], self._picture, self._field, smooth=base is not None)
-        replay.mark("decode")
-        self._decoder(base)
-
-    def _set(self, state: SourceState, keypoints: Any, head_pose: Any) -> None:
-        """What changes from step to step, into its buffers; without a pose that stays."""
-        points, pose = self._read(keypoints, head_pose)
-        self._points.copy_(points)
-        self._picture.fill_(state.index)
-        if head_pose is not None:
-            self._pose.copy_(pose)
-
-    def _read(self, keypoints: Any, head_pose: Any) -> tuple[Tensor, Tensor]:
-        """[1, 72, 2] and the network's pose vector [1, 6], float32."""
+    def _read(self, keypoints: Any, head_pose: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """[72, 2] and the network's pose vector [6]."""
         points = np.asarray(keypoints, np.float32)
         if points.shape != (72, 2):
             raise ValueError(f"keypoints must be [72, 2], got {list(points.shape)}")
-        pose = np.zeros(6, np.float32) if head_pose is None else head_pose_input(head_pose, keypoints, self._metadata)
-        return torch.from_numpy(points)[None], torch.from_numpy(pose)[None]
+        return points, head_pose_input(head_pose, keypoints, self._model.metadata)
+
+
+def _check_out(out: Tensor | None, shape: tuple[int, ...]) -> None:
+    if out is not None and (out.shape != shape or out.dtype != torch.uint8):
+        raise ValueError(f"out must be uint8 {list(shape)}, got {out.dtype} {list(out.shape)}")
 
 
 def _stage(timer: Any, name: str) -> contextlib.AbstractContextManager[Any]:

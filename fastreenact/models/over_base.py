@@ -104,15 +104,22 @@ class FusedOverBase:
             with _stage(timer, "motion"):
                 placed, nodes = state.nodes.place(state.warp, state.base, keypoints, pose)
                 field = state.cells.read(nodes)
-            offset = self._networks.move(state.networks, keypoints, field, timer)
+            offset = self._networks.move(state.networks, keypoints, pose, field, timer)
             with _stage(timer, "warp"):
                 window = _moving(placed, state.nodes, *nodes.shape[:2])
                 self._base(state, placed, window, state.nodes.add(nodes, offset, window), surface)
                 seen = state.cells.shrink(surface)
-            raw = self._networks.draw(state.networks, keypoints, pose, field + offset, seen, timer)
+            raw = self._networks.draw(field + offset, seen, timer)
             with _stage(timer, "deliver"):
-                ops.compose_frame(raw[0], surface, state.box, most_gain=MOST_GAIN, fade=state.fade)
+                ops.compose_frame(
+                    raw[0], surface, state.box, most_gain=MOST_GAIN, fade=state.fade, flag=self._networks.flag
+                )  # fmt: skip
                 return surface if out is None or in_place else out.copy_(surface)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all that the networks gave the last frame was finite; float32 is not asked."""
+        return self._networks.finite
 
     def _base(
         self, state: OverBaseState, placed: Placement, window: tuple[int, int, int, int], nodes: Tensor, surface: Tensor

@@ -87,6 +87,13 @@ def need_writable(name: str, out: Tensor) -> None:
             extent += (size - 1) * stride
 
 
+def need_flag(like: Tensor, flag: Tensor) -> None:
+    """TypeError or ValueError unless `flag` is an int32 [1] on the device of `like`."""
+    need_dtype("flag", flag, (torch.int32,))
+    need_shape("flag", flag, (1,), "[1]")
+    need_same_device(like, flag=flag)
+
+
 Signature = tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device, bool]
 
 

@@ -13,7 +13,13 @@ from fastreenact.ops.library import register
 
 
 def compose_frame(
-    raw: Tensor, surface: Tensor, box: Sequence[float], *, most_gain: float, fade: float = 0.0
+    raw: Tensor,
+    surface: Tensor,
+    box: Sequence[float],
+    *,
+    most_gain: float,
+    fade: float = 0.0,
+    flag: Tensor | None = None,
 ) -> Tensor:
     """Give every pixel of a square of a picture a gain and a colour, in place.
 
@@ -30,6 +36,7 @@ def compose_frame(
         most_gain: the gain's upper limit, more than 1; a value of 0 is a gain of 1.
         fade: share of the side, 0 to 0.5: over this width `say` rises from 0 on the edges of the box to 1, smoothly; 0:
             it is 1 everywhere.
+        flag: int32 [1]: becomes 1 if a value that is read of `raw` is infinite or NaN, and stays as it is if none.
 
     Returns:
         `surface`.
@@ -40,12 +47,20 @@ def compose_frame(
     """
     checks.need_tensor("raw", raw)
     checks.need_tensor("surface", surface)
-    _compose_frame(raw, surface, [float(value) for value in box], float(most_gain), float(fade))
+    if flag is not None:
+        checks.need_tensor("flag", flag)
+    _compose_frame(raw, surface, [float(value) for value in box], float(most_gain), float(fade), flag)
     return surface
 
 
 def compose_frame_reference(
-    raw: Tensor, surface: Tensor, box: Sequence[float], *, most_gain: float, fade: float = 0.0
+    raw: Tensor,
+    surface: Tensor,
+    box: Sequence[float],
+    *,
+    most_gain: float,
+    fade: float = 0.0,
+    flag: Tensor | None = None,
 ) -> Tensor:
     """What `compose_frame` means, in plain PyTorch: any device, float64 too."""
     height, width = surface.shape[:2]
@@ -61,6 +76,9 @@ def compose_frame_reference(
     x0, x1, wx, say_x = _taps(left, right, box[0], box[2], len(raw), fade, maps)
     maps = torch.lerp(maps[y0], maps[y1], wy[:, None, None])
     maps = torch.lerp(maps[:, x0], maps[:, x1], wx[:, None])
+    if flag is not None:
+        rows, columns = torch.cat([y0, y1]), torch.cat([x0, x1])
+        flag.masked_fill_(~raw[rows][:, columns].isfinite().all(), 1)
     part = surface[top:low, left:right]
     base, say = part.to(maps.dtype), say_y[:, None, None] * say_x[:, None]
     level = base + say * (maps[..., 3:] * base + maps[..., :3])
@@ -86,7 +104,9 @@ def _taps(
     return low, low + (weight > 0), weight.to(like.dtype), say.to(like.dtype)
 
 
-def _check(raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float, fade: float) -> None:
+def _check(
+    raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float, fade: float, flag: Tensor | None
+) -> None:
     """Raise what `compose_frame` raises for tensors and numbers."""
     checks.need_forward_only("compose_frame", raw=raw)
     checks.need_activation_dtype("raw", raw)
@@ -106,17 +126,22 @@ def _check(raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float,
         raise ValueError(f"most_gain: got {most_gain}, needs more than 1")
     if not 0 <= fade <= 0.5:
         raise ValueError(f"fade: got {fade}, needs a share of the side from 0 to 0.5")
+    if flag is not None:
+        checks.need_flag(raw, flag)
 
 
-def _implementation(raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float, fade: float) -> None:
-    _check(raw, surface, box, most_gain, fade)
+def _implementation(
+    raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float, fade: float, flag: Tensor | None
+) -> None:
+    _check(raw, surface, box, most_gain, fade, flag)
     height, width = surface.shape[:2]
     (left, right), (top, low) = _inside(box[0], box[2], width), _inside(box[1], box[2], height)
     if right <= left or low <= top:
         return
     params: dict[str, Any] = {
-        "raw": raw.data_ptr(), "surface": surface.data_ptr(), "side": raw.shape[0], "raw_stride_y": raw.stride(0),
-        "raw_stride_x": raw.stride(1), "surface_stride": surface.stride(0), "left": left, "top": top,
+        "raw": raw.data_ptr(), "surface": surface.data_ptr(), "flag": 0 if flag is None else flag.data_ptr(),
+        "side": raw.shape[0], "raw_stride_y": raw.stride(0), "raw_stride_x": raw.stride(1),
+        "surface_stride": surface.stride(0), "left": left, "top": top,
         "width": right - left, "height": low - top, "centre_x": box[0], "centre_y": box[1], "size": box[2],
         "fade": fade, "most_gain": most_gain, "dtype": checks.DTYPES[raw.dtype],
     }  # fmt: skip
@@ -134,12 +159,14 @@ def _implementation(raw: Tensor, surface: Tensor, box: Sequence[float], most_gai
             compose_frame_cuda(**params, stream=stream)
 
 
-def _fake(raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float, fade: float) -> None:
-    _check(raw, surface, box, most_gain, fade)
+def _fake(
+    raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float, fade: float, flag: Tensor | None
+) -> None:
+    _check(raw, surface, box, most_gain, fade, flag)
 
 
 _compose_frame = register(
-    "compose_frame(Tensor raw, Tensor(a!) surface, float[] box, float most_gain, float fade) -> ()",
+    "compose_frame(Tensor raw, Tensor(a!) surface, float[] box, float most_gain, float fade, Tensor(b!)? flag) -> ()",
     _implementation,
     _fake,
 )

@@ -26,6 +26,7 @@ TO_FRAME_PARAMS = np.dtype(
     [
         ("image", np.uint64),
         ("out", np.uint64),
+        ("flag", np.uint64),
         ("n", np.int64),
         ("height", np.int64),
         ("width", np.int64),
@@ -48,6 +49,7 @@ COMPOSE_FRAME_PARAMS = np.dtype(
     [
         ("raw", np.uint64),
         ("surface", np.uint64),
+        ("flag", np.uint64),
         ("side", np.int64),
         ("raw_stride_y", np.int64),
         ("raw_stride_x", np.int64),

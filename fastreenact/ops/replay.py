@@ -23,10 +23,13 @@ class Replay:
         Args:
             body: called with this object, for `mark`, `branch` and `join`; a few times on a GPU.
             device: where the tensors lie.
-            profile: on a GPU, time the marked stretches by events inside the graph.
+            profile: on a GPU, time the marked stretches by events inside the graph, and show them as NVTX ranges where
+                `body` runs, that is before and in the capture; the replay is one range.
         """
-        self._device = device
-        self._marks: list[tuple[str, torch.cuda.Event]] | None = None
+        self._device, self._profile = device, profile
+        # On a GPU, of each stream the names with the events at their beginnings; "" is an end.
+        self._marks: tuple[list[tuple[str, torch.cuda.Event]], ...] = ([], [])
+        self._beside, self._range = False, False
         if device.type == "cpu":
             self._recording = _C.Recording()
             self._recording.begin()
@@ -36,37 +39,59 @@ class Replay:
                 self._recording.end()
             self._recording.mark("")
             return
-        self._stream, self._side = torch.cuda.Stream(device), torch.cuda.Stream(device)
-        self._stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.device(device):
+            self._capture(body)
+
+    def _capture(self, body: Callable[["Replay"], None]) -> None:
+        """Warm up on the stream of the capture, where libraries keep handles and workspaces of their own; capture."""
+        stream, self._side = torch.cuda.Stream(self._device), torch.cuda.Stream(self._device)
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
-                body(self)
-        self._stream.synchronize()
+                self._run(body)
+        stream.synchronize()
         self._graph = torch.cuda.CUDAGraph()
-        self._marks = [] if profile else None
-        with torch.cuda.graph(self._graph, stream=self._stream):
+        # What another thread does on the device does not disturb this one's capture.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+            self._run(body)
+        torch.cuda.current_stream(self._device).wait_stream(stream)
+
+    def _run(self, body: Callable[["Replay"], None]) -> None:
+        for marks in self._marks:
+            marks.clear()
+        try:
             body(self)
+        finally:
             self.mark("")
-        torch.cuda.current_stream(device).wait_stream(self._stream)
 
     def mark(self, name: str) -> None:
         """Name the stretch of ops from here on; called inside `body`."""
         if self._device.type == "cpu":
             self._recording.mark(name)
-        elif self._marks is not None:
+        elif self._profile:
             event = torch.cuda.Event(enable_timing=True, external=True)
             event.record()
-            self._marks.append((name, event))
+            self._marks[self._beside].append((name, event))
+            if self._range:
+                torch.cuda.nvtx.range_pop()
+            if name:
+                torch.cuda.nvtx.range_push(name)
+            self._range = bool(name)
 
     @contextmanager
     def branch(self) -> Iterator[None]:
-        """Ops inside may run beside those after it, until `join`; on the CPU they run first."""
+        """Ops inside may run beside those after it, until `join`; on the CPU they run first. Once in a `body`."""
         if self._device.type == "cpu":
             yield
             return
         self._side.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._side):
-            yield
+        self._beside = True
+        try:
+            with torch.cuda.stream(self._side):
+                yield
+                self.mark("")
+        finally:
+            self._beside = False
 
     def join(self) -> None:
         """Wait for the branch."""
@@ -78,8 +103,8 @@ class Replay:
 
         Args:
             timer: has `add(name, milliseconds)`, told of each marked stretch; on a GPU with `profile` it has
-                `events(list of (name, event))` instead, whose times are known when the GPU is done, and without
-                nothing is told.
+                `events(list of (name, event))` instead, told of each stream's stretches, whose times are known when the
+                GPU is done (those of the branch pass beside the others); on a GPU without it nothing is told.
         """
         if self._device.type == "cpu":
             times = self._recording.replay()
@@ -87,6 +112,12 @@ class Replay:
                 for name, ms in times[:-1]:
                     timer.add(name, ms)
             return
+        if not self._profile:
+            self._graph.replay()
+            return
+        torch.cuda.nvtx.range_push("graph")
         self._graph.replay()
-        if timer is not None and self._marks:
-            timer.events(self._marks)
+        torch.cuda.nvtx.range_pop()
+        if timer is not None:
+            for marks in self._marks:
+                timer.events(marks)

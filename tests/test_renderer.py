@@ -1,0 +1,243 @@
+"""The renderer that goes on: less memory where it runs out, float32 where halves overflow. On the CPU, by injection."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_frames_close
+from face2face_rho_case import face, model, picture
+
+from fastreenact import renderer as module
+from fastreenact.models import make_renderer
+from fastreenact.models.enlarged import Enlarged
+from fastreenact.models.face2face_rho import random_face2face_rho
+from fastreenact.renderer import Renderer
+from fastreenact.training.heads import make_person, random_pose, render
+
+CPU = torch.device("cpu")
+GPU = torch.device("cuda")
+NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
+DTYPES = {torch.float16: torch.bfloat16}  # float16 is not for the CPU
+
+
+@pytest.fixture(scope="module")
+def net():
+    return model()
+
+
+def drawn():
+    """Source, driver and picture of a person, for what needs a face."""
+    rng = np.random.default_rng(0)
+    person, calm = make_person(2), np.zeros(51, np.float32)
+    seen, other = (render(person, random_pose(rng), calm, 96, 4) for _ in range(2))
+    return (seen.keypoints, seen.pose), (other.keypoints, other.pose), seen.image
+
+
+@pytest.fixture
+def said(caplog):
+    """Warnings so far."""
+    caplog.set_level(logging.WARNING, logger="fastreenact")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+class Fault:
+    """Stands in for a GPU whose memory ends: makes renderers on the CPU, and raises where it is told to."""
+
+    def __init__(self, monkeypatch, error=NO_MEMORY):
+        self.made = []
+        self.fails_at = set()  # (what, dtype, share)
+        self.error = error
+        monkeypatch.setattr(module, "make_renderer", self.make)
+
+    def make(self, name, size, weights, dtype, device, *, share=1, profile=False):
+        way = (str(dtype).removeprefix("torch."), share) if device.type == "cuda" else ("cpu", share)
+        self.made.append(way)
+        self.check("fuse", way)
+        inner = make_renderer(name, size, weights, DTYPES.get(dtype, dtype), CPU, share=share)
+        for call in ("encode", "drive", "drive_many"):
+            if hasattr(inner, call):
+                setattr(inner, call, self.watched(call, way, getattr(inner, call)))
+        return inner
+
+    def check(self, what, way):
+        if (what, *way) in self.fails_at:
+            raise self.error
+
+    def watched(self, what, way, call):
+        def run(*arguments, **options):
+            self.check(what, way)
+            return call(*arguments, **options)
+
+        return run
+
+
+WAYS = [("float32", 1), ("float16", 1), ("float16", 2), ("float16", 4), ("cpu", 1)]
+
+
+@pytest.mark.parametrize("what", ["fuse", "encode", "drive"])
+@pytest.mark.parametrize("fails", [1, 2, 4])
+def test_memory_that_runs_out_is_one_warning(net, fails, what, said, monkeypatch):
+    fault = Fault(monkeypatch)
+    fault.fails_at = {(what, *way) for way in WAYS[:fails]}
+    renderer = Renderer("face2face-rho", 128, net, torch.float32, GPU)
+    resident, other = (renderer.encode(picture(128), *face(name)) for name in ("source", "other source"))
+    frame = renderer.drive(resident, *face("driver"))
+    assert fault.made[-1] == WAYS[fails]
+    assert len(said()) == 1
+    assert said()[0].startswith("out of memory with float32 on cuda: goes on with ")
+    assert frame.shape == (128, 128, 3)
+    plain = Renderer("face2face-rho", 128, net, torch.float32, CPU)
+    wanted = plain.drive(plain.encode(picture(128), *face("source")), *face("driver"))
+    error = (frame.float() - wanted.float()).pow(2).mean().sqrt()
+    assert error < (1e-6, 6, 45, 60, 1e-6)[fails]  # levels; these weights are random and draw noise at every size
+    assert renderer.drive(other, *face("driver")).shape == (128, 128, 3)
+    assert len(said()) == 1
+
+
+def test_memory_that_runs_out_later_draws_the_same_frame_and_all_portraits(net, said, monkeypatch):
+    fault = Fault(monkeypatch)
+    renderer = Renderer("face2face-rho", 64, net, torch.float32, GPU)
+    residents = [renderer.encode(picture(64), *face(name)) for name in ("source", "other source")]
+    before = [renderer.drive(resident, *face("driver")) for resident in residents]
+    assert not said()
+    fault.fails_at = {("drive", *way) for way in WAYS[:4]}
+    out = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    fault.fails_at |= {("drive_many", *way) for way in WAYS[:4]}
+    keypoints, pose = face("driver")
+    assert renderer.drive_many(residents, [keypoints] * 2, [pose] * 2, out) is out
+    assert len(said()) == 1
+    assert torch.equal(out, torch.stack(before))  # the CPU again, in float32
+
+
+@pytest.mark.parametrize(
+    ("error", "caught"),
+    [
+        (RuntimeError("CUDA error: out of memory\nCompile with ..."), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("no"), False),
+    ],
+)
+def test_other_errors_are_not_taken_for_it(net, error, caught, monkeypatch):
+    fault = Fault(monkeypatch, error)
+    fault.fails_at = {("encode", "float32", 1)}
+    renderer = Renderer("face2face-rho", 64, net, torch.float32, GPU)
+    if caught:
+        renderer.encode(picture(64), *face("source"))
+        assert fault.made == WAYS[:2]
+    else:
+        with pytest.raises(type(error), match=str(error)):
+            renderer.encode(picture(64), *face("source"))
+
+
+def test_a_capture_that_fails_for_it_is_known_by_its_cause():
+    def capture():
+        try:
+            raise NO_MEMORY
+        finally:
+            raise RuntimeError("capture_end: operation failed due to a previous error")
+
+    with pytest.raises(RuntimeError) as caught:
+        capture()
+    assert module._out_of_memory(caught.value)
+    assert not module._out_of_memory(RuntimeError("capture_end"))
+
+
+def test_memory_that_runs_out_on_the_cpu_is_an_error(net, monkeypatch):
+    fault = Fault(monkeypatch)
+    fault.fails_at = {("encode", "cpu", 1)}
+    with pytest.raises(torch.OutOfMemoryError):
+        Renderer("face2face-rho", 64, net, torch.float32, CPU).encode(picture(64), *face("source"))
+
+
+def test_the_landmark_warp_goes_to_the_cpu_at_once(said, monkeypatch):
+    fault = Fault(monkeypatch)
+    fault.fails_at = {("fuse", "float16", 1)}
+    Renderer("landmark-warp", (64, 64), None, torch.float16, GPU)
+    assert fault.made == [("float16", 1), ("cpu", 1)]
+    assert said() == ["out of memory with float16 on cuda: goes on with float32 on cpu"]
+
+
+def test_networks_over_a_base_shrink_without_the_portrait(monkeypatch):
+    over = over_base()
+    renderer = make_renderer("face2face-rho", None, over, torch.float32, CPU, share=2)
+    assert renderer._networks.size == 64
+    assert renderer.size is None
+
+
+def test_enlarged_frames_are_those_of_the_smaller_networks(net):
+    large, small = (make_renderer("face2face-rho", s, net, torch.float32, CPU, share=k) for s, k in ((128, 2), (64, 1)))
+    assert isinstance(large, Enlarged)
+    flat = np.broadcast_to(np.array([200, 30, 90], np.uint8), (128, 128, 3))
+    drawn = small.drive(small.encode(np.ascontiguousarray(flat[:64, :64]), *face("source")), *face("driver"))
+    out = torch.zeros(128, 128, 3, dtype=torch.uint8)
+    frame = large.drive(large.encode(flat, *face("source")), *face("driver"), out)
+    assert frame is out
+    wanted = torch.nn.functional.interpolate(drawn.permute(2, 0, 1)[None].double(), (128, 128), mode="bilinear")
+    assert_frames_close(frame, wanted[0].permute(1, 2, 0).round().byte())
+
+
+def plant(renderer, where, value=float("inf")):
+    """A value that is not finite in the networks of halves; those of float32 are made from healthy weights."""
+    networks = getattr(renderer._inner, "_networks", renderer._inner)
+    step = networks._step_of(1)
+    layer = {"picture": step.decoder.up4[-1].weights.project_bias, "field": step.motion.heads[2].weights.bias}[where]
+    layer[0] = value
+
+
+def over_base():
+    """Random weights of networks at 128 that draw over a base."""
+    made = random_face2face_rho(3, over_base=True)
+    made.metadata |= {"size": "128", "motion_size": "128"}
+    return made
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+@pytest.mark.parametrize("where", ["picture", "field"])
+@pytest.mark.parametrize("form", ["published", "over base"])
+def test_frames_of_overflown_halves_are_made_again_in_float32(net, form, where, value, said):
+    over = form == "over base"
+    weights = over_base() if over else net
+    source, driver, image = drawn() if over else (face("source"), face("driver"), picture(64))
+    half, exact = (
+        Renderer("face2face-rho", None if over else 64, weights, dtype, CPU)
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    resident, wanted = half.encode(image, *source), exact.drive(exact.encode(image, *source), *driver)
+    assert not torch.equal(half.drive(resident, *driver), wanted)
+    assert not said()
+    plant(half, where, value)
+    out = torch.zeros_like(wanted)
+    for _ in range(2):
+        assert half.drive(resident, *driver, out) is out
+        assert torch.equal(out, wanted)
+    assert said() == ["values beyond what bfloat16 holds: frames with such are made again in float32"]
+    keypoints, pose = driver
+    outs = torch.zeros(2, *wanted.shape, dtype=torch.uint8)
+    if not over:
+        half._inner._step_of(2).decoder.up4[-1].weights.project_bias[0] = value
+    half.drive_many([resident] * 2, [keypoints] * 2, [pose] * 2, outs)
+    assert torch.equal(outs, torch.stack([wanted] * 2))
+    assert len(said()) == 1
+
+
+def test_float32_is_not_asked(net, said):
+    renderer = Renderer("face2face-rho", 64, net, torch.float32, CPU)
+    resident = renderer.encode(picture(64), *face("source"))
+    plant(renderer, "picture")
+    renderer.drive(resident, *face("driver"))
+    assert renderer._exact is None
+    assert not said()
+
+
+def test_float32_in_place_of_halves_goes_to_the_cpu_without_memory(net, said, monkeypatch):
+    fault = Fault(monkeypatch)
+    fault.fails_at = {("fuse", "float32", 1)}
+    renderer = Renderer("face2face-rho", 64, net, torch.float16, GPU)
+    resident = renderer.encode(picture(64), *face("source"))
+    plant(renderer, "picture")
+    frame = renderer.drive(resident, *face("driver"))
+    assert fault.made == [("float16", 1), ("float32", 1), ("cpu", 1)]
+    plain = Renderer("face2face-rho", 64, net, torch.float32, CPU)
+    assert torch.equal(frame, plain.drive(plain.encode(picture(64), *face("source")), *face("driver")))
+    assert len(said()) == 2
