@@ -78,7 +78,7 @@ class FusedFace2FaceRho:
         self.over_base = model.over_base
         self._model, self._profile = model, profile
         with torch.no_grad():
-            self._encoder = FusedEncoder(model.renderer, size, device)
+            self._encoder = FusedEncoder(model.renderer, size, torch.empty(0, device=device))
         self._slabs: list[Tensor] = []  # f1, f2, f3|f4, three parts of the motion network, and the picture over a base
         self._free: list[int] = []
         self._steps: OrderedDict[int, FusedStep] = OrderedDict()  # by number of pictures, the last one used last
@@ -89,11 +89,11 @@ class FusedFace2FaceRho:
         if n not in self._steps:
             if len(self._steps) == _MOST_STEPS:
                 self._steps.popitem(last=False)
-            like = torch.empty(0, dtype=self.dtype, device=self.device)
-            with torch.no_grad():
+            sizes = self.size, self.motion_size
+            with torch.inference_mode(False), torch.no_grad():
                 self._steps[n] = FusedStep(
-                    self._model, n, self.size, self.motion_size, like, profile=self._profile
-                )
+                    self._model, n, *sizes, self.dtype, self.device, profile=self._profile
+                )  # fmt: skip
         self._steps.move_to_end(n)
         return self._steps[n]
 

@@ -18,8 +18,8 @@ F3 = 140  # channels of f3 in the joint map f3|f4
 class FusedEncoder:
     """`RenderingNet.encode`, in float32: it runs once per source and its rounding would stay."""
 
-    def __init__(self, net: RenderingNet, size: int, device: torch.device):
-        like = torch.empty(0, device=device)
+    def __init__(self, net: RenderingNet, size: int, like: Tensor):
+        device = like.device
         self.pose = PoseCells(net.src_headpose_encoder, device)
         first = algebra.convolution(net.en_conv_block[0], net.en_conv_block[1])
         self.first = ops.pack_conv(first, torch.float32, device)

@@ -20,18 +20,27 @@ class FusedStep:
     """The networks with buffers for `n` pictures; replays "step", "move" and "draw"."""
 
     def __init__(
-        self, model: Face2FaceRho, n: int, size: int, motion_size: int, like: Tensor, *, profile: bool = False
+        self,
+        model: Face2FaceRho,
+        n: int,
+        size: int,
+        motion_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        profile: bool = False,
     ):
-        self.exchange = Exchange(n, size, like.device)
+        like = torch.empty(0, dtype=dtype, device=device)
+        self.exchange = Exchange(n, size, device)
         self.motion = FusedMotion(model.motion, motion_size, like, over_base=model.over_base, n=n)
         self.decoder = FusedDecoder(model.renderer, size, like, n=n)
         self.base_field = torch.zeros_like(self.motion.field)
         self.field = torch.zeros_like(self.motion.field) if model.over_base else self.motion.field
         side = 0 if self.decoder.seen is None else self.decoder.seen.side
-        self.base = torch.zeros(n, side, side, 3, device=like.device)
+        self.base = torch.zeros(n, side, side, 3, device=device)
         # float32 has the range of what the networks compute in: only halves are asked whether they left theirs.
-        self.half = like.dtype != torch.float32
-        self._device, self._profile = like.device, profile
+        self.half = dtype != torch.float32
+        self._device, self._profile = device, profile
         self._replays: dict[str, ops.Replay] = {}
 
     def forget(self) -> None:
@@ -158,7 +167,8 @@ class Exchange:
 
     def _fetch(self, length: int) -> None:
         """The first bytes of the results and the frame into `_back`; waits for the GPU."""
-        self._back[:length].copy_(self._memory[self._results : self._results + length], non_blocking=True)
+        with torch.inference_mode():
+            self._back[:length].copy_(self._memory[self._results : self._results + length], non_blocking=True)
         torch.cuda.current_stream(self._device).synchronize()
         self._known = True
 
