@@ -75,7 +75,7 @@ def test_halves_that_overflow_are_noticed_in_their_frame(net, device, where):
     there = fuse(net, 64, torch.bfloat16, device)
     state = there.encode(picture(64), *face("source"))
     step = there._step_of(1)
-    bias = step.motion.heads[2].weights.bias if where == "field" else step.decoder.res[0].weights.project_bias
+    bias = step.motion.heads[2].conv.weights.bias if where == "field" else step.decoder.res[0].weights.project_bias
     healthy = bias[1].item()
     for value, finite in ((healthy, True), (float("inf"), False), (healthy, True), (float("nan"), False)):
         bias[1] = value
