@@ -291,9 +291,6 @@ def test_a_forgotten_tracker_gives_its_nets_back(monkeypatch):
             self.keeps_itself = self  # as MediaPipe's do: only close() gives their memory and threads back
             kept.append(self)
 
-        def process(self, picture):
-            return types.SimpleNamespace(multi_face_landmarks=None)
-
         def close(self):
             closed.append(self)
 
@@ -302,6 +299,7 @@ def test_a_forgotten_tracker_gives_its_nets_back(monkeypatch):
     solutions = types.SimpleNamespace(solutions=types.SimpleNamespace(face_mesh=mesh))
     monkeypatch.setattr(backends, "import_mediapipe", lambda part: solutions)
     monkeypatch.setattr(backends, "_mesh_graph", lambda mediapipe: None)
+    monkeypatch.setattr(backends, "_run_mesh", lambda mediapipe, mesh, picture, time_us: [])
     tracker = Tracker()
     assert tracker(np.zeros((64, 64, 3), np.uint8)) is None
     assert (len(kept), len(closed)) == (2, 0)

@@ -37,6 +37,7 @@ class Backend(Protocol):
 
 
 _MESH_GRAPH = "modules/face_landmark/face_landmark_front_cpu.binarypb"  # in MediaPipe's package
+_MESH_OUTPUT = "multi_face_landmarks"
 _DETECTION = "facedetectionshortrangecpu__facedetectionshortrange__facedetection__TensorsToDetectionsCalculator"
 
 # How protobuf writes one landmark of the mesh: five bytes that are always the same, three little-endian floats.
@@ -49,17 +50,19 @@ class Mesh:
     """MediaPipe's face mesh with irises."""
 
     def __init__(self, video: bool, faces: int):
-        mediapipe = import_mediapipe("solutions")
+        self._mediapipe = mediapipe = import_mediapipe("solutions")
+        self._time_us = 0
         self._mesh = mediapipe.solutions.face_mesh.SolutionBase(
             graph_config=_mesh_graph(mediapipe),
             side_inputs={"num_faces": faces, "with_attention": True, "use_prev_landmarks": video},
             calculator_params={f"{_DETECTION}.min_score_thresh": _SURE_VIDEO if video else _SURE_STILL},
-            outputs=["multi_face_landmarks"],
+            outputs=[_MESH_OUTPUT],
         )
         self.close = _closer(self, self._mesh)
 
     def __call__(self, picture: Picture) -> list[Points]:
-        found = self._mesh.process(picture).multi_face_landmarks or ()
+        self._time_us += 33_333  # only its rising matters
+        found = _run_mesh(self._mediapipe, self._mesh, picture, self._time_us)
         return [_in_pixels(mesh_points(face), picture) for face in found]
 
 
@@ -112,6 +115,20 @@ def _mesh_graph(mediapipe: ModuleType) -> Any:
     graph = CalculatorGraphConfig.FromString((Path(str(mediapipe.__file__)).parent / _MESH_GRAPH).read_bytes())
     graph.executor.add(type="ApplicationThreadExecutor")
     return graph
+
+
+def _run_mesh(mediapipe: ModuleType, mesh: Any, picture: Picture, time_us: int) -> list[Any]:
+    """The landmark lists of the faces in a picture: what `mesh.process` does, without the 0.2 ms that it takes for it.
+
+    It makes a class for the results of every picture, which in time also has to be collected.
+    """
+    image = mediapipe.packet_creator.create_image_frame(picture, image_format=mediapipe.ImageFormat.SRGB)
+    mesh._graph_outputs.clear()
+    mesh._graph.add_packet_to_input_stream(stream="image", packet=image.at(time_us))
+    mesh._graph.wait_until_idle()
+    found = mesh._graph_outputs.get(_MESH_OUTPUT)
+    faces: list[Any] = [] if found is None or found.is_empty() else mediapipe.packet_getter.get_proto_list(found)
+    return faces
 
 
 def mesh_points(face: Any) -> Points:
