@@ -1,5 +1,6 @@
 """shrink against its reference in float64, and what a square of a picture has to be."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import DEVICES, assert_close
 from fastreenact import _C
 from fastreenact.ops import shrink, shrink_reference
 
+shrink_module = sys.modules["fastreenact.ops.shrink"]  # the name in the package is the function
 DTYPES = [torch.float32, torch.bfloat16]
 # Side of the result, height and width of the picture, box: on pixels, as large, between pixels, beyond edges, outside.
 CASES = [
@@ -41,8 +43,17 @@ def test_shrink_reference(side, shape, box, dtype, samples, device, generator):
     picture = noise(shape, generator)
     found = shrink(picture.to(device), box, side, samples=samples, dtype=dtype).cpu()
     assert found.dtype == dtype
-    # Places of float32 lie up to 1e-4 px off on a GPU.
+    # On a GPU the samples are rounded to levels.
     assert_close(found, exact(picture, box, side, samples), None if device == "cpu" else (2e-2, 8e-3))
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize(("side", "shape", "box"), CASES, ids=str)
+def test_shrink_by_warp(side, shape, box, samples, generator):
+    """What a GPU does."""
+    picture = noise(shape, generator)
+    found = shrink_module._warped(picture, box, side, samples, torch.float32)
+    assert (found - exact(picture, box, side, samples)).abs().max() <= 0.51 * 2 / 255
 
 
 def test_shrink_takes_pixels_as_they_are(generator):

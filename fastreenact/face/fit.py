@@ -5,6 +5,7 @@ slides over the cheeks as the head turns) and priors on the coefficients. Expres
 """
 
 import functools
+import math
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -313,10 +314,11 @@ def fit_shape(model: MorphableModel, keypoints: Any) -> NDArray[np.float32]:
 
 def rotation_vector(rotation: Array) -> Array:
     """The rotation vector [3] (rad) of a rotation matrix [3, 3]; the inverse of `rotation_matrix` below a half turn."""
-    axis = np.array((rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]))
-    sine, cosine = np.linalg.norm(axis) / 2.0, (np.trace(rotation) - 1.0) / 2.0
-    angle = np.arctan2(sine, cosine)
-    return axis * (0.5 if sine < 1e-9 else angle / (2.0 * sine))
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation.tolist()
+    axis = zy - yz, xz - zx, yx - xy
+    sine, cosine = math.hypot(*axis) / 2.0, (xx + yy + zz - 1.0) / 2.0
+    factor = 0.5 if sine < 1e-9 else math.atan2(sine, cosine) / (2.0 * sine)
+    return np.array([factor * value for value in axis])
 
 
 def _keypoints(value: Any, shape: tuple[int | None, ...]) -> Array:

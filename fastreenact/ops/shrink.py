@@ -1,5 +1,6 @@
 """shrink: a square of a picture as the networks see it."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -10,12 +11,13 @@ from torch import Tensor
 from fastreenact import _C
 from fastreenact.ops import checks
 from fastreenact.ops.library import register
+from fastreenact.ops.warp import warp
 
 
 def shrink(
     picture: Tensor, box: Sequence[float], side: int, *, samples: int = 1, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Sample a square of an 8-bit picture at side x side places, in [-1, 1]; on a GPU in PyTorch's own kernels.
+    """Sample a square of an 8-bit picture at side x side places, in [-1, 1].
 
     out[0, y, x] = 2 / 255 * mean over samples x samples places of bilinear(picture, place) - 1; edges go on outside
 
@@ -27,7 +29,7 @@ def shrink(
         dtype: of the result: float32, bfloat16 or float16 (GPU only).
 
     Returns:
-        [1, side, side, 3], the caller's.
+        [1, side, side, 3], the caller's. On a GPU the samples are rounded to 8 bit before their mean.
 
     Raises:
         TypeError: no tensor, or a dtype that is not listed.
@@ -41,15 +43,27 @@ def shrink_reference(
     picture: Tensor, box: Sequence[float], side: int, *, samples: int = 1, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """What `shrink` means, in plain PyTorch: any device, float64 too."""
-    at = (torch.arange(side * samples, dtype=torch.float64, device=picture.device) + 0.5) / (side * samples) - 0.5
-    x, y = (
-        ((at * box[2] + centre) * (2 / length) - 1).to(torch.promote_types(dtype, torch.float32))
-        for centre, length in ((box[0], picture.shape[1]), (box[1], picture.shape[0]))
-    )
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]
+    work = torch.promote_types(dtype, torch.float32)
+    grid = _places(tuple(box), side * samples, *picture.shape[:2], picture.device).to(work)
     levels = picture.permute(2, 0, 1)[None].to(grid.dtype)
     seen = F.avg_pool2d(F.grid_sample(levels, grid, padding_mode="border", align_corners=False), samples)
     return (seen.permute(0, 2, 3, 1) * (2 / 255) - 1).to(dtype).contiguous()
+
+
+@functools.lru_cache(maxsize=64)
+def _places(box: tuple[float, ...], count: int, height: int, width: int, device: torch.device) -> Tensor:
+    """[1, count, count, 2] float64 places in a picture, -1 and 1 its edges."""
+    at = (torch.arange(count, dtype=torch.float64, device=device) + 0.5) / count - 0.5
+    x, y = ((at * box[2] + centre) * (2 / length) - 1 for centre, length in ((box[0], width), (box[1], height)))
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]
+
+
+def _warped(picture: Tensor, box: Sequence[float], side: int, samples: int, dtype: torch.dtype) -> Tensor:
+    """The same by `warp`, whose samples are rounded to 8 bit."""
+    count = side * samples
+    places = _places(tuple(box), count, *picture.shape[:2], picture.device).to(torch.float32)
+    seen = warp(picture[None], places, size=(count, count), padding="border").float()
+    return (seen.view(side, samples, side, samples, 3).mean((1, 3))[None] * (2 / 255) - 1).to(dtype)
 
 
 def _check(picture: Tensor, box: Sequence[float], side: int, samples: int, dtype: torch.dtype) -> None:
@@ -75,7 +89,7 @@ def _check(picture: Tensor, box: Sequence[float], side: int, samples: int, dtype
 def _implementation(picture: Tensor, box: Sequence[float], side: int, samples: int, dtype: torch.dtype) -> Tensor:
     _check(picture, box, side, samples, dtype)
     if picture.device.type != "cpu":
-        return shrink_reference(picture, box, side, samples=samples, dtype=dtype)
+        return _warped(picture, box, side, samples, dtype)
     out = picture.new_empty((1, side, side, 3), dtype=dtype)
     _C.shrink(
         picture=picture.data_ptr(), out=out.data_ptr(), height=picture.shape[0], width=picture.shape[1],
