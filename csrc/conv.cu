@@ -2,8 +2,12 @@
 // (fastreenact/ops/nvrtc.py).
 //
 // A block gathers a stage (some depth of its pixels, and the weights that they meet) into shared memory while it
-// multiplies the stage before. Launches of one frame of the motion network: one for each of its 31 convolutions, of
-// which the three first ones can be one launch (conv_many); they depend on each other otherwise.
+// multiplies the stage before.
+//
+// The motion network is 32 of these in a row, each needing the one before: 32 launches a frame, and three more over a
+// base. One cooperative kernel for all of them would save the gaps between launches, about 1 us each in a graph,
+// but has to wait for all blocks as often, which costs about as much; what it would gain is weights fetched ahead.
+// Nobody has measured that.
 #include "conv_tiles.h"
 
 namespace fastreenact {

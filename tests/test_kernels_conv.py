@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import Axis, ConvKernel, conv, conv_many, conv_reference, nvrtc, pack_conv
-from fastreenact.ops.conv import ConvWeights, _prepare
+from fastreenact.ops.conv import ConvWeights, _geometry, _prepare, _unpack
 from fastreenact.ops.fragments import pack_fragments
 
 # `tile` forces one that the plan would not choose.
@@ -173,6 +173,16 @@ def test_conv_kernels_of_several_convolutions(libraries, generator):
     on_host(libraries[80], calls)
     for call, expected in zip(calls, wanted, strict=True):
         assert_close(call["out"], expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_conv_unpacks_what_was_packed_for_a_gpu(dtype, generator):
+    """What PyTorch computes with where there is no kernel."""
+    _, kernel = make((1, 1, 1, 6, 20), AXES["five a cell"], dtype, generator)
+    packed = pack_for_gpu(kernel, dtype)
+    found = _unpack(packed.packed, packed.bias, _geometry(packed.spec))
+    assert all(torch.equal(found.weights[phase].double(), weight) for phase, weight in kernel.weights.items())
+    assert torch.equal(found.bias, kernel.bias.float())
 
 
 @pytest.fixture(params=["extension", "nvrtc"])

@@ -52,11 +52,11 @@ def cuda_kernels(op: str) -> Any:
 
 @cache
 def _has_cupy(op: str) -> bool:
-    """Whether CuPy is installed; where it is not, log once that `op` runs in PyTorch's own kernels."""
+    """Whether CuPy is installed; where it is not, log once that `op` runs without a kernel of ours."""
     found = importlib.util.find_spec("cupy") is not None
     if not found:
         log.warning(
-            "%s on the GPU runs in PyTorch's own kernels: the extension was built without nvcc, and CuPy is missing", op
+            "%s on the GPU runs without a kernel of ours: the extension was built without nvcc, and CuPy is missing", op
         )
     return found
 

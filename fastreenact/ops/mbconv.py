@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastreenact import _C
-from fastreenact.ops import checks, nvrtc
+from fastreenact.ops import checks
 from fastreenact.ops.fragments import pack_fragments, unpack_fragments
-from fastreenact.ops.library import register, say_once
+from fastreenact.ops.library import architecture, cuda_kernels, register
 from fastreenact.ops.panels import PANEL, depthwise_order, multiplies_pairs, padded, panels
 
 
@@ -196,8 +196,7 @@ def _plan(
     fixed = shared | {"x_stride": x.stride(), "out_stride": out.stride(), "residual": bool(spec[5])}
     workspace = 0
     if x.device.type != "cpu":
-        major, minor = torch.cuda.get_device_capability(x.device)
-        shared["architecture"] = 10 * major + minor
+        shared["architecture"] = architecture(x.device)
         workspace = _C.mbconv_workspace(expanded=expand is not None, **shared)
         fixed |= {"architecture": shared["architecture"], "half_sums": bool(spec[6])}
     return checks.remember(_plans, key, (fixed, workspace))
@@ -221,8 +220,8 @@ def _run(
     if x.device.type == "cpu":
         _C.mbconv(**arguments)
         return
-    if not _C.WITH_CUDA and not nvrtc.available():
-        say_once("mbconv on the GPU runs in PyTorch: the extension was built without nvcc and CuPy is not installed")
+    kernels = cuda_kernels("mbconv")
+    if kernels is None:
         weights = (expand, expand_bias, depthwise, depthwise_bias, project, project_bias)
         upsample = None if size is None else (size[0], size[1])
         out.copy_(mbconv_reference(x, _unpacked(*weights, spec), upsample=upsample))
@@ -230,8 +229,8 @@ def _run(
     with torch.cuda.device(x.device):
         # Its memory may go to another tensor after this, but only for work that the same stream does later.
         workspace = torch.empty(workspace_bytes, dtype=torch.uint8, device=x.device)
-        run = _C.mbconv_cuda if _C.WITH_CUDA else nvrtc.mbconv_cuda
-        run(**arguments, workspace=workspace.data_ptr(), stream=torch.cuda.current_stream().cuda_stream)
+        stream = torch.cuda.current_stream().cuda_stream
+        kernels.mbconv_cuda(**arguments, workspace=workspace.data_ptr(), stream=stream)
 
 
 def _unpacked(

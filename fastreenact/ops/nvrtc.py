@@ -5,7 +5,6 @@ imported at the first call.
 """
 
 import functools
-import importlib.util
 import math
 import re
 from collections.abc import Mapping
@@ -96,11 +95,6 @@ def source(name: str) -> str:
         return re.sub(r'^#include "([\w.]+)"\n', lambda match: flatten(match[1]), text, flags=re.MULTILINE)
 
     return flatten(f"{name}.cu")
-
-
-def available() -> bool:
-    """Whether CuPy, which compiles, is installed."""
-    return importlib.util.find_spec("cupy") is not None
 
 
 def mbconv_kernel(kernel: int, dtype: int, half_sums: bool) -> str:

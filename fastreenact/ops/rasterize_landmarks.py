@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import register
+from fastreenact.ops.library import cuda_kernels, register
 
 KEYPOINTS = 72
 
@@ -279,14 +279,13 @@ def _run(keypoints: Tensor, sizes: Sequence[int], layouts: Sequence[int], outs: 
     if keypoints.device.type == "cpu":
         _C.rasterize_landmarks(**params)
         return
+    kernels = cuda_kernels("rasterize_landmarks")
+    if kernels is None:  # not PyTorch: this one draws on the CPU
+        for size, layout, out in zip(sizes, layouts, outs, strict=True):
+            out.copy_(_implementation(keypoints.cpu(), size, layout))
+        return
     with torch.cuda.device(keypoints.device):
-        stream = torch.cuda.current_stream().cuda_stream
-        if _C.WITH_CUDA:
-            _C.rasterize_landmarks_cuda(**params, stream=stream)
-        else:
-            from fastreenact.ops.nvrtc import rasterize_landmarks_cuda
-
-            rasterize_landmarks_cuda(**params, stream=stream)
+        kernels.rasterize_landmarks_cuda(**params, stream=torch.cuda.current_stream().cuda_stream)
 
 
 def _implementation(keypoints: Tensor, size: int, layout: int) -> Tensor:
