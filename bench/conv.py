@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastreenact.models import algebra
 from fastreenact.models.face2face_rho import motion_input_size, random_face2face_rho
-from fastreenact.models.fused_layers import ConvLayer, SpadeLayer
+from fastreenact.models.fused_layers import ConvLayer, SpadeLayer, make_tables
 from fastreenact.models.layers import DownBlock, ResidualBlock, UpBlock, resize_nearest
 
 # Blocks of the motion network, and what part of M the side of their input is; SPADE layers, and what part of S.
@@ -76,11 +76,11 @@ def spade_case(spade: Any, side: int, dtype: torch.dtype, device: str) -> timing
 
     name, condition = f"SPADE tables, {layer.channels}, {side} x {side}", take()
     x = torch.randn(1, side, side, layer.channels, device=device).to(dtype)
-    layer.tables(condition)
+    make_tables([layer], condition)
     expected = exact(x.double().permute(0, 3, 1, 2), condition.double().permute(0, 3, 1, 2)).relu()
     timing.need_close(f"{name} {dtype}", layer.apply(x), expected.permute(0, 2, 3, 1), slack=3)
     case, count = {"what": name, "dtype": str(dtype).removeprefix("torch.")}, layer.multiplications()
-    return timing.Case(case, lambda: layer.tables(take()), eager, lambda: (take_short(),), moved, count)
+    return timing.Case(case, lambda: make_tables([layer], take()), eager, lambda: (take_short(),), moved, count)
 
 
 def cases(sizes: tuple[int, ...], device: str) -> Iterator[timing.Case]:

@@ -9,9 +9,9 @@ import pytest
 from fastreenact.ops import nvrtc
 
 ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
-# Of templates: all that are used.
+# Of templates.
 INSTANCES = {
-    "conv": [nvrtc.conv_kernel(dtype, tile) for dtype in range(3) for tile in range(4)],
+    "conv": [nvrtc.conv_kernel((2 + tile) % 3, tile) for tile in range(4)],  # nvcc compiles the others
     "tail": [nvrtc.tail_kernel(dtype) for dtype in range(3)],
     "mbconv": [
         nvrtc.mbconv_kernel(kernel, dtype, half_sums)
