@@ -197,9 +197,18 @@ class _Nodes:
             else (0, 0, 0, 0)
         )
         left, top, right, low = self.window
-        self._where = torch.from_numpy(_grid(x[left:right], y[top:low])).to(device)
-        scale = np.array((box.size / width, box.size / height)) * (say_y[top:low, None] * say_x[left:right])[..., None]
-        self._scale = torch.from_numpy(scale[None].astype(np.float32)).to(device)
+        self._size = low - top, right - left
+        # Where they read is linear in their numbers: two by two places say it, which `warp` enlarges.
+        middle = (np.arange(2) + 0.5) / 2
+        x, y = (
+            ((first + share * middle) * step - centre) / half
+            for first, share, centre in ((left, right - left, box.cx), (top, low - top, box.cy))
+        )
+        self._where = torch.from_numpy(_grid(x, y)).to(device)
+        scale = np.array((box.size / width, box.size / height), np.float32)
+        if fade > 0:
+            scale = scale * (say_y[top:low, None] * say_x[left:right])[..., None].astype(np.float32)
+        self._scale = torch.from_numpy(scale).to(device).expand(1, *self._size, 2)
 
     def place(self, warp: LandmarkWarp, base: State, keypoints: Any, pose: Any) -> tuple[Placement, Tensor]:
         """The landmark warp of one frame, and its field [h, w, 2] of all nodes, valid until the next."""
@@ -222,8 +231,8 @@ class _Nodes:
         if (left, top, right, low) != window:
             _plain(self._moved)[y0:y1, x0:x1] = _plain(nodes)[y0:y1, x0:x1]
         ops.warp(
-            offset.contiguous(), self._where, size=self._where.shape[1:3], padding="border", scale=self._scale,
-            shift=nodes[None, top:low, left:right], out=self._moved[None, top:low, left:right],
+            offset.contiguous(), self._where, size=self._size, padding="border", field_resize="bilinear",
+            scale=self._scale, shift=nodes[None, top:low, left:right], out=self._moved[None, top:low, left:right],
         )  # fmt: skip
         return self._moved[y0:y1, x0:x1]
 
