@@ -19,51 +19,55 @@ __device__ __forceinline__ int unit_of_x(const MbconvParams& p) {
     return chunk_unit(reinterpret_cast<uint64_t>(p.x), strides * element_bytes(kType));
 }
 
-// Two channels of `kOutputs` outputs in a row, from `c` on. rows[] are those of the three taps at the inputs from
-// first_input on, null outside the picture; place(i) is how many bytes tap column `i` lies on, counted from the first
-// output's left one, negative outside the picture; fetch(address) reads two channels, put(output, values) takes two.
-template <int kOutputs, typename Place, typename Fetch, typename Put>
-__device__ __forceinline__ void depthwise_row(const MbconvParams& p, int c, const char* const (&rows)[3],
-                                              const Place& place, const Fetch& fetch, const Put& put) {
-    const char* first_weight = reinterpret_cast<const char*>(p.depthwise + c);
+// What two hidden channels are convolved with.
+struct DepthwiseWeights {
+    Pair taps[9];
+    Pair bias;
+};
+__device__ __forceinline__ DepthwiseWeights load_depthwise(const MbconvParams& p, int c) {
+    const char* first = reinterpret_cast<const char*>(p.depthwise + c);
     const int64_t tap_bytes = padded_hidden(p) * int64_t(sizeof(float));
-    Pair weights[9];
+    DepthwiseWeights w;
 #pragma unroll
-    for (int tap = 0; tap < 9; ++tap) weights[tap] = load_pair<kFloat32>(first_weight + tap * tap_bytes);
-    const Pair bias = load_pair<kFloat32>(reinterpret_cast<const char*>(p.depthwise_bias + c));
-    if (p.stride == 1) {
-        // A column is right of one output, in the middle of the next and left of the one after.
-        Pair one = bias, next = bias;
-#pragma unroll 1
-        for (int i = 0; i < kOutputs + 2; ++i) {
-            Pair after = bias;
-            const int64_t at = place(i);
+    for (int tap = 0; tap < 9; ++tap) w.taps[tap] = load_pair<kFloat32>(first + tap * tap_bytes);
+    w.bias = load_pair<kFloat32>(reinterpret_cast<const char*>(p.depthwise_bias + c));
+    return w;
+}
+
+// Two channels of `kOutputs` outputs in a row with stride 1. fetch(row, i) reads them of tap row `row` at tap column i,
+// counted from the first output's left one, 0 outside the picture; put(output, values) takes the result.
+template <int kOutputs, typename Fetch, typename Put>
+__device__ __forceinline__ void depthwise_row(const DepthwiseWeights& w, const Fetch& fetch, const Put& put) {
+    // A column is right of one output, in the middle of the next and left of the one after.
+    Pair one = w.bias, next = w.bias;
+#pragma unroll 2
+    for (int i = 0; i < kOutputs + 2; ++i) {
+        Pair after = w.bias;
 #pragma unroll
-            for (int row = 0; row < 3; ++row) {
-                const Pair value = at < 0 || rows[row] == nullptr ? Pair{0.0f, 0.0f} : fetch(rows[row] + at);
-                one = multiply_add(value, weights[3 * row + 2], one);
-                next = multiply_add(value, weights[3 * row + 1], next);
-                after = multiply_add(value, weights[3 * row], after);
-            }
-            if (i >= 2) put(i - 2, relu(one));
-            one = next;
-            next = after;
+        for (int row = 0; row < 3; ++row) {
+            const Pair value = fetch(row, i);
+            one = multiply_add(value, w.taps[3 * row + 2], one);
+            next = multiply_add(value, w.taps[3 * row + 1], next);
+            after = multiply_add(value, w.taps[3 * row], after);
         }
-    } else {
+        if (i >= 2) put(i - 2, relu(one));
+        one = next;
+        next = after;
+    }
+}
+
+// The same with any stride.
+template <int kOutputs, typename Fetch, typename Put>
+__device__ __forceinline__ void depthwise_strided_row(const DepthwiseWeights& w, int stride, const Fetch& fetch,
+                                                      const Put& put) {
 #pragma unroll 1
-        for (int output = 0; output < kOutputs; ++output) {
-            Pair sum = bias;
+    for (int output = 0; output < kOutputs; ++output) {
+        Pair sum = w.bias;
 #pragma unroll
-            for (int column = 0; column < 3; ++column) {
-                const int64_t at = place(output * p.stride + column);
-#pragma unroll
-                for (int row = 0; row < 3; ++row) {
-                    const Pair value = at < 0 || rows[row] == nullptr ? Pair{0.0f, 0.0f} : fetch(rows[row] + at);
-                    sum = multiply_add(value, weights[3 * row + column], sum);
-                }
-            }
-            put(output, relu(sum));
+        for (int tap = 0; tap < 9; ++tap) {
+            sum = multiply_add(fetch(tap / 3, output * stride + tap % 3), w.taps[tap], sum);
         }
+        put(output, relu(sum));
     }
 }
 
@@ -98,7 +102,7 @@ __device__ __forceinline__ void store_outputs(const MbconvParams& p, const Mbcon
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const int pixel = first_pixel + m * kTileM + d_row(lane, 2 * half);
-            const int64_t y = tile.y + pixel / kColumns, x = tile.x + pixel % kColumns;
+            const int y = tile.y + pixel / kColumns, x = tile.x + pixel % kColumns;
             if (y >= p.out_height || x >= p.out_width) continue;
             char* out = static_cast<char*>(p.out) +
                         (tile.n * p.out_stride_n + y * p.out_stride_y + x * p.out_stride_x) * kBytes;
@@ -133,10 +137,10 @@ __device__ __forceinline__ void load_tile(const MbconvParams& p, const FusedLayo
     constexpr int kBytes = element_bytes(kType);
     const int chunks = static_cast<int>(divide_up(p.channels_in, kTileK)) * kTileK * kBytes / kChunkBytes;
     const int unit = unit_of_x<kType>(p);
-    const int64_t top = first_input(p, tile.y), left = first_input(p, tile.x);
+    const int top = first_input(p, tile.y), left = first_input(p, tile.x);
     for (int item = threadIdx.x; item < l.in_rows * chunks; item += kMbconvThreads) {
         const int pixel = item / chunks, chunk = item % chunks;
-        const int64_t y = top + pixel / l.in_columns, x = left + pixel % l.in_columns;
+        const int y = top + pixel / l.in_columns, x = left + pixel % l.in_columns;
         const bool inside = pixel < l.in_pixels && y >= 0 && y < p.height && x >= 0 && x < p.width;
         const int left_bytes = inside ? static_cast<int>(p.channels_in) * kBytes - chunk * kChunkBytes : 0;
         const char* from = pixel_of_x<kType>(p, tile.n, inside ? y : 0, inside ? x : 0) + chunk * kChunkBytes;
@@ -168,18 +172,16 @@ __device__ __forceinline__ void expand_tile(const MbconvParams& p, const FusedLa
                                      static_cast<const char*>(p.expand) + block * element_bytes(kType),
                                      int64_t(steps) * kBlockWeights, steps, tiles);
 #pragma unroll
-        for (int m = 0; m < kExpandTiles; ++m) {
+        for (int n = 0; n < kN; ++n) {
+            if (n >= tiles) continue;
+            const int c = column + n * kTileN + d_column(lane, 0);
+            const Pair bias = load_pair<kFloat32>(reinterpret_cast<const char*>(p.expand_bias + c0 + c));
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const int pixel = first + m * kTileM + d_row(lane, 2 * half);
-#pragma unroll
-                for (int n = 0; n < kN; ++n) {
-                    const int c = column + n * kTileN + d_column(lane, 0);
-                    if (n >= tiles) continue;
-                    const Pair bias = {p.expand_bias[c0 + c], p.expand_bias[c0 + c + 1]};
-                    const Pair value = {sums[m][n][2 * half] + bias.first, sums[m][n][2 * half + 1] + bias.second};
-                    store_pair<kType>(hidden + pixel * l.pitch + c * element_bytes(kType), relu(value));
-                }
+            for (int i = 0; i < kExpandTiles * 2; ++i) {
+                const int pixel = first + i / 2 * kTileM + d_row(lane, i % 2 * 2);
+                const Pair value = {sums[i / 2][n][i % 2 * 2] + bias.first,
+                                    sums[i / 2][n][i % 2 * 2 + 1] + bias.second};
+                store_pair<kType>(hidden + pixel * l.pitch + c * element_bytes(kType), relu(value));
             }
         }
     }
@@ -192,22 +194,26 @@ __device__ __forceinline__ void depthwise_tile(const MbconvParams& p, const Fuse
                                                const char* from, int pitch, char* to, int c0, int channels) {
     constexpr int kPairBytes = 2 * element_bytes(kType);
     const int pairs = channels / 2;
+    const TapsInside down = taps_inside(p, tile.y, convolved_height(p));
+    const TapsInside across = taps_inside(p, tile.x, convolved_width(p));
     for (int item = threadIdx.x; item < kFusedRows * pairs; item += kMbconvThreads) {
         const int pair = item % pairs, output_row = item / pairs;
         const char* rows[3];
+        bool inside[3];
 #pragma unroll
         for (int row = 0; row < 3; ++row) {
-            rows[row] = tap_inside(p, tile.y, output_row + row, convolved_height(p))
-                            ? from + tap_place(p, output_row + row) * l.in_columns * pitch + pair * kPairBytes
-                            : nullptr;
+            const int tap = output_row + row;
+            rows[row] = from + tap_place(p, tap) * l.in_columns * pitch + pair * kPairBytes;
+            inside[row] = tap >= down.begin && tap < down.end;
         }
+        char* out = to + output_row * kFusedColumns * l.pitch + pair * kPairBytes;
         depthwise_row<kFusedColumns>(
-            p, c0 + 2 * pair, rows,
-            [&](int i) { return tap_inside(p, tile.x, i, convolved_width(p)) ? tap_place(p, i) * pitch : -1; },
-            [](const char* at) { return load_pair<kType>(at); },
-            [&](int output, Pair value) {
-                store_pair<kType>(to + (output_row * kFusedColumns + output) * l.pitch + pair * kPairBytes, value);
-            });
+            load_depthwise(p, c0 + 2 * pair),
+            [&](int row, int i) {
+                return load_pair<kType>(rows[row] + tap_place(p, i) * pitch,
+                                        inside[row] && i >= across.begin && i < across.end);
+            },
+            [&](int output, Pair value) { store_pair<kType>(out + output * l.pitch, value); });
     }
 }
 
@@ -262,6 +268,19 @@ __global__ void __launch_bounds__(kMbconvThreads, 1) mbconv_wide_kernel(const Mb
     fused_block<kType, kHalf, 2, kWideOutputs / 2 / kTileN>(p);
 }
 
+// A block's part of the hidden map where there is no expansion: x itself, with zeros up to whole packed blocks.
+template <int32_t kType>
+__device__ __forceinline__ void copy_to_map(const MbconvParams& p, int64_t first_pixel, int c0) {
+    const int hidden = padded_hidden(p);
+    for (int item = threadIdx.x; item < kExpandPixels * kExpandOutputs; item += kMbconvThreads) {
+        const int64_t pixel = first_pixel + item / kExpandOutputs, y = pixel / p.width, n = y / p.height;
+        const int c = c0 + item % kExpandOutputs;
+        if (pixel >= p.n * p.height * p.width || c >= hidden) continue;
+        const char* from = pixel_of_x<kType>(p, n, y - n * p.height, pixel - y * p.width);
+        store<kType>(p.workspace, pixel * hidden + c, c < p.hidden ? load<kType>(from, c) : 0.0f);
+    }
+}
+
 // The hidden map: pixels by hidden channels, all pictures' pixels in a row. Two warps share the pixels, four the
 // channels. While a step of the depth is multiplied the next one is on its way: from sm_80 on to shared memory, else
 // to registers.
@@ -278,6 +297,11 @@ __global__ void __launch_bounds__(kMbconvThreads, 2) mbconv_expand_kernel(const 
     const int64_t pixels = p.n * p.height * p.width;
     const int chunk = threadIdx.x % kChunks, unit = unit_of_x<kType>(p);
     const bool by_copies = unit == kChunkBytes && kArchitecture >= 80;
+
+    if (p.expand == nullptr) {
+        copy_to_map<kType>(p, first_pixel, c0);
+        return;
+    }
 
     const char* rows[kEach];  // what this thread loads of each step; null: zeros
 #pragma unroll
@@ -338,56 +362,53 @@ __global__ void __launch_bounds__(kMbconvThreads, 2) mbconv_expand_kernel(const 
     }
     const int lane = lane_id();
 #pragma unroll
-    for (int m = 0; m < kM; ++m) {
+    for (int n = 0; n < kN; ++n) {
+        if (n >= tiles) continue;
+        const int c = my_channels + n * kTileN + d_column(lane, 0);
+        const Pair bias = load_pair<kFloat32>(reinterpret_cast<const char*>(p.expand_bias + c));
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int64_t pixel = first_pixel + my_pixels + m * kTileM + d_row(lane, 2 * half);
+        for (int i = 0; i < kM * 2; ++i) {
+            const int64_t pixel = first_pixel + my_pixels + i / 2 * kTileM + d_row(lane, i % 2 * 2);
             if (pixel >= pixels) continue;
-#pragma unroll
-            for (int n = 0; n < kN; ++n) {
-                if (n >= tiles) continue;
-                const int c = my_channels + n * kTileN + d_column(lane, 0);
-                const Pair value = {sums[m][n][2 * half] + p.expand_bias[c],
-                                    sums[m][n][2 * half + 1] + p.expand_bias[c + 1]};
-                store_pair<kType>(static_cast<char*>(p.workspace) + (pixel * hidden + c) * kBytes, relu(value));
-            }
+            const Pair value = {sums[i / 2][n][i % 2 * 2] + bias.first, sums[i / 2][n][i % 2 * 2 + 1] + bias.second};
+            store_pair<kType>(static_cast<char*>(p.workspace) + (pixel * hidden + c) * kBytes, relu(value));
         }
     }
 }
 
-// Channels c0 to c0 + channels of the depthwise map of a tile, read from the hidden map, or from x where there is no
-// expansion.
+// Channels c0 to c0 + channels of the depthwise map of a tile.
 template <int32_t kType>
 __device__ __forceinline__ void depthwise_from_map(const MbconvParams& p, const MbconvTile& tile, char* to, int c0,
                                                    int channels) {
     constexpr int kBytes = element_bytes(kType), kPitch = kDeepBytes + kChunkBytes;
     const int pairs = channels / 2;
-    const bool expanded = p.expand != nullptr;
-    const int64_t hidden = padded_hidden(p), top = first_input(p, tile.y), left = first_input(p, tile.x);
-    const int64_t step = (expanded ? hidden : p.x_stride_x) * kBytes;
+    const int64_t pixel_bytes = int64_t(padded_hidden(p)) * kBytes, row_bytes = p.width * pixel_bytes;
+    const char* first = static_cast<const char*>(p.workspace) +  // of the first tap's pixel, which may lie outside
+                        (tile.n * p.height + first_input(p, tile.y)) * row_bytes + first_input(p, tile.x) * pixel_bytes;
+    const TapsInside down = taps_inside(p, tile.y, convolved_height(p));
+    const TapsInside across = taps_inside(p, tile.x, convolved_width(p));
     for (int item = threadIdx.x; item < kProjectRows * pairs; item += kMbconvThreads) {
         const int pair = item % pairs, output_row = item / pairs;
-        const int c = c0 + 2 * pair;
-        const int count = p.hidden - c >= 2 ? 2 : int(p.hidden) - c;  // channels that x has here
         const char* rows[3];
+        bool inside[3];
 #pragma unroll
         for (int row = 0; row < 3; ++row) {
             const int tap = output_row * p.stride + row;
-            const int64_t y = top + tap_place(p, tap);
-            const char* map = static_cast<const char*>(p.workspace) + (tile.n * p.height + y) * p.width * step;
-            const char* first = (expanded ? map : pixel_of_x<kType>(p, tile.n, y, 0)) + left * step + c * kBytes;
-            rows[row] = tap_inside(p, tile.y, tap, convolved_height(p)) ? first : nullptr;
+            rows[row] = first + tap_place(p, tap) * row_bytes + (c0 + 2 * pair) * kBytes;
+            inside[row] = tap >= down.begin && tap < down.end;
         }
-        depthwise_row<kProjectColumns>(
-            p, c, rows,
-            [&](int i) { return tap_inside(p, tile.x, i, convolved_width(p)) ? tap_place(p, i) * step : -1; },
-            [&](const char* at) {
-                if (expanded) return load_pair<kType>(at);
-                return Pair{count > 0 ? load<kType>(at, 0) : 0.0f, count > 1 ? load<kType>(at, 1) : 0.0f};
-            },
-            [&](int output, Pair value) {
-                store_pair<kType>(to + (output_row * kProjectColumns + output) * kPitch + 2 * pair * kBytes, value);
-            });
+        const auto fetch = [&](int row, int i) {
+            return load_pair<kType>(rows[row] + tap_place(p, i) * pixel_bytes,
+                                    inside[row] && i >= across.begin && i < across.end);
+        };
+        char* out = to + output_row * kProjectColumns * kPitch + 2 * pair * kBytes;
+        const auto put = [&](int output, Pair value) { store_pair<kType>(out + output * kPitch, value); };
+        const DepthwiseWeights weights = load_depthwise(p, c0 + 2 * pair);
+        if (p.stride == 1) {
+            depthwise_row<kProjectColumns>(weights, fetch, put);
+        } else {
+            depthwise_strided_row<kProjectColumns>(weights, p.stride, fetch, put);
+        }
     }
 }
 
@@ -407,21 +428,20 @@ __global__ void __launch_bounds__(kMbconvThreads, 2) mbconv_project_kernel(const
                                            kMbconvWarps / kWarpsOfPixels);
     const int hidden = padded_hidden(p), blocks = hidden / kTileK;
     const auto channels_from = [&](int c0) { return hidden - c0 < kChunk ? hidden - c0 : kChunk; };
+    const auto place = [&](int step) { return memory + step % 2 * kProjectPixels * kPitch; };
     float sums[1][kN][4] = {};
-    depthwise_from_map<kType>(p, tile, memory, 0, channels_from(0));
-    int turn = 0;
-    for (int c0 = 0; c0 < hidden; c0 += kChunk, turn ^= 1) {
-        // This chunk is there, and nobody multiplies the one before, where the next one goes.
-        __syncthreads();
-        if (c0 + kChunk < hidden) {
-            depthwise_from_map<kType>(p, tile, memory + (turn ^ 1) * kProjectPixels * kPitch, c0 + kChunk,
-                                      channels_from(c0 + kChunk));
+    for (int step = 0; (step - 1) * kChunk < hidden; ++step) {
+        const int c0 = step * kChunk, before = c0 - kChunk;
+        if (c0 < hidden) depthwise_from_map<kType>(p, tile, place(step), c0, channels_from(c0));
+        if (step > 0) {
+            const int64_t block =
+                (int64_t((first_output / kTileN + share.first) / 2) * blocks + before / kTileK) * kBlockWeights;
+            multiply_steps<kType, kHalf>(sums, place(step - 1) + first_pixel * kPitch, kPitch,
+                                         static_cast<const char*>(p.project) + block * kBytes,
+                                         int64_t(blocks) * kBlockWeights, channels_from(before) / kTileK, share.tiles);
         }
-        const int64_t block =
-            (int64_t((first_output / kTileN + share.first) / 2) * blocks + c0 / kTileK) * kBlockWeights;
-        multiply_steps<kType, kHalf>(sums, memory + (turn * kProjectPixels + first_pixel) * kPitch, kPitch,
-                                     static_cast<const char*>(p.project) + block * kBytes,
-                                     int64_t(blocks) * kBlockWeights, channels_from(c0) / kTileK, share.tiles);
+        // This chunk is there, and nobody multiplies the one before any more, whose place the next one takes.
+        __syncthreads();
     }
     store_outputs<kType, kProjectColumns>(p, tile, sums, first_pixel, first_output + share.first * kTileN, share.tiles);
 }

@@ -52,7 +52,7 @@ FASTREENACT_INLINE int padded_hidden(const MbconvParams& p) {
 }
 
 // Along an axis: the first input that outputs from `first` on see; -1 is the border. Doubled: of the smaller picture.
-FASTREENACT_INLINE int64_t first_input(const MbconvParams& p, int64_t first) {
+FASTREENACT_INLINE int first_input(const MbconvParams& p, int first) {
     return p.upsample ? first / 2 - 1 : first * p.stride - 1;
 }
 // The inputs that `outputs` neighbours see.
@@ -63,11 +63,15 @@ FASTREENACT_INLINE int inputs_of(const MbconvParams& p, int outputs) {
 FASTREENACT_INLINE int tap_place(const MbconvParams& p, int i) {
     return p.upsample ? (i + 1) / 2 : i;
 }
-// Whether tap `i` of outputs from `first` on lies inside the picture that is convolved, which is `extent` long. A
-// doubled picture may be cropped, so that its last tap is outside where the smaller one has a pixel.
-FASTREENACT_INLINE bool tap_inside(const MbconvParams& p, int64_t first, int i, int64_t extent) {
-    const int64_t at = first * p.stride - 1 + i;
-    return at >= 0 && at < extent;
+// The taps i, from `begin` up to `end`, of outputs from `first` on that lie inside the picture that is convolved, which
+// is `extent` long. A doubled picture may be cropped, so that its last tap is outside where the smaller one has a
+// pixel.
+struct TapsInside {
+    int begin;
+    int end;
+};
+FASTREENACT_INLINE TapsInside taps_inside(const MbconvParams& p, int first, int64_t extent) {
+    return {first == 0 ? 1 : 0, static_cast<int>(extent) + 1 - first * p.stride};
 }
 FASTREENACT_INLINE int64_t convolved_height(const MbconvParams& p) {
     return p.upsample ? p.out_height : p.height;
@@ -78,13 +82,16 @@ FASTREENACT_INLINE int64_t convolved_width(const MbconvParams& p) {
 
 // A tile of outputs: its picture and its first row and column.
 struct MbconvTile {
-    int64_t n;
-    int64_t y;
-    int64_t x;
+    int n;
+    int y;
+    int x;
 };
-FASTREENACT_INLINE MbconvTile tile_at(const MbconvParams& p, int64_t index, int rows, int columns) {
-    const int64_t across = divide_up(p.out_width, columns), down = divide_up(p.out_height, rows);
-    return {index / (across * down), index / across % down * rows, index % across * columns};
+FASTREENACT_INLINE MbconvTile tile_at(const MbconvParams& p, unsigned index, int rows, int columns) {
+    const unsigned across = static_cast<unsigned>(divide_up(p.out_width, columns));
+    const unsigned down = static_cast<unsigned>(divide_up(p.out_height, rows));
+    const unsigned row = index / across;
+    return {static_cast<int>(row / down), static_cast<int>(row % down) * rows,
+            static_cast<int>(index % across) * columns};
 }
 
 // Shared memory of a fused block, in bytes: pixels of x with their border, the hidden map of them, the depthwise map.
@@ -167,12 +174,10 @@ inline MbconvPlan mbconv_plan(const MbconvParams& p) {
         }
     }
     constexpr int kPitch = kDeepBytes + kChunkBytes;
-    if (p.expand != nullptr) {
-        const int64_t pixels = p.n * p.height * p.width;
-        plan.workspace_bytes = pixels * padded_hidden(p) * element_bytes(p.dtype);
-        add_launch(plan, kExpandKernel, divide_up(pixels, kExpandPixels) * divide_up(padded_hidden(p), kExpandOutputs),
-                   1, 2 * kExpandPixels * kPitch);
-    }
+    const int64_t pixels = p.n * p.height * p.width;
+    plan.workspace_bytes = pixels * padded_hidden(p) * element_bytes(p.dtype);
+    add_launch(plan, kExpandKernel, divide_up(pixels, kExpandPixels) * divide_up(padded_hidden(p), kExpandOutputs), 1,
+               2 * kExpandPixels * kPitch);
     add_launch(plan, kProjectKernel, tiles(kProjectRows, kProjectColumns), divide_up(p.channels_out, kProjectOutputs),
                2 * kProjectPixels * kPitch);
     return plan;

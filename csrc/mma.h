@@ -87,13 +87,16 @@ struct Pair {
     float second;
 };
 
+// 0 where `valid` is false: then nothing is read.
 template <int32_t kType>
-__device__ __forceinline__ Pair load_pair(const char* from) {
+__device__ __forceinline__ Pair load_pair(const char* from, bool valid = true) {
     if constexpr (kType == kFloat32) {
-        const float2 v = *reinterpret_cast<const float2*>(from);
+        float2 v = make_float2(0.0f, 0.0f);
+        if (valid) v = *reinterpret_cast<const float2*>(from);
         return {v.x, v.y};
     } else {
-        const uint32_t bits = *reinterpret_cast<const uint32_t*>(from);
+        uint32_t bits = 0;
+        if (valid) bits = *reinterpret_cast<const uint32_t*>(from);
         return {from_bits<kType>(static_cast<uint16_t>(bits)), from_bits<kType>(static_cast<uint16_t>(bits >> 16))};
     }
 }
@@ -239,15 +242,26 @@ __device__ __forceinline__ void each_tile(const void* a, int pitch, const void* 
     uint32_t values[kM][4];
 #pragma unroll
     for (int m = 0; m < kM; ++m) load_a(values[m], at + m * kTileM * pitch);
+    constexpr int kAhead = 6;  // tiles whose weights are loaded before they are needed: more want too many registers
 #pragma unroll
-    for (int n = 0; n < kN; n += 2) {
-        if (n >= tiles) continue;  // the same for the whole warp
-        const uint4 b =
-            *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(weights) + n / 2 * block_stride + lane * 8);
+    for (int first = 0; first < kN; first += kAhead) {
+        uint4 b[kAhead / 2];
 #pragma unroll
-        for (int m = 0; m < kM; ++m) {
-            take(m, n, values[m], b.x, b.y);
-            if (n + 1 < kN && n + 1 < tiles) take(m, n + 1, values[m], b.z, b.w);
+        for (int i = 0; i < kAhead && first + i < kN; i += 2) {
+            if (first + i < tiles) {  // the same for the whole warp
+                b[i / 2] = *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(weights) +
+                                                           (first + i) / 2 * block_stride + lane * 8);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < kAhead && first + i < kN; i += 2) {
+            const int n = first + i;
+            if (n >= tiles) continue;
+#pragma unroll
+            for (int m = 0; m < kM; ++m) {
+                take(m, n, values[m], b[i / 2].x, b[i / 2].y);
+                if (n + 1 < kN && n + 1 < tiles) take(m, n + 1, values[m], b[i / 2].z, b[i / 2].w);
+            }
         }
     }
 }
