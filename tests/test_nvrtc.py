@@ -124,8 +124,8 @@ def test_to_frame_launch_packs_every_field(launches):
     params |= {"n": 2, "height": 100_000, "width": 257}
     nvrtc.to_frame_cuda(stream=99, **params)
     assert launches[0] == 99
-    name, grid, block, (packed,) = launches[1]
-    assert (name, grid, block) == ("to_frame", (2, 32 * 1024), (64, 4))
+    name, kernel, grid, block, (packed,) = launches[1]
+    assert (name, kernel, grid, block) == ("to_frame", "to_frame_kernel", (2, 32 * 1024), (64, 4))
     assert isinstance(packed, np.ndarray)
     assert packed.size == 1
     assert {field: int(packed[field]) for field in params} == params
@@ -140,8 +140,8 @@ def test_compose_frame_launch_packs_every_field(launches):
     given |= {"width": 257, "height": 1_000_000}
     nvrtc.compose_frame_cuda(stream=99, most_gain=1.5, **given)
     assert launches[0] == 99
-    name, grid, block, (packed,) = launches[1]
-    assert (name, grid, block) == ("compose_frame", (5, 32 * 1024), (64, 4))
+    name, kernel, grid, block, (packed,) = launches[1]
+    assert (name, kernel, grid, block) == ("compose_frame", "compose_frame_kernel", (5, 32 * 1024), (64, 4))
     assert {field: packed[field].item() for field in params} == params | given | made
     nvrtc.compose_frame_cuda(stream=99, most_gain=1.5, **(given | {"height": 0}))
     assert len(launches) == 2
