@@ -108,6 +108,8 @@ void field_bilinear(const WarpParams& p, const float* field, int64_t y, int64_t 
     }
 }
 
+constexpr int kAhead = 8;  // pixels between the one that is worked on and the one whose memory is asked for
+
 // What a pixel's channels are multiplied by and added to.
 template <typename TableT>
 struct Affine {
@@ -170,6 +172,7 @@ void pixels(const WarpParams& p, const T* features, const Taps& taps, int count,
             Affine<TableT> row_affine) {
     const int64_t whole = p.channels / kWidth * kWidth;
     const int part = static_cast<int>(p.channels - whole);
+    const uintptr_t pixel_bytes = static_cast<uintptr_t>(p.channels) * sizeof(T);
     for (int i = 0; i < count; ++i, out += p.out_stride_x) {
         Affine<TableT> affine = row_affine;
         if (kAffine) {
@@ -179,6 +182,14 @@ void pixels(const WarpParams& p, const T* features, const Taps& taps, int count,
         }
         const int64_t x = taps.low_x[i], y = taps.low_y[i];
         const float wx = taps.weight_x[i], wy = taps.weight_y[i];
+        if (i + kAhead < count) {  // the lower right tap, which no pixel before has seen; outside nothing happens
+            const int64_t ahead =
+                (taps.low_y[i + kAhead] + 1) * p.feature_stride_y + (taps.low_x[i + kAhead] + 1) * p.feature_stride_x;
+            const uintptr_t at = reinterpret_cast<uintptr_t>(features) + static_cast<uintptr_t>(ahead) * sizeof(T);
+            for (uintptr_t line = 0; line < pixel_bytes; line += 64) {
+                __builtin_prefetch(reinterpret_cast<const void*>(at + line));
+            }
+        }
         if (x < 0 || x >= p.width - 1 || y < 0 || y >= p.height - 1) {
             sample_rim<T, TableT, kActivation, kAffine>(p, features, x, y, wx, wy, out, affine);
             continue;
