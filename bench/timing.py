@@ -205,7 +205,7 @@ def compiled(case: Case, device: str) -> Callable[..., object] | None:
         return None
     # Both round as they like: eager to half precision between its operations, coordinates among them.
     _, relative = closeness(got, case.eager(*(value.clone() for value in inputs)))
-    if inputs[0].dtype == torch.float32 and relative > 1e-4:
+    if inputs[0].dtype == torch.float32 and relative > (1e-3 if got.dtype == torch.uint8 else 1e-4):
         raise SystemExit(f"{name}: relative L2 {relative:.2g} from eager, so one of them is something else")
     return function
 
