@@ -59,62 +59,60 @@ FASTREENACT_DECLARE_ISA(avx512)
 FASTREENACT_DECLARE_ISA(avx512_bf16)
 #endif
 
-    namespace {
+namespace {
 
-    struct Candidate {
-        Kernels table;
-        bool (*supported)();
-    };
+struct Candidate {
+    Kernels table;
+    bool (*supported)();
+};
 
-    bool always() {
-        return true;
-    }
+bool always() {
+    return true;
+}
 #ifdef FASTREENACT_X86
-    bool has_avx2() {
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    }
-    bool has_avx512() {
-        return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    }
-    bool has_avx512_bf16() {
-        return has_avx512() && __builtin_cpu_supports("avx512bf16");
-    }
+bool has_avx2() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+bool has_avx512() {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+bool has_avx512_bf16() {
+    return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
 #endif
 
-    // Slowest first.
-    const Candidate kCandidates[] = {
-        {FASTREENACT_TABLE(plain), always},
+// Slowest first.
+const Candidate kCandidates[] = {
+    {FASTREENACT_TABLE(plain), always},
 #ifdef FASTREENACT_X86
-        {FASTREENACT_TABLE(avx2), has_avx2},
-        {FASTREENACT_TABLE(avx512), has_avx512},
-        {FASTREENACT_TABLE(avx512_bf16), has_avx512_bf16},
+    {FASTREENACT_TABLE(avx2), has_avx2},
+    {FASTREENACT_TABLE(avx512), has_avx512},
+    {FASTREENACT_TABLE(avx512_bf16), has_avx512_bf16},
 #endif
-    };
+};
 
-    const Kernels& choose() {
-        const char* wanted = std::getenv("FASTREENACT_ISA");
-        const bool forced = wanted != nullptr && *wanted != '\0';
-        const Candidate* best = nullptr;
-        std::string usable;
-        for (const Candidate& candidate : kCandidates) {
-            const bool supported = candidate.supported();
-            if (forced && std::string(wanted) == candidate.table.name) {
-                if (supported) return candidate.table;
-                throw std::invalid_argument(
-                    std::string("FASTREENACT_ISA=") + wanted +
-                    ": this processor does not have it; unset the variable to choose by itself");
-            }
-            if (!supported) continue;
-            best = &candidate;
-            usable += (usable.empty() ? "" : ", ") + std::string(candidate.table.name);
-        }
-        if (forced) {
+const Kernels& choose() {
+    const char* wanted = std::getenv("FASTREENACT_ISA");
+    const bool forced = wanted != nullptr && *wanted != '\0';
+    const Candidate* best = nullptr;
+    std::string usable;
+    for (const Candidate& candidate : kCandidates) {
+        const bool supported = candidate.supported();
+        if (forced && std::string(wanted) == candidate.table.name) {
+            if (supported) return candidate.table;
             throw std::invalid_argument(std::string("FASTREENACT_ISA=") + wanted +
-                                        " is unknown; usable here: " + usable);
+                                        ": this processor does not have it; unset the variable to choose by itself");
         }
-        return best->table;
+        if (!supported) continue;
+        best = &candidate;
+        usable += (usable.empty() ? "" : ", ") + std::string(candidate.table.name);
     }
+    if (forced) {
+        throw std::invalid_argument(std::string("FASTREENACT_ISA=") + wanted + " is unknown; usable here: " + usable);
+    }
+    return best->table;
+}
 
 }  // namespace
 
