@@ -45,7 +45,7 @@ def _extension() -> Check:
         return Check("extension", "missing", f"fastreenact._C: {error}", advice)
     if _C.WITH_CUDA:
         return Check("extension", "ok", f"CPU and CUDA kernels (sm {_C.CUDA_ARCHITECTURES})")
-    return Check("extension", "ok", "CPU kernels (built without nvcc: on a GPU, CuPy compiles the CUDA ones)")
+    return Check("extension", "ok", "CPU kernels (built without nvcc)")
 
 
 def _instruction_set() -> Check:
@@ -95,6 +95,19 @@ def _gpu() -> Check:
     return Check("GPU", "ok", f"CUDA {torch.version.cuda}: {', '.join(lines)}", advice)
 
 
+def _kernels() -> Check:
+    """What a GPU would run, by the same rules as `ops.library.cuda_kernels` and `has_triton`."""
+    from fastreenact import _C
+
+    triton = "Triton's" if importlib.util.find_spec("triton") is not None else "PyTorch's for what Triton would do"
+    if _C.WITH_CUDA:
+        return Check("kernels", "ok", f"for a GPU: the extension's, and {triton}")
+    if importlib.util.find_spec("cupy") is not None:
+        return Check("kernels", "ok", f"for a GPU: the extension's, as CuPy compiles them at first use, and {triton}")
+    advice = "on a machine with a GPU: pip install cupy-cuda13x, or build the extension where nvcc is on the PATH"
+    return Check("kernels", "off", "for a GPU: PyTorch's own, without a graph", advice)
+
+
 def _triton() -> Check:
     version = _version("triton")
     if version is None:
@@ -105,10 +118,7 @@ def _triton() -> Check:
 
 def _cupy() -> Check:
     if importlib.util.find_spec("cupy") is None:
-        from fastreenact import _C
-
-        needed = "on a machine with a GPU: pip install cupy-cuda13x, it compiles what the extension lacks"
-        return Check("CuPy", "off", "not installed", "" if _C.WITH_CUDA else needed)
+        return Check("CuPy", "off", "not installed")
     import cupy
     from cupy_backends.cuda.libs import nvrtc
 
@@ -160,6 +170,7 @@ _CHECKS: tuple[Callable[[], Check], ...] = (
     _threads,
     _torch,
     _gpu,
+    _kernels,
     _triton,
     _cupy,
     _tracker,

@@ -6,10 +6,12 @@ import sys
 
 import pytest
 
-from fastreenact import doctor
+from fastreenact import _C, doctor
+from fastreenact.ops import library, nvrtc
 
 NAMES = [
-    "package", "extension", "instructions", "threads", "torch", "GPU", "Triton", "CuPy", "tracker", "codecs", "weights",
+    "package", "extension", "instructions", "threads", "torch", "GPU", "kernels", "Triton", "CuPy", "tracker",
+    "codecs", "weights",
 ]  # fmt: skip
 
 
@@ -20,6 +22,32 @@ def test_report_has_a_line_for_each_part():
     lines = doctor.report(found).splitlines()
     assert sum(not line.startswith(" ") for line in lines) == len(NAMES)
     assert all(check.advice for check in found if check.status == "missing")
+
+
+@pytest.mark.parametrize(
+    ("with_cuda", "absent", "status", "words"),
+    [
+        (True, (), "ok", "the extension's, and Triton's"),
+        (True, ("triton",), "ok", "the extension's, and PyTorch's for what Triton would do"),
+        (False, (), "ok", "as CuPy compiles them at first use"),
+        (False, ("cupy",), "off", "PyTorch's own, without a graph"),
+    ],
+)
+def test_kernels_of_a_gpu_are_said_as_they_are_taken(monkeypatch, caplog, with_cuda, absent, status, words):
+    monkeypatch.setattr(_C, "WITH_CUDA", with_cuda)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in absent else name)
+    found = doctor._kernels()
+    assert found.status == status
+    assert words in found.found
+    assert bool(found.advice) == (status == "off")
+    library._has_cupy.cache_clear()
+    try:
+        taken = [library.cuda_kernels() for _ in range(3)]
+    finally:
+        library._has_cupy.cache_clear()
+    assert taken == [_C if with_cuda else nvrtc if status == "ok" else None] * 3
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == (status == "off")  # once, whatever is asked
 
 
 def test_a_broken_part_is_a_line(monkeypatch):

@@ -158,6 +158,21 @@ def test_engine_writes_into_out_and_owns_nothing_of_it():
         assert np.array_equal(first, out)
 
 
+@pytest.mark.parametrize("kind", ["torch", "dlpack"])
+def test_engine_writes_into_memory_of_any_kind(kind):
+    class Exporter:
+        def __init__(self, tensor: torch.Tensor) -> None:
+            self.__dlpack__ = tensor.__dlpack__
+            self.__dlpack_device__ = tensor.__dlpack_device__
+
+    memory = torch.zeros(HEIGHT, WIDTH, 3, dtype=torch.uint8)
+    out = memory if kind == "torch" else Exporter(memory)
+    with make(smooth=False) as engine:
+        assert engine.step(motion(3), out=out) is out
+        engine.reset()
+        assert np.array_equal(memory.numpy(), engine.step(motion(3)))
+
+
 @pytest.mark.parametrize(
     ("out", "message"),
     [

@@ -111,6 +111,15 @@ def test_the_capture_warms_up_on_its_own_stream_and_forks_once(net, pretended):
     ]  # fmt: skip
 
 
+def test_without_kernels_of_ours_there_is_no_graph(net, pretended, monkeypatch):
+    monkeypatch.setattr("fastreenact.ops.replay.cuda_kernels", lambda: None)
+    plain, there = fuse(net, 64), fuse(net, 64, torch.float32, CUDA)
+    states = [form.encode(picture(64), *face("source")) for form in (plain, there)]
+    for driver in (face("driver"), face("other driver")):
+        need_close(there.drive(states[1], *driver, out=on_host()), plain.drive(states[0], *driver), 60)
+    assert "capture" not in pretended.noted
+
+
 def test_the_graph_is_one_entry_of_the_timings(net, pretended):
     there = fuse(net, 64, torch.float32, CUDA)
     timer = StageTimer(CUDA)

@@ -187,8 +187,7 @@ class FusedFace2FaceRho:
         if out is None:
             out = torch.empty(shape, dtype=torch.uint8, device=self.device)
         if self.device.type != "cpu":
-            with torch.inference_mode(), _stage(None if self._profile else timer, GRAPH):
-                return self._on_gpu(states, keypoints, head_poses, out, timer)
+            return self._on_gpu(states, keypoints, head_poses, out, timer)
         with torch.inference_mode():
             self._run("step", states, keypoints, head_poses, timer)
             with _stage(timer, "deliver"):
@@ -196,6 +195,7 @@ class FusedFace2FaceRho:
                     return self._last.frame(out)
                 return out.copy_(self._last.frame(torch.empty(shape, dtype=torch.uint8)))
 
+    @torch.inference_mode()
     def _on_gpu(
         self,
         states: Sequence[SourceState],
@@ -206,7 +206,7 @@ class FusedFace2FaceRho:
     ) -> Tensor:
         """The frames as the graph makes them, into `out`."""
         self._run("step", states, keypoints, head_poses, timer)
-        with _stage(timer if self._profile else None, "deliver"):
+        with _stage(timer, "deliver" if self._profile else GRAPH):
             if out.device.type == "cpu":
                 self._last.exchange.receive(out)
             else:
@@ -256,7 +256,8 @@ class FusedFace2FaceRho:
         if more:
             step.base[:, self.size :, : self.size] = base[:, -1:]
             step.base[:, :, self.size :] = step.base[:, :, self.size - 1 : self.size]
-        step("draw", self._slabs, timer)
+        with self._graph(timer):
+            step("draw", self._slabs, timer)
         return step.decoder.raw
 
     def multiplications(self) -> dict[str, int]:
@@ -271,8 +272,13 @@ class FusedFace2FaceRho:
         read = [self._read(*pair) for pair in zip(keypoints, head_poses, strict=True)]
         points, poses = (np.stack(parts) for parts in zip(*read, strict=True))
         self._last = step = self._step_of(len(states))
-        step.exchange.send(points, poses, [state.index for state in states])
-        step(name, self._slabs, timer)
+        with self._graph(timer):
+            step.exchange.send(points, poses, [state.index for state in states])
+            step(name, self._slabs, timer)
+
+    def _graph(self, timer: Any) -> contextlib.AbstractContextManager[Any]:
+        """The stage that a graph is, unless events inside tell its stages apart."""
+        return _stage(None if self._profile or self.device.type == "cpu" else timer, GRAPH)
 
     def _read(self, keypoints: Any, head_pose: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """[72, 2] and the network's pose vector [6]."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import register
+from fastreenact.ops.library import cuda_kernels, register
 
 
 def compose_frame(
@@ -149,14 +149,12 @@ def _implementation(
         checks.need_apart("surface", surface, "raw", raw)
         _C.compose_frame(**params)
         return
+    kernels = cuda_kernels()
+    if kernels is None:
+        compose_frame_reference(raw, surface, box, most_gain=most_gain, fade=fade, flag=flag)
+        return
     with torch.cuda.device(raw.device):
-        stream = torch.cuda.current_stream().cuda_stream
-        if _C.WITH_CUDA:
-            _C.compose_frame_cuda(**params, stream=stream)
-        else:
-            from fastreenact.ops.nvrtc import compose_frame_cuda
-
-            compose_frame_cuda(**params, stream=stream)
+        kernels.compose_frame_cuda(**params, stream=torch.cuda.current_stream().cuda_stream)
 
 
 def _fake(

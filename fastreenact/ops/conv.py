@@ -174,7 +174,7 @@ def conv_many(calls: Sequence[Mapping[str, Any]]) -> None:
     if len(dtypes) > 1 or len(devices) > 1:
         raise ValueError("calls: needs weights of one dtype on one device")
     device = devices.pop()
-    kernels = None if device.type == "cpu" else cuda_kernels("conv")
+    kernels = None if device.type == "cpu" else cuda_kernels()
     if kernels is None:
         for call in calls:
             conv(**call)
@@ -374,7 +374,7 @@ def _run(
     if x.device.type == "cpu":
         _C.conv(**params)
         return
-    kernels = cuda_kernels("conv")
+    kernels = cuda_kernels()
     if kernels is not None:
         _launch(kernels, [params], x.device)
         return

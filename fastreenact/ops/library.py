@@ -25,12 +25,6 @@ def register(schema: str, implementation: Callable[..., Any], fake: Callable[...
 
 
 @cache
-def say_once(message: str) -> None:
-    """Log a fallback the first time it is taken."""
-    log.warning(message)
-
-
-@cache
 def has_triton(op: str) -> bool:
     """Whether Triton is installed; where it is not, log once that `op` runs in PyTorch's own kernels."""
     found = importlib.util.find_spec("triton") is not None
@@ -39,11 +33,11 @@ def has_triton(op: str) -> bool:
     return found
 
 
-def cuda_kernels(op: str) -> Any:
-    """Where `<op>_cuda` is: the extension, or NVRTC's stand-in; None, said once, where there is neither."""
+def cuda_kernels() -> Any:
+    """Where the functions `<op>_cuda` are: the extension, or NVRTC's stand-in; None, said once, where is neither."""
     if _C.WITH_CUDA:
         return _C
-    if _has_cupy(op):
+    if _has_cupy():
         from fastreenact.ops import nvrtc
 
         return nvrtc
@@ -51,12 +45,15 @@ def cuda_kernels(op: str) -> Any:
 
 
 @cache
-def _has_cupy(op: str) -> bool:
-    """Whether CuPy is installed; where it is not, log once that `op` runs without a kernel of ours."""
+def _has_cupy() -> bool:
+    """Whether CuPy is installed; logs once what that means."""
     found = importlib.util.find_spec("cupy") is not None
-    if not found:
+    if found:
+        log.info("the extension was built without nvcc: CuPy compiles its CUDA kernels at their first use")
+    else:
         log.warning(
-            "%s on the GPU runs without a kernel of ours: the extension was built without nvcc, and CuPy is missing", op
+            "the GPU runs PyTorch's own kernels, without a graph: the extension was built without nvcc, and CuPy is "
+            "missing (fastreenact doctor says what to do)"
         )
     return found
 

@@ -220,7 +220,7 @@ def _run(
     if x.device.type == "cpu":
         _C.mbconv(**arguments)
         return
-    kernels = cuda_kernels("mbconv")
+    kernels = cuda_kernels()
     if kernels is None:
         weights = (expand, expand_bias, depthwise, depthwise_bias, project, project_bias)
         upsample = None if size is None else (size[0], size[1])

@@ -279,7 +279,7 @@ def _run(keypoints: Tensor, sizes: Sequence[int], layouts: Sequence[int], outs: 
     if keypoints.device.type == "cpu":
         _C.rasterize_landmarks(**params)
         return
-    kernels = cuda_kernels("rasterize_landmarks")
+    kernels = cuda_kernels()
     if kernels is None:  # not PyTorch: this one draws on the CPU
         for size, layout, out in zip(sizes, layouts, outs, strict=True):
             out.copy_(_implementation(keypoints.cpu(), size, layout))

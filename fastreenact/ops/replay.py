@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from fastreenact import _C
+from fastreenact.ops.library import cuda_kernels
 
 _WARM_UPS = 2  # kernels are compiled and loaded at their first call, which a capture does not allow
 
@@ -15,7 +16,8 @@ class Replay:
     """Ops that `body` calls, to be run again on the same tensors: what changes is what these hold.
 
     `body` must do all its work in our ops, or on a GPU in anything that a CUDA graph can hold; on the CPU other work
-    would be left out. The tensors must outlive the replay. Not for several threads at once.
+    would be left out. The tensors must outlive the replay. Not for several threads at once. Where a GPU has to do
+    without kernels of ours (`cuda_kernels`) there is no graph, and `body` is called each time.
     """
 
     def __init__(self, body: Callable[["Replay"], None], device: torch.device, *, profile: bool = False):
@@ -39,8 +41,12 @@ class Replay:
                 self._recording.end()
             self._recording.mark("")
             return
-        with torch.cuda.device(device):
-            self._capture(body)
+        self._body = None if cuda_kernels() is not None else body
+        if self._body is None:
+            with torch.cuda.device(device):
+                self._capture(body)
+        else:
+            self._side = torch.cuda.Stream(device)
 
     def _capture(self, body: Callable[["Replay"], None]) -> None:
         """Warm up on the stream of the capture, where libraries keep handles and workspaces of their own; capture."""
@@ -112,12 +118,14 @@ class Replay:
                 for name, ms in times[:-1]:
                     timer.add(name, ms)
             return
-        if not self._profile:
+        if self._body is not None:
+            self._run(self._body)
+        elif not self._profile:
             self._graph.replay()
-            return
-        torch.cuda.nvtx.range_push("graph")
-        self._graph.replay()
-        torch.cuda.nvtx.range_pop()
-        if timer is not None:
+        else:
+            torch.cuda.nvtx.range_push("graph")
+            self._graph.replay()
+            torch.cuda.nvtx.range_pop()
+        if timer is not None and self._profile:
             for marks in self._marks:
                 timer.events(marks)

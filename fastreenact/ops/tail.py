@@ -159,7 +159,7 @@ def _run(
     if x.device.type == "cpu":
         _C.tail(**params)
         return
-    kernels = cuda_kernels("tail")
+    kernels = cuda_kernels()
     if kernels is not None:
         with torch.cuda.device(x.device):
             kernels.tail_cuda(**params, stream=torch.cuda.current_stream().cuda_stream)

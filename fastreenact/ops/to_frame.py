@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import register
+from fastreenact.ops.library import cuda_kernels, register
 
 
 def to_frame(
@@ -105,14 +105,12 @@ def _run(image: Tensor, layout: str, tanh: bool, out: Tensor, flag: Tensor | Non
         checks.need_apart("out", out, "image", image)
         _C.to_frame(**params)
         return
+    kernels = cuda_kernels()
+    if kernels is None:
+        to_frame_reference(image, layout=layout, tanh=tanh, out=out, flag=flag)
+        return
     with torch.cuda.device(image.device):
-        stream = torch.cuda.current_stream().cuda_stream
-        if _C.WITH_CUDA:
-            _C.to_frame_cuda(**params, stream=stream)
-        else:
-            from fastreenact.ops.nvrtc import to_frame_cuda
-
-            to_frame_cuda(**params, stream=stream)
+        kernels.to_frame_cuda(**params, stream=torch.cuda.current_stream().cuda_stream)
 
 
 def _implementation(image: Tensor, layout: str, tanh: bool) -> Tensor:
