@@ -225,7 +225,7 @@ def maker(request, monkeypatch):
     if request.param == "nvrtc":
         pytest.importorskip("cupy", reason="CuPy is not installed")
         kernels = nvrtc
-    monkeypatch.setattr(OP, "cuda_kernels", lambda _: kernels)
+    monkeypatch.setattr(OP, "cuda_kernels", lambda: kernels)
 
 
 # The decoder's blocks of Face2Face^rho at 256, and the largest at 512.
