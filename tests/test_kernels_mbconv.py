@@ -192,6 +192,24 @@ def test_mbconv_of_nothing(library, generator):
     assert emulate(library[0], made, architecture=library[1])[1] == []
 
 
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("index", [1, 6, 11])
+def test_mbconv_unpacks_what_a_gpu_has(index, dtype, generator):
+    """Where there is no kernel PyTorch computes with the packed weights."""
+    shape, outputs, options, _ = CASES[index]
+    made = case(generator, dtype, shape, outputs, **options)
+    kernel, hidden = made.kernel, len(made.kernel.depthwise)
+    unpacked = OP._unpacked(
+        None if kernel.expand is None else pack_fragments(kernel.expand, dtype, "cpu"),
+        None if kernel.expand_bias is None else padded(kernel.expand_bias),
+        F.pad(kernel.depthwise.flatten(1).T.float(), (0, -hidden % 16)), padded(kernel.depthwise_bias),
+        pack_fragments(kernel.project, dtype, "cpu"), padded(kernel.project_bias),
+        [shape[3], hidden, outputs, checks.DTYPES[dtype], kernel.stride, int(kernel.residual), 0],
+    )  # fmt: skip
+    out = mbconv_reference(made.x, unpacked, upsample=made.upsample)
+    assert_close(out, made.want)
+
+
 # file, what stands there, what is put in its place, the case that notices
 PLANTS = [
     ("mbconv_plan.h", "return p.upsample ? (i + 1) / 2 : i;", "return p.upsample ? i / 2 : i;", 4),
