@@ -148,11 +148,42 @@ void factors_of_samples(const NormActParams& p, int64_t begin, int64_t end) {
     }
 }
 
-// Where one input pixel goes: elements from its first place in the output.
+// Where one input pixel goes: elements from its first place in the output. Past the caches where the output is larger
+// than they are: its old lines are then not read first.
 struct Places {
     int64_t offset[8];
     int count;
+    bool past_caches;
 };
+
+FASTREENACT_INLINE void store_past_caches(float* to, Vec value) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(to, (__m512)value);
+#elif defined(__AVX2__)
+    _mm256_stream_ps(to, (__m256)value);
+#else
+    store(to, value);
+#endif
+}
+FASTREENACT_INLINE void store_past_caches(BFloat16* to, Vec value) {
+#if defined(__AVX512F__)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)narrow(value));
+#elif defined(__AVX2__)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to), (__m128i)narrow(value));
+#else
+    store(to, value);
+#endif
+}
+
+// Whether the output is larger than the caches and its pixels are whole lines of them; part of one costs a read.
+template <typename T>
+bool is_past_caches(const NormActParams& p) {
+    constexpr int64_t kLine = 64, kCaches = 32 << 20, kSize = sizeof(T);
+    const int64_t pixels = p.n * p.depth * p.height * p.width * p.repeat_z * p.repeat_y * p.repeat_x;
+    const int64_t all = p.channels | p.out_stride_n | p.out_stride_z | p.out_stride_y | p.out_stride_x;
+    return pixels * p.channels * kSize > kCaches && all * kSize % kLine == 0 &&
+           reinterpret_cast<uintptr_t>(p.out) % kLine == 0;
+}
 
 template <typename T, int kActivation, bool kResidual, bool kRepeat, bool kPart>
 FASTREENACT_INLINE void some_channels(const NormActParams& p, const T* x, const T* residual, T* out,
@@ -166,6 +197,8 @@ FASTREENACT_INLINE void some_channels(const NormActParams& p, const T* x, const 
         T* to = out + (kRepeat ? places.offset[i] : 0) + c;
         if (kPart) {
             store_part(to, value, part);
+        } else if (places.past_caches) {
+            store_past_caches(to, value);
         } else {
             store(to, value);
         }
@@ -176,7 +209,7 @@ template <typename T, int kActivation, bool kResidual, bool kRepeat>
 void rows(const NormActParams& p, int64_t begin, int64_t end) {
     const int64_t whole = p.channels / kWidth * kWidth;
     const int part = static_cast<int>(p.channels - whole);
-    Places places{{}, 0};
+    Places places{{}, 0, is_past_caches<T>(p)};
     for (int64_t z = 0; z < p.repeat_z; ++z) {
         for (int64_t y = 0; y < p.repeat_y; ++y) {
             for (int64_t i = 0; i < p.repeat_x; ++i) {
@@ -207,6 +240,9 @@ void rows(const NormActParams& p, int64_t begin, int64_t end) {
             out += p.repeat_x * p.out_stride_x;
         }
     }
+#ifdef FASTREENACT_X86
+    if (places.past_caches) _mm_sfence();
+#endif
 }
 
 template <typename T, int kActivation>

@@ -95,7 +95,7 @@ def _run_cpu(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> None
     if q.shape[2] == v.shape[2]:
         _attend(q, u, v, scale, out)
         return
-    keys = (u.float() * scale).T.contiguous()
+    keys = (u.float() if scale == 1 else u.float() * scale).T
     rows = max(_SCORES // u.shape[0], 1)
     for i, queries in enumerate(q):
         values = v[i if v.shape[0] > 1 else 0]
