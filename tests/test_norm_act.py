@@ -124,6 +124,16 @@ def test_norm_act_strided_and_writes_only_its_slice(dtype, channels, generator):
     assert (wide == 77).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_norm_act_larger_than_the_caches(dtype, generator):
+    """Whole lines of an output of 36 MB go past the caches; pictures of the same statistics come out the same."""
+    small = torch.randn(1, 8, 550, 64 // dtype.itemsize, generator=generator).to(dtype)
+    residual = torch.randn(small.shape, generator=generator).to(dtype)
+    times = (1, 128, 1, 1)
+    expected = norm_act(small, 4, residual=residual, activation="relu").repeat(times)
+    assert_close(norm_act(small.repeat(times), 4, residual=residual.repeat(times), activation="relu"), expected)
+
+
 def test_norm_act_nothing_depends_on_the_threads(generator):
     x = torch.randn(1, 90, 91, 40, generator=generator)
     before, results = _C.num_threads(), []
