@@ -181,7 +181,8 @@ def plant(renderer, where, value=float("inf")):
     """A value that is not finite in the networks of halves; those of float32 are made from healthy weights."""
     networks = getattr(renderer._inner, "_networks", renderer._inner)
     step = networks._step_of(1)
-    layers = {"picture": step.decoder.up4[-1].weights.project_bias, "field": step.motion.heads[2].conv.weights.bias}
+    picture, head = step.decoder.up4[-1], step.motion.heads[2].conv
+    layers = {"picture": picture.weights.project_bias, "field": head.weights.bias}
     layers[where][0] = value
 
 
