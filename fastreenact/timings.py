@@ -21,6 +21,7 @@ class StageTimer:
     """
 
     def __init__(self, device: torch.device, profile: bool = False) -> None:
+        self._device = device
         self._events: list[_Marks] | None = [] if profile and device.type == "cuda" else None
         self._ms: dict[str, float] = {}
 
@@ -59,8 +60,9 @@ class StageTimer:
 
     def finish(self) -> dict[str, float]:
         """Stage -> milliseconds; waits for the GPU where events were recorded."""
+        if self._events:  # the stream, since an event's own wait may not know of one that a graph records
+            torch.cuda.current_stream(self._device).synchronize()
         for marks in self._events or ():
-            marks[-1][1].synchronize()
             for (name, first), (_, last) in pairwise(marks):
                 self.add(name, first.elapsed_time(last))
         return self._ms
