@@ -60,6 +60,8 @@ class _Stream(NamedTuple):
 class Engine:
     """Animate a portrait with a driving face, one frame a call.
 
+    Where a GPU's memory runs out it goes on with less, and where halves overflow in float32 (`fastreenact.renderer`).
+
     Args:
         source: the portrait: a path, or uint8 [H, W, 3] RGB (NumPy, PyTorch, DLPack). Its largest face is used.
         model: "face2face-rho" (None means this), or "landmark-warp", which needs no weights.
