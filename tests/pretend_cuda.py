@@ -2,6 +2,7 @@
 note what they are asked, and a graph is a recording of our ops."""
 
 from contextlib import contextmanager
+from itertools import count
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -26,15 +27,15 @@ class Stream:
 class Event:
     """Its time is the number of what was noted before it."""
 
-    def __init__(self, pretended, **options):
-        self._pretended, self.options, self.at = pretended, options, None
+    def __init__(self, pretended, number, **options):
+        self._pretended, self.name, self.options, self.at = pretended, f"event {number}", options, None
 
     def record(self, stream=None):
         self.at = len(self._pretended.noted)
-        self._pretended.note("event")
+        self._pretended.note(self.name)
 
     def synchronize(self):
-        self._pretended.note("host waits for an event")
+        self._pretended.note(f"host waits for {self.name}")
 
     def elapsed_time(self, other):
         assert self.options.get("enable_timing")
@@ -59,9 +60,9 @@ class Pretended(TorchFunctionMode):
     def __init__(self, monkeypatch):
         super().__init__()
         self.noted, self._graph, self._stream = [], None, Stream(self, "caller's")
-        self._streams = 0
+        self._streams, numbers = 0, count(1)
         fakes = {
-            "Stream": self._make_stream, "Event": lambda **options: Event(self, **options),
+            "Stream": self._make_stream, "Event": lambda **options: Event(self, next(numbers), **options),
             "CUDAGraph": lambda: Graph(self), "graph": self._capture, "stream": self._with_stream,
             "device": self._with_device, "current_stream": lambda device=None: self._stream,
             "is_available": lambda: True,
