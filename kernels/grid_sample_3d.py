@@ -6,10 +6,9 @@ from contextlib import nullcontext
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from fastreenact.kernels.channels_last import addresses
 from fastreenact.kernels.warp import position
+from torch import Tensor
 
 _BYTES = 4096  # of output of one program: two accesses for each thread of its four warps; four take 200 registers
 _SUM_BYTES = 2048  # a sum has a depth's worth fewer outputs: smaller programs, so that there are enough of them

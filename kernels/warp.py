@@ -6,9 +6,8 @@ from contextlib import nullcontext
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from fastreenact.kernels.channels_last import activate, addresses
+from torch import Tensor
 
 _ELEMENTS = 2048  # output values of one program: 16 for each thread of its four warps
 _MAX_BLOCK_C = 128
