@@ -10,38 +10,53 @@ namespace fastreenact {
 namespace FASTREENACT_ISA {
 namespace {
 
-constexpr int kTile = 8;  // pixels whose sums are added up in registers
+constexpr int kVecs = 4;  // vectors of channels whose sums are in registers at once
 
-// Adds the sums over kPixels pixels to [3, row] `sums`: into the centre itself (kCentre), or of x - centre and its
-// square.
-template <typename T, int kPixels, bool kCentre, bool kPart>
-FASTREENACT_INLINE void add_some_channels(const NormActParams& p, const T* x, float* sums, int64_t c, int part) {
-    const int64_t row = p.row;
-    Vec first{}, second{};
-    const Vec centre = load(sums + c);
-    for (int i = 0; i < kPixels; ++i) {
-        const T* from = x + i * p.x_stride_x + c;
-        Vec value = kPart ? load_part(from, part) : load(from);
-        if (!kCentre) {
-            value = value - centre;
-            second = second + value * value;
-        }
-        first = first + value;
+// Adds the sums over some pixels to [3, row] `sums`: into the centre itself (kCentre), or of x - centre and its square.
+template <typename T, int kCount, bool kCentre, bool kPart>
+FASTREENACT_INLINE void add_some_channels(const NormActParams& p, const T* x, int64_t pixels, float* sums, int64_t c,
+                                          int part) {
+    const int64_t row = p.row, stride = p.x_stride_x;
+    Vec first[kCount], second[kCount], centre[kCount];
+    for (int v = 0; v < kCount; ++v) {
+        first[v] = second[v] = Vec{};
+        centre[v] = load(sums + c + v * kWidth);
     }
-    if (kCentre) {
-        store(sums + c, centre + first);
-    } else {
-        store(sums + row + c, load(sums + row + c) + first);
-        store(sums + 2 * row + c, load(sums + 2 * row + c) + second);
+    for (int64_t i = 0; i < pixels; ++i) {
+        for (int v = 0; v < kCount; ++v) {
+            const T* from = x + i * stride + c + v * kWidth;
+            Vec value = kPart ? load_part(from, part) : load(from);
+            if (!kCentre) {
+                value = value - centre[v];
+                second[v] = second[v] + value * value;
+            }
+            first[v] = first[v] + value;
+        }
+    }
+    for (int v = 0; v < kCount; ++v) {
+        float* to = sums + c + v * kWidth;
+        if (kCentre) {
+            store(to, centre[v] + first[v]);
+        } else {
+            store(to + row, load(to + row) + first[v]);
+            store(to + 2 * row, load(to + 2 * row) + second[v]);
+        }
     }
 }
 
-template <typename T, int kPixels, bool kCentre>
-FASTREENACT_INLINE void add_pixels(const NormActParams& p, const T* x, float* sums) {
+template <typename T, bool kCentre>
+FASTREENACT_INLINE void add_pixels(const NormActParams& p, const T* x, int64_t pixels, float* sums) {
     const int64_t whole = p.channels / kWidth * kWidth;
     const int part = static_cast<int>(p.channels - whole);
-    for (int64_t c = 0; c < whole; c += kWidth) add_some_channels<T, kPixels, kCentre, false>(p, x, sums, c, kWidth);
-    if (part > 0) add_some_channels<T, kPixels, kCentre, true>(p, x, sums, whole, part);
+    int64_t c = 0;
+    for (; c + kVecs * kWidth <= whole; c += kVecs * kWidth) {
+        add_some_channels<T, kVecs, kCentre, false>(p, x, pixels, sums, c, kWidth);
+    }
+    for (; c + 2 * kWidth <= whole; c += 2 * kWidth) {
+        add_some_channels<T, 2, kCentre, false>(p, x, pixels, sums, c, kWidth);
+    }
+    if (c < whole) add_some_channels<T, 1, kCentre, false>(p, x, pixels, sums, c, kWidth);
+    if (part > 0) add_some_channels<T, 1, kCentre, true>(p, x, pixels, sums, whole, part);
 }
 
 // Adds the pixels [begin, end) of sample n, counted through depth, rows and columns.
@@ -57,14 +72,16 @@ void add_range(const NormActParams& p, int64_t n, int64_t begin, int64_t end, fl
             depth = 1;
         }
     }
+    // Pixels added up in registers: many only where one pass over them takes all their channels (measured).
+    const int64_t tile = p.channels <= kVecs * kWidth ? 64 : 16;
     const T* sample = static_cast<const T*>(p.x) + n * p.x_stride_n;
     while (begin < end) {
         const int64_t column = begin % width, line = begin / width;
         const int64_t count = end - begin < width - column ? end - begin : width - column;
         const T* x = sample + line / height * p.x_stride_z + line % height * p.x_stride_y + column * p.x_stride_x;
-        int64_t i = 0;
-        for (; i + kTile <= count; i += kTile) add_pixels<T, kTile, kCentre>(p, x + i * p.x_stride_x, sums);
-        for (; i < count; ++i) add_pixels<T, 1, kCentre>(p, x + i * p.x_stride_x, sums);
+        for (int64_t i = 0; i < count; i += tile) {
+            add_pixels<T, kCentre>(p, x + i * p.x_stride_x, tile < count - i ? tile : count - i, sums);
+        }
         begin += count;
     }
 }
