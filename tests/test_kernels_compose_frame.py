@@ -3,25 +3,14 @@
 import pytest
 import torch
 from conftest import assert_close
-from gpu_case import need_graph_replay, need_side_stream
+from gpu_case import need_graph_replay, need_side_stream, ways_to_kernels
 
-from fastreenact import _C
-from fastreenact.ops import compose_frame, compose_frame_reference, nvrtc
+from fastreenact.ops import compose_frame, compose_frame_reference
 
 pytestmark = pytest.mark.gpu
 
 
-@pytest.fixture(params=["extension", "nvrtc"])
-def maker(request, monkeypatch):
-    """Both ways to the kernel."""
-    if request.param == "extension":
-        if not _C.WITH_CUDA:
-            pytest.skip("the extension was built without nvcc")
-    else:
-        pytest.importorskip("cupy", reason="CuPy is not installed")
-        monkeypatch.setattr(_C, "compose_frame_cuda", nvrtc.compose_frame_cuda, raising=False)
-        monkeypatch.setattr(_C, "WITH_CUDA", True)
-    return request.param
+maker = ways_to_kernels("compose_frame_cuda")
 
 
 def make(side, shape, dtype, generator):

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import assert_close
-from gpu_case import need_graph_replay, need_side_stream
+from gpu_case import need_graph_replay, need_side_stream, ways_to_kernels
 from host_emulation import build
 from test_conv import AXES, SHAPES, make
 from torch import Tensor
 
 from fastreenact import _C
-from fastreenact.ops import Axis, ConvKernel, conv, conv_many, conv_reference, nvrtc, pack_conv
+from fastreenact.ops import Axis, ConvKernel, conv, conv_many, conv_reference, pack_conv
 from fastreenact.ops.conv import ConvWeights, _geometry, _prepare, _unpack
 from fastreenact.ops.fragments import pack_fragments
 
@@ -185,17 +185,7 @@ def test_conv_unpacks_what_was_packed_for_a_gpu(dtype, generator):
     assert torch.equal(found.bias, kernel.bias.float())
 
 
-@pytest.fixture(params=["extension", "nvrtc"])
-def maker(request, monkeypatch):
-    """Both ways to the kernels."""
-    if request.param == "extension":
-        if not _C.WITH_CUDA:
-            pytest.skip("the extension was built without nvcc")
-    else:
-        pytest.importorskip("cupy", reason="CuPy is not installed")
-        monkeypatch.setattr(_C, "conv_cuda", nvrtc.conv_cuda, raising=False)
-        monkeypatch.setattr(_C, "WITH_CUDA", True)
-    return request.param
+maker = ways_to_kernels("conv_cuda")
 
 
 @pytest.mark.gpu

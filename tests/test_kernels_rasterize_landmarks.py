@@ -4,12 +4,12 @@ import ctypes
 
 import pytest
 import torch
-from gpu_case import need_graph_replay, need_side_stream
+from gpu_case import need_graph_replay, need_side_stream, ways_to_kernels
 from host_emulation import build
 from torch import Tensor
 
 from fastreenact import _C
-from fastreenact.ops import nvrtc, rasterize_landmarks, rasterize_landmarks_all
+from fastreenact.ops import rasterize_landmarks, rasterize_landmarks_all
 from fastreenact.ops.rasterize_landmarks import segments
 
 # The kernel's blocks and threads one after another, segments from last to first: the order must not matter.
@@ -100,17 +100,7 @@ def test_rasterize_landmarks_emulated_tiles_notice_a_wrong_step(tmp_path, genera
     assert not all(map(torch.equal, got, want))
 
 
-@pytest.fixture(params=["extension", "nvrtc"])
-def maker(request, monkeypatch):
-    """Both ways to the kernel."""
-    if request.param == "extension":
-        if not _C.WITH_CUDA:
-            pytest.skip("the extension was built without nvcc")
-    else:
-        pytest.importorskip("cupy", reason="CuPy is not installed")
-        monkeypatch.setattr(_C, "rasterize_landmarks_cuda", nvrtc.rasterize_landmarks_cuda, raising=False)
-        monkeypatch.setattr(_C, "WITH_CUDA", True)
-    return request.param
+maker = ways_to_kernels("rasterize_landmarks_cuda")
 
 
 @pytest.mark.gpu

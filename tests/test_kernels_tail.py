@@ -7,13 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import assert_close
-from gpu_case import need_graph_replay, need_side_stream
+from gpu_case import need_graph_replay, need_side_stream, ways_to_kernels
 from host_emulation import build
 from test_tail import SIZES, make
 from torch import Tensor
 
 from fastreenact import _C
-from fastreenact.ops import TailKernel, nvrtc, pack_tail, tail, tail_reference
+from fastreenact.ops import TailKernel, pack_tail, tail, tail_reference
 from fastreenact.ops.checks import DTYPES
 
 RUN = """
@@ -96,17 +96,7 @@ def test_tail_kernels_notice_an_error(plant, tmp_path, generator):
         assert_close(out, tail_reference(x, kernel, (9, 70)))
 
 
-@pytest.fixture(params=["extension", "nvrtc"])
-def maker(request, monkeypatch):
-    """Both ways to the kernels."""
-    if request.param == "extension":
-        if not _C.WITH_CUDA:
-            pytest.skip("the extension was built without nvcc")
-    else:
-        pytest.importorskip("cupy", reason="CuPy is not installed")
-        monkeypatch.setattr(_C, "tail_cuda", nvrtc.tail_cuda, raising=False)
-        monkeypatch.setattr(_C, "WITH_CUDA", True)
-    return request.param
+maker = ways_to_kernels("tail_cuda")
 
 
 @pytest.mark.gpu

@@ -3,25 +3,14 @@
 import pytest
 import torch
 from conftest import assert_close
-from gpu_case import need_graph_replay, need_side_stream
+from gpu_case import need_graph_replay, need_side_stream, ways_to_kernels
 
-from fastreenact import _C
-from fastreenact.ops import nvrtc, to_frame, to_frame_reference
+from fastreenact.ops import to_frame, to_frame_reference
 
 pytestmark = pytest.mark.gpu
 
 
-@pytest.fixture(params=["extension", "nvrtc"])
-def maker(request, monkeypatch):
-    """Both ways to the kernel."""
-    if request.param == "extension":
-        if not _C.WITH_CUDA:
-            pytest.skip("the extension was built without nvcc")
-    else:
-        pytest.importorskip("cupy", reason="CuPy is not installed")
-        monkeypatch.setattr(_C, "to_frame_cuda", nvrtc.to_frame_cuda, raising=False)
-        monkeypatch.setattr(_C, "WITH_CUDA", True)
-    return request.param
+maker = ways_to_kernels("to_frame_cuda")
 
 
 @pytest.mark.parametrize("tanh", [False, True])

@@ -54,9 +54,7 @@ class BlockLayer:
     def multiplications(self) -> tuple[int, int]:
         """Of one call and picture: of the 1x1 convolutions, and of the depthwise one."""
         height, width = self.out.shape[1:3]
-        both = self.weights.multiplications(height, width, self.upsample is not None)
-        depthwise = (9 if self.upsample is None else 4) * self.weights.spec[1] * height * width
-        return both - depthwise, depthwise
+        return self.weights.multiplications_by_kind(height, width, self.upsample is not None)
 
 
 class PoseCells:
@@ -106,10 +104,10 @@ class SpadeLayer:
         shift = self.channels + first
         return table[..., first : first + channels], table[..., shift : shift + channels]
 
-    def apply(self, x: Tensor, out: Tensor | None = None, first: int = 0) -> Tensor:
-        """`x` [N, H, W, c], or half as large and doubled by nearest, into the channels of `out` from `first` on."""
-        scale, shift = self._part(first, x.shape[-1])
-        target = None if out is None else out[..., first : first + x.shape[-1]]
+    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """`x` [N, H, W, c], or half as large and doubled by nearest, into the first c channels of `out`."""
+        scale, shift = self._part(0, x.shape[-1])
+        target = None if out is None else out[..., : x.shape[-1]]
         return ops.spade(x, scale, shift, self.index, self.index, activation="relu", out=target)
 
     def warp(self, features: Tensor, pictures: Tensor, field: Tensor, first: int, out: Tensor) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 # Numbers of csrc/common.h.
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.uint8: 3}
+DTYPE_OF = {number: dtype for dtype, number in DTYPES.items()}
 ACTIVATIONS = {None: 0, "relu": 1, "tanh": 2}
 
 
@@ -136,3 +137,10 @@ def extent(tensor: Tensor) -> int:
     """Bytes from the first element to the end of the last."""
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return (last + 1) * tensor.element_size()
+
+
+def broadcast_strides(tensor: Tensor | None) -> tuple[int, ...]:
+    """Strides of an [N, H, W, C] tensor, 0 along axes of size 1, which then serve any size; all 0 for nothing."""
+    if tensor is None:
+        return (0, 0, 0, 0)
+    return tuple(0 if size == 1 else stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))

@@ -250,9 +250,6 @@ def _output_size(axis_y: Axis, axis_x: Axis, height: int, width: int) -> tuple[i
     return sizes[0], sizes[1]
 
 
-_DTYPE_OF = {number: dtype for dtype, number in checks.DTYPES.items()}
-
-
 def _geometry(spec: list[int]) -> _Geometry:
     """The numbers of a spec by name."""
     axes, i = [], 3
@@ -261,7 +258,7 @@ def _geometry(spec: list[int]) -> _Geometry:
         offset, taps = spec[i + 2 : i + 2 + phases], spec[i + 2 + phases : i + 2 + 2 * phases]
         axes.append(Axis(step, tuple(offset), tuple(taps)))
         i += 2 + 2 * phases
-    return _Geometry(spec[0], spec[1], _DTYPE_OF[spec[2]], axes[0], axes[1], tuple(spec[i:]))
+    return _Geometry(spec[0], spec[1], checks.DTYPE_OF[spec[2]], axes[0], axes[1], tuple(spec[i:]))
 
 
 def _check(
@@ -303,13 +300,6 @@ def _check(
         checks.need_shape("residual", residual, (x.shape[0], *shape, g.channels_out), "that of out, or half of it")
 
 
-def _strides(tensor: Tensor | None) -> tuple[int, ...]:
-    """Strides, 0 along axes of size 1 and for nothing."""
-    if tensor is None:
-        return (0, 0, 0, 0)
-    return tuple(0 if size == 1 else stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-
-
 class _Plan:
     """A checked call: everything that its tensors' addresses do not change."""
 
@@ -323,8 +313,9 @@ class _Plan:
         self.pictures = 0 if add is None else add.shape[0]
         half = residual is not None and tuple(residual.shape[1:3]) != tuple(out.shape[1:3])
         self.fixed = {
-            "x_shape": tuple(x.shape), "x_stride": x.stride(), "weights_at": g.at, "add_stride": _strides(add),
-            "residual_stride": _strides(residual), "out_shape": tuple(out.shape), "out_stride": out.stride(),
+            "x_shape": tuple(x.shape), "x_stride": x.stride(), "weights_at": g.at,
+            "add_stride": checks.broadcast_strides(add), "residual_stride": checks.broadcast_strides(residual),
+            "out_shape": tuple(out.shape), "out_stride": out.stride(),
             "axis_y": (g.axis_y.phases, *g.axis_y), "axis_x": (g.axis_x.phases, *g.axis_x), "x_scale": x_scale,
             "x_shift": x_shift, "x_dtype": checks.DTYPES[x.dtype], "dtype": spec[2],
             "out_dtype": checks.DTYPES[out.dtype], "activation": checks.ACTIVATIONS[activation], "residual_half": half,

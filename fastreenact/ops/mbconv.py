@@ -54,11 +54,16 @@ class MbconvWeights:
         return self.spec[2]
 
     def multiplications(self, height: int, width: int, upsample: bool = False) -> int:
-        """Of one output [height, width, Cout]; of a doubled map's nine taps four see different values."""
+        """Of one output [height, width, Cout]."""
+        return sum(self.multiplications_by_kind(height, width, upsample))
+
+    def multiplications_by_kind(self, height: int, width: int, upsample: bool = False) -> tuple[int, int]:
+        """The same, of the 1x1 convolutions and of the depthwise one, where of a doubled map's nine taps four count."""
         channels_in, hidden, channels_out, _, stride, _, _ = self.spec
         pixels, taps = height * width, 4 if upsample else 9
         expanded = -(-height // 2) * -(-width // 2) if upsample else pixels * stride * stride
-        return (0 if self.expand is None else expanded * channels_in * hidden) + pixels * hidden * (taps + channels_out)
+        expand = 0 if self.expand is None else expanded * channels_in * hidden
+        return expand + pixels * hidden * channels_out, pixels * hidden * taps
 
 
 def pack_mbconv(
@@ -155,7 +160,7 @@ def _output_size(x: Tensor, spec: list[int], size: list[int] | None) -> tuple[in
 def _check(x: Tensor, project: Tensor, spec: list[int], size: list[int] | None, out: Tensor | None) -> None:
     """Raise what `mbconv` raises for tensors."""
     checks.need_forward_only("mbconv", x=x, out=out)
-    checks.need_dtype("x", x, (_DTYPE_OF[spec[3]],))
+    checks.need_dtype("x", x, (checks.DTYPE_OF[spec[3]],))
     checks.need_shape("x", x, (None, None, None, spec[0]), "[N, H, W, Cin]")
     checks.need_channels_last("x", x)
     checks.need_same_device(x, weights=project, out=out)
@@ -172,7 +177,6 @@ def _check(x: Tensor, project: Tensor, spec: list[int], size: list[int] | None, 
         checks.need_writable("out", out)
 
 
-_DTYPE_OF = {number: dtype for dtype, number in checks.DTYPES.items()}
 _plans: dict[Any, tuple[dict[str, Any], int] | None] = {}
 
 

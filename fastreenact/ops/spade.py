@@ -145,11 +145,6 @@ def _is_half(x: Tensor, index_y: Tensor, index_x: Tensor) -> bool:
     return lengths != sides and sides == tuple(-(-length // 2) for length in lengths)
 
 
-def _strides(table: Tensor) -> tuple[int, ...]:
-    """Strides of a table, 0 along axes of size 1."""
-    return tuple(0 if size == 1 else stride for size, stride in zip(table.shape, table.stride(), strict=True))
-
-
 class _Plan:
     """A checked call on the CPU: everything that its tensors' addresses do not change."""
 
@@ -163,7 +158,7 @@ class _Plan:
         self.fixed = {
             "shape": tuple(out.shape), "x_stride": x.stride(), "out_stride": out.stride(),
             "half": _is_half(x, index_y, index_x),
-            "gamma_stride": _strides(gamma_table), "beta_stride": _strides(beta_table),
+            "gamma_stride": checks.broadcast_strides(gamma_table), "beta_stride": checks.broadcast_strides(beta_table),
             "table_shape": tuple(gamma_table.shape), "dtype": checks.DTYPES[x.dtype],
             "table_dtype": checks.DTYPES[gamma_table.dtype], "activation": checks.ACTIVATIONS[activation],
         }  # fmt: skip

@@ -118,7 +118,7 @@ def tail_reference(x: Tensor, kernel: TailKernel, size: tuple[int, int]) -> Tens
 def _check(x: Tensor, packed: Tensor, spec: list[int], size: list[int], out: Tensor | None) -> None:
     """Raise what `tail` raises for tensors."""
     checks.need_forward_only("tail", x=x, out=out)
-    checks.need_dtype("x", x, (_DTYPE_OF[spec[1]],))
+    checks.need_dtype("x", x, (checks.DTYPE_OF[spec[1]],))
     if len(size) != 2 or min(size) < 2:
         raise ValueError(f"size: got {size}, needs a height and a width of at least 2")
     halves = tuple(-(-n // 2) for n in size)
@@ -133,7 +133,6 @@ def _check(x: Tensor, packed: Tensor, spec: list[int], size: list[int], out: Ten
             raise ValueError(f"out: got strides {list(out.stride())}, needs contiguous rows")
 
 
-_DTYPE_OF = {number: dtype for dtype, number in checks.DTYPES.items()}
 _plans: dict[Any, dict[str, Any] | None] = {}
 
 

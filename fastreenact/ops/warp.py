@@ -240,13 +240,6 @@ def _tables(channels: int, scale: Tensor | None, shift: Tensor | None) -> tuple[
     return (scale[None, None, None], shift[None, None, None]) if scale.dim() == 1 else (scale, shift)
 
 
-def _strides(table: Tensor | None) -> tuple[int, ...]:
-    """Strides of a table, 0 along axes of size 1."""
-    if table is None:
-        return _NONE
-    return tuple(0 if size == 1 else stride for size, stride in zip(table.shape, table.stride(), strict=True))
-
-
 class _Plan:
     """A checked call on the CPU: everything that its tensors' addresses do not change."""
 
@@ -266,7 +259,7 @@ class _Plan:
             "features_shape": tuple(features.shape), "features_stride": features.stride(),
             "field_shape": tuple(field.shape), "field_stride": field.stride(),
             "out_shape": tuple(out.shape), "out_stride": out.stride(),
-            "scale_stride": _strides(full_scale), "shift_stride": _strides(full_shift),
+            "scale_stride": checks.broadcast_strides(full_scale), "shift_stride": checks.broadcast_strides(full_shift),
             "table_shape": _NONE if full_scale is None else tuple(full_scale.shape),
             "dtype": checks.DTYPES[features.dtype],
             "table_dtype": 0 if full_scale is None else checks.DTYPES[full_scale.dtype],
