@@ -42,11 +42,7 @@ def frame_case(size: int, share: float, fade: float, dtype: torch.dtype) -> timi
 
 @torch.inference_mode()
 def main() -> None:
-    options = timing.arguments(__doc__)
-    device = options.device
-    torch.set_default_device(device)
-    torch.manual_seed(0)
-    copy_rate = timing.copy_gb_per_s(device)
+    options, device, copy_rate = timing.begin(__doc__)
     cases = (
         frame_case(size, share, fade, dtype)
         for size in ((256,) if options.quick else (256, 512, 1440))

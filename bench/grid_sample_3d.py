@@ -63,11 +63,7 @@ def cases(quick: bool, floats: tuple[torch.dtype, ...]) -> Iterator[timing.Case]
 
 @torch.inference_mode()
 def main() -> None:
-    options = timing.arguments(__doc__)
-    device = options.device
-    torch.set_default_device(device)
-    torch.manual_seed(0)
-    copy_rate = timing.copy_gb_per_s(device)
+    options, device, copy_rate = timing.begin(__doc__)
     half = torch.bfloat16 if device == "cpu" else torch.float16
     rows = timing.rows(cases(options.quick, (torch.float32, half)), options, copy_rate)
     notes = (

@@ -67,11 +67,7 @@ def norm_act_case(shape: tuple[int, ...], groups: int, options: dict[str, Any], 
 
 @torch.inference_mode()
 def main() -> None:
-    options = timing.arguments(__doc__)
-    device = options.device
-    torch.set_default_device(device)
-    torch.manual_seed(0)
-    copy_rate = timing.copy_gb_per_s(device)
+    options, device, copy_rate = timing.begin(__doc__)
     dtypes = (torch.float32, torch.bfloat16 if device == "cpu" else torch.float16)
     cases = (norm_act_case(*case, dtype) for case in (CASES[:2] if options.quick else CASES) for dtype in dtypes)
     rows = timing.rows(cases, options, copy_rate)

@@ -40,11 +40,7 @@ def shrink_case(size: int, share: float, samples: int, dtype: torch.dtype) -> ti
 
 @torch.inference_mode()
 def main() -> None:
-    options = timing.arguments(__doc__)
-    device = options.device
-    torch.set_default_device(device)
-    torch.manual_seed(0)
-    copy_rate = timing.copy_gb_per_s(device)
+    options, device, copy_rate = timing.begin(__doc__)
     cases = (
         shrink_case(size, share, samples, dtype)
         for size in ((256,) if options.quick else (256, 512, 1440))

@@ -186,6 +186,17 @@ def arguments(doc: str | None) -> argparse.Namespace:
     return parser.parse_args()
 
 
+def begin(doc: str | None) -> tuple[argparse.Namespace, str, float]:
+    """An op's benchmark begins: its command line, the device, where tensors are made from now on, seeded, and what a
+    copy reaches there, GB/s."""
+    import torch
+
+    options = arguments(doc)
+    torch.set_default_device(options.device)
+    torch.manual_seed(0)
+    return options, options.device, copy_gb_per_s(options.device)
+
+
 def compiled(case: Case, device: str) -> Callable[..., object] | None:
     """The eager form through torch.compile, compiled and run; None, and why on the screen, where that fails.
 
