@@ -24,11 +24,13 @@ export PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 PYTHONPATH="$SITE:$ROOT/bench" PYTHON
 : >"$OUT/summary.txt"
 FAILED=0
 
-# An op has a file of its name in fastreenact/ops; so have its tests and its benchmark.
+# An op has a file of its name in fastreenact/ops; so have its tests and its benchmark. A benchmark that begins with
+# timing.py compares with torch.compile too.
+COMPARED='timing\.(arguments|begin)'
 BENCHES=() OP_TESTS=()
 for file in bench/*.py; do
     name=$(basename "$file" .py)
-    [ -e "fastreenact/ops/$name.py" ] && grep -q -- '"--device"\|timing\.arguments' "$file" && BENCHES+=("$name")
+    [ -e "fastreenact/ops/$name.py" ] && grep -qE -- "\"--device\"|$COMPARED" "$file" && BENCHES+=("$name")
 done
 for file in fastreenact/ops/*.py; do
     name=$(basename "$file" .py)
@@ -206,14 +208,14 @@ if [ -n "$GPU" ]; then
     fi
     for name in "${BENCHES[@]}"; do
         quicker=() # compiling each shape takes longer than measuring it: those come when the rest is done
-        ! grep -q 'timing\.arguments' "bench/$name.py" || quicker=(--no-compile)
+        ! grep -qE "$COMPARED" "bench/$name.py" || quicker=(--no-compile)
         step "bench $name" 40 bench.txt "$PYTHON" "bench/$name.py" --device cuda "${quicker[@]}"
     done
     step "the step from 256 to 2048" 150 bench.txt "$PYTHON" bench/sizes.py --device cuda
     step "the step beside others at 1440" 200 bench.txt "$PYTHON" bench/network.py --device cuda --sizes 1440
     step "whole frames" 90 bench.txt "$PYTHON" bench/engine.py --device cuda
     for name in "${BENCHES[@]}"; do
-        ! grep -q 'timing\.arguments' "bench/$name.py" ||
+        ! grep -qE "$COMPARED" "bench/$name.py" ||
             step "bench $name, torch.compile too" 120 bench.txt "$PYTHON" "bench/$name.py" --device cuda
     done
 else

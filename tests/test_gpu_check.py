@@ -44,7 +44,7 @@ def test_op_with_a_gpu_path_is_in_it(op, steps):
             assert name in steps["tests on the GPU"][1]
             assert name in steps["memcheck and racecheck"][1]
     bench = ROOT / "bench" / f"{op}.py"
-    if bench.is_file() and re.search(r'"--device"|timing\.arguments', bench.read_text(encoding="utf-8")):
+    if bench.is_file() and re.search(r'"--device"|timing\.(arguments|begin)', bench.read_text(encoding="utf-8")):
         assert steps[f"bench {op}"][1][1:4] == [f"bench/{op}.py", "--device", "cuda"]
 
 
