@@ -26,7 +26,7 @@ help:
 	@echo "make build     set up only: .venv, pinned packages, compiled extension"
 	@echo "make test-gpu  the tests that need a CUDA device"
 	@echo "make bench     measure; writes bench/RESULTS.md"
-	@echo "make soak      a long run: memory must not grow"
+	@echo "make soak      hours: what must never break, in full; writes docs/reliability.md"
 	@echo "make lint      ruff, mypy, clang-format;   make format repairs what can be repaired"
 	@echo "make clean     remove .venv and everything built"
 	@echo "PYTHON=... names the interpreter to set up with (3.11 or 3.12)"
@@ -47,7 +47,7 @@ bench: build $(VENV)/.test-packages $(VENV)/.bench-packages
 	$(BIN)/python bench/report.py
 
 soak: build $(VENV)/.test-packages
-	$(BIN)/python bench/soak.py
+	GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest --full -m "row and not gpu"
 
 lint: build $(VENV)/.test-packages
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reliability import pytest_addoption, pytest_configure, row  # noqa: F401  a plugin of hooks and a fixture
 from torch import Tensor
 
 HAS_GPU = torch.cuda.is_available()
