@@ -6,51 +6,13 @@
 
 namespace fastreenact {
 
-#define FASTREENACT_DECLARE_ISA(isa)                                   \
-    namespace isa {                                                    \
-    void compose_frame(const ComposeFrameParams&, int64_t, int64_t);   \
-    void conv(const ConvParams&, int64_t, int64_t);                    \
-    void fit_face(const FitFaceParams&, int64_t, int64_t);             \
-    void grid_sample_3d(const GridSample3dParams&, int64_t, int64_t);  \
-    void landmark_solve(const LandmarkFieldParams&, int64_t, int64_t); \
-    void landmark_nodes(const LandmarkFieldParams&, int64_t, int64_t); \
-    void landmark_rows(const LandmarkFieldParams&, int64_t, int64_t);  \
-    void lay_cover(const LayCoverParams&, int64_t, int64_t);           \
-    void mbconv(const MbconvParams&, int64_t, int64_t);                \
-    void mbconv_sum(const MbconvParams&, int64_t, int64_t);            \
-    void norm_act_sums(const NormActParams&, int64_t, int64_t);        \
-    void norm_act_factors(const NormActParams&, int64_t, int64_t);     \
-    void norm_act(const NormActParams&, int64_t, int64_t);             \
-    void render_mesh(const RenderMeshParams&, int64_t, int64_t);       \
-    void shrink(const ShrinkParams&, int64_t, int64_t);                \
-    void slit_cover(const SlitCoverParams&, int64_t, int64_t);         \
-    void spade(const SpadeParams&, int64_t, int64_t);                  \
-    void tail(const TailParams&, int64_t, int64_t);                    \
-    void to_frame(const ToFrameParams&, int64_t, int64_t);             \
-    void warp(const WarpParams&, int64_t, int64_t);                    \
+#define FASTREENACT_DECLARE(op, Params) void op(const Params&, int64_t, int64_t);
+#define FASTREENACT_DECLARE_ISA(isa)                                             \
+    namespace isa {                                                              \
+    FASTREENACT_KERNELS(FASTREENACT_DECLARE)                                     \
+    constexpr Kernels kTable = {#isa, FASTREENACT_KERNELS(FASTREENACT_ADDRESS)}; \
     }
-#define FASTREENACT_TABLE(isa) \
-    {#isa,                     \
-     isa::compose_frame,       \
-     isa::conv,                \
-     isa::fit_face,            \
-     isa::grid_sample_3d,      \
-     isa::landmark_solve,      \
-     isa::landmark_nodes,      \
-     isa::landmark_rows,       \
-     isa::lay_cover,           \
-     isa::mbconv,              \
-     isa::mbconv_sum,          \
-     isa::norm_act_sums,       \
-     isa::norm_act_factors,    \
-     isa::norm_act,            \
-     isa::render_mesh,         \
-     isa::shrink,              \
-     isa::slit_cover,          \
-     isa::spade,               \
-     isa::tail,                \
-     isa::to_frame,            \
-     isa::warp}
+#define FASTREENACT_ADDRESS(op, Params) op,
 
 FASTREENACT_DECLARE_ISA(plain)
 #ifdef FASTREENACT_X86
@@ -84,11 +46,11 @@ bool has_avx512_bf16() {
 
 // Slowest first.
 const Candidate kCandidates[] = {
-    {FASTREENACT_TABLE(plain), always},
+    {plain::kTable, always},
 #ifdef FASTREENACT_X86
-    {FASTREENACT_TABLE(avx2), has_avx2},
-    {FASTREENACT_TABLE(avx512), has_avx512},
-    {FASTREENACT_TABLE(avx512_bf16), has_avx512_bf16},
+    {avx2::kTable, has_avx2},
+    {avx512::kTable, has_avx512},
+    {avx512_bf16::kTable, has_avx512_bf16},
 #endif
 };
 

@@ -25,28 +25,33 @@ struct WarpParams;
 // groups of channels where it has them, which mbconv_sum adds up, render_mesh the pictures [begin, end),
 // norm_act the input rows after norm_act_sums of all blocks and norm_act_factors of all samples; landmark_rows the rows
 // after landmark_solve of all splines and landmark_nodes of all blocks of nodes.
+#define FASTREENACT_KERNELS(X)             \
+    X(compose_frame, ComposeFrameParams)   \
+    X(conv, ConvParams)                    \
+    X(fit_face, FitFaceParams)             \
+    X(grid_sample_3d, GridSample3dParams)  \
+    X(landmark_solve, LandmarkFieldParams) \
+    X(landmark_nodes, LandmarkFieldParams) \
+    X(landmark_rows, LandmarkFieldParams)  \
+    X(lay_cover, LayCoverParams)           \
+    X(mbconv, MbconvParams)                \
+    X(mbconv_sum, MbconvParams)            \
+    X(norm_act_sums, NormActParams)        \
+    X(norm_act_factors, NormActParams)     \
+    X(norm_act, NormActParams)             \
+    X(render_mesh, RenderMeshParams)       \
+    X(shrink, ShrinkParams)                \
+    X(slit_cover, SlitCoverParams)         \
+    X(spade, SpadeParams)                  \
+    X(tail, TailParams)                    \
+    X(to_frame, ToFrameParams)             \
+    X(warp, WarpParams)
+
 struct Kernels {
     const char* name;
-    void (*compose_frame)(const ComposeFrameParams&, int64_t begin, int64_t end);
-    void (*conv)(const ConvParams&, int64_t begin, int64_t end);
-    void (*fit_face)(const FitFaceParams&, int64_t begin, int64_t end);
-    void (*grid_sample_3d)(const GridSample3dParams&, int64_t begin, int64_t end);  // rows at every depth
-    void (*landmark_solve)(const LandmarkFieldParams&, int64_t begin, int64_t end);
-    void (*landmark_nodes)(const LandmarkFieldParams&, int64_t begin, int64_t end);
-    void (*landmark_rows)(const LandmarkFieldParams&, int64_t begin, int64_t end);
-    void (*lay_cover)(const LayCoverParams&, int64_t begin, int64_t end);
-    void (*mbconv)(const MbconvParams&, int64_t begin, int64_t end);
-    void (*mbconv_sum)(const MbconvParams&, int64_t begin, int64_t end);
-    void (*norm_act_sums)(const NormActParams&, int64_t begin, int64_t end);
-    void (*norm_act_factors)(const NormActParams&, int64_t begin, int64_t end);
-    void (*norm_act)(const NormActParams&, int64_t begin, int64_t end);
-    void (*render_mesh)(const RenderMeshParams&, int64_t begin, int64_t end);
-    void (*shrink)(const ShrinkParams&, int64_t begin, int64_t end);
-    void (*slit_cover)(const SlitCoverParams&, int64_t begin, int64_t end);
-    void (*spade)(const SpadeParams&, int64_t begin, int64_t end);
-    void (*tail)(const TailParams&, int64_t begin, int64_t end);
-    void (*to_frame)(const ToFrameParams&, int64_t begin, int64_t end);
-    void (*warp)(const WarpParams&, int64_t begin, int64_t end);
+#define FASTREENACT_ENTRY(op, Params) void (*op)(const Params&, int64_t begin, int64_t end);
+    FASTREENACT_KERNELS(FASTREENACT_ENTRY)
+#undef FASTREENACT_ENTRY
 };
 
 // The table of the fastest instruction set here, or of the one that FASTREENACT_ISA names.

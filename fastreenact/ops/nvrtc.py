@@ -155,7 +155,7 @@ def compose_frame_cuda(*, stream: int, most_gain: float, **params: float) -> Non
     """
     if params["width"] == 0 or params["height"] == 0:
         return
-    # most_gain * sigmoid(value - gain_middle) - 1, by sigmoid(x) = (1 + tanh(x / 2)) / 2, as in csrc/bindings.cpp
+    # most_gain * sigmoid(value - gain_middle) - 1, by sigmoid(x) = (1 + tanh(x / 2)) / 2, as in csrc/bind_frames.cpp
     params |= {"gain_scale": most_gain / 2, "gain_shift": most_gain / 2 - 1, "gain_middle": math.log(most_gain - 1)}
     x, y = _THREADS
     grid = (min(-(-int(params["width"]) // x), _MAX_GRID), min(-(-int(params["height"]) // y), _MAX_GRID))
