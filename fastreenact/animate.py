@@ -74,7 +74,8 @@ def animate(
         sound: keep the driver's sound.
         force: overwrite existing files, once their successors are complete.
         progress: called after every frame.
-        tracker: a face tracker to use instead of MediaPipe's mesh.
+        tracker: a face tracker to use instead of MediaPipe's mesh; `Tracker(face=2)` follows the second from
+            the left.
 
     Returns:
         AnimateResult.
@@ -244,7 +245,7 @@ def track_video(reader: VideoReader, *, tracker: Any = None, progress: Progress 
 
     clip = _track_frames(frames(), tracker)
     if not (clip.confidence > 0).any():
-        raise _no_face(reader.path, len(clip))
+        raise _no_face(reader.path, len(clip), tracker)
     clip.metadata["time_base"] = str(reader.time_base)
     clip.metadata["fps"] = f"{float(reader.fps):.6g}"
     return clip, pts
@@ -254,7 +255,7 @@ def track_picture(image: NDArray[np.uint8], path: Path, tracker: Any = None) -> 
     """Track a single picture, as a clip of one frame at time 0."""
     clip = _track_frames([(image, 0.0)], tracker)
     if not (clip.confidence > 0).any():
-        raise _no_face(path, 1)
+        raise _no_face(path, 1, tracker)
     return clip
 
 
@@ -317,8 +318,11 @@ def _untrimmed(picture: Path, trim: Trim | None) -> list[str]:
     return [] if trim is None else [f"{shown(picture)} is a picture, which has no times: nothing is trimmed"]
 
 
-def _no_face(path: Path, frames: int) -> NoFaceError:
+def _no_face(path: Path, frames: int, tracker: Any = None) -> NoFaceError:
     where = "" if frames == 1 else f" in any of its {frames} frames"
+    if getattr(tracker, "face", None) is not None:
+        return NoFaceError(f"{shown(path)}: face {tracker.face} was asked for, but so many were not found{where}; "
+                           "give a smaller number, or none for the largest")
     return NoFaceError(f"{shown(path)}: no face found{where}; take one where the face is upright, lit and not smaller "
                        "than about a tenth of the picture")
 

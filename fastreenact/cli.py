@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fastreenact.animate import AnimateResult
     from fastreenact.engine import Engine
+    from fastreenact.face.tracker import Tracker
     from fastreenact.progress import ProgressLine
 
 _MODELS = ("face2face-rho", "landmark-warp")
@@ -103,6 +104,10 @@ def _add_animate(commands: "argparse._SubParsersAction[_Parser]", common: _Parse
                    help="a video, a picture (writes a picture) or a motion template (.safetensors)")
     p.add_argument("-o", "--out", type=Path, metavar="OUT",
                    help="default: SOURCE--DRIVER.mp4 (.png for a picture) in this folder")
+    p.add_argument("--face", type=_face, metavar="N",
+                   help="which face of the portrait, counted from the left; default: the largest")
+    p.add_argument("--driver-face", type=_face, metavar="N",
+                   help="which face of the driver, counted from the left where it first shows so many")
     _add_engine(p)
     p.add_argument("--motion", choices=("relative", "absolute"), default="relative",
                    help="relative (default): move by how far the driver moves; absolute: copy the driver's pose")
@@ -126,6 +131,8 @@ def _add_track(commands: "argparse._SubParsersAction[_Parser]", common: _Parser)
                             description="Track the face in a video and save its motion for `animate`.")
     p.add_argument("driver", type=Path, metavar="VIDEO", help="video or picture")
     p.add_argument("-o", "--out", type=Path, metavar="OUT", help="default: VIDEO.safetensors in this folder")
+    p.add_argument("--face", type=_face, metavar="N",
+                   help="which face, counted from the left where there are first so many; default: the largest")
     p.add_argument("--trim", type=_trim, metavar="START:END", help="seconds to use; either may be left out")
     p.add_argument("--force", action="store_true", help="overwrite an existing file")
     p.set_defaults(run=_track)
@@ -263,6 +270,12 @@ def _frames(text: str) -> int:
     return int(text)
 
 
+def _face(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 99:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 99")
+    return int(text)
+
+
 def _steps(text: str) -> int:
     if not text.isdecimal() or int(text) > 1_000_000_000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 1000000000")
@@ -287,10 +300,11 @@ def _animate(args: argparse.Namespace) -> int:
     progress = _progress()
     try:
         with _engine(args, source, motion=args.motion, strength=args.strength, region=args.region, paste=args.paste,
-                     smooth=not args.no_smooth) as engine:
+                     smooth=not args.no_smooth, face=args.face) as engine:
             result = animate.animate(
                 engine, args.driver, out, side_by_side=args.side_by_side, trim=args.trim, quality=args.quality,
-                template_out=args.template_out, sound=not args.no_sound, force=args.force, progress=progress)
+                template_out=args.template_out, sound=not args.no_sound, force=args.force, progress=progress,
+                tracker=_tracker(args.driver_face))
             model = engine.model
     finally:
         progress.close()
@@ -306,7 +320,8 @@ def _track(args: argparse.Namespace) -> int:
     out = Path(name) if args.out is None else args.out / name if args.out.is_dir() else args.out
     progress = _progress()
     try:
-        result = animate.track(args.driver, out, trim=args.trim, force=args.force, progress=progress)
+        result = animate.track(
+            args.driver, out, trim=args.trim, force=args.force, progress=progress, tracker=_tracker(args.face))
     finally:
         progress.close()
     _report(result, "")
@@ -390,6 +405,13 @@ def _engine(args: argparse.Namespace, source: "NDArray[np.uint8]", **options: ob
 
     return Engine(source, model=args.model, weights=args.weights, size=args.size, device=args.device, dtype=args.dtype,
                   **options)  # type: ignore[arg-type]
+
+
+def _tracker(face: int | None) -> "Tracker | None":
+    """For a driver of whom one face was asked for."""
+    from fastreenact.face.tracker import Tracker
+
+    return None if face is None else Tracker(face=face)
 
 
 def _progress() -> "ProgressLine":

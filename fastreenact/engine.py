@@ -63,7 +63,7 @@ class Engine:
     Where a GPU's memory runs out it goes on with less, and where halves overflow in float32 (`fastreenact.renderer`).
 
     Args:
-        source: the portrait: a path, or uint8 [H, W, 3] RGB (NumPy, PyTorch, DLPack). Its largest face is used.
+        source: the portrait: a path, or uint8 [H, W, 3] RGB (NumPy, PyTorch, DLPack).
         model: "face2face-rho" (None means this), or "landmark-warp", which needs no weights.
         weights: path of a safetensors file, or a loaded model; None takes the weights that ship with the package.
         size: side S of square frames of the face, 64 to 2048, or None: the portrait itself, whole and at its own size;
@@ -78,10 +78,12 @@ class Engine:
         paste: give frames of the whole portrait, the animated square pasted back with a soft mask.
         profile: time the stages on the GPU with events, inside the graphs too, and mark them as NVTX ranges; without,
             one entry "graph" of the timings stands for all that a graph does.
-        tracker: a `fastreenact.face.tracker.Tracker` of your own, or None for MediaPipe's face mesh.
+        tracker: a `fastreenact.face.tracker.Tracker` of your own, or None for MediaPipe's face mesh. `Tracker(face=2)`
+            follows the second face from the left of the driver; the rule is the largest.
+        face: which face of the portrait, from 1, counted from the left; None: the largest.
 
     Raises:
-        NoFaceError: no face in the portrait. MediaError, WeightsError: a file cannot be read.
+        NoFaceError: no face in the portrait, or not so many. MediaError, WeightsError: a file cannot be read.
         ValueError, TypeError: an argument is off; the message names it. RuntimeError: in a forked child, see `step`.
 
     Source: DESIGN of the Face2Face^rho pipeline (ECCV 2022, Fig. 2): source work once, driver work per frame.
@@ -103,6 +105,7 @@ class Engine:
         paste: bool = False,
         profile: bool = False,
         tracker: Any = None,
+        face: int | None = None,
     ) -> None:
         _refuse_after_fork()
         _FORK["used"] = True
@@ -131,39 +134,39 @@ class Engine:
         self._closed = False
         self.timings: dict[str, float] = {}
         """Stage -> milliseconds of the last step."""
-        self.add(source)
+        self.add(source, face)
 
-    def add(self, source: Any) -> int:
+    def add(self, source: Any, face: int | None = None) -> int:
         """Make another portrait resident.
 
         Args:
-            source: as for the engine itself.
+            source, face: as for the engine itself.
         Returns:
             Its number, for `step(driver, avatar=number)`; the engine's own portrait is 0.
         Raises:
-            NoFaceError: no face in it. MediaError: the file cannot be read.
+            NoFaceError: no face in it, or not so many. MediaError: the file cannot be read.
         """
         _refuse_after_fork()
         picture = _read_source(source)
         with self._lock:
             self._refuse_closed()
             number = len(self._avatars)
-            face = fit_source(picture, model=self._faces, tracker=self._tracker)
-            retarget = self._make_retarget(face.shape, face.expression, face.pose, reference=self._reference)
+            fitted = fit_source(picture, model=self._faces, tracker=self._tracker, face=face)
+            retarget = self._make_retarget(fitted.shape, fitted.expression, fitted.pose, reference=self._reference)
             rest = retarget.rest_keypoints
-            offset = face.tracked - rest if self._exact else np.zeros_like(rest)
+            offset = fitted.tracked - rest if self._exact else np.zeros_like(rest)
             renderer = self._renderer(picture.shape[:2] if self._whole else self._size)
             paster = None
             if self._whole:
                 height, width = picture.shape[:2]
-                state = renderer.encode(picture, rest + offset, face.pose, face.box)
+                state = renderer.encode(picture, rest + offset, fitted.pose, fitted.box)
             else:
                 height = width = renderer.side
-                state = renderer.encode(crop(picture, face.box, renderer.side), rest + offset, face.pose)
+                state = renderer.encode(crop(picture, fitted.box, renderer.side), rest + offset, fitted.pose)
                 if self._paste:
                     height, width = picture.shape[:2]
-                    paster = Paster(picture, face.box, renderer.side)
-            self._avatars.append(_Avatar(picture, face, renderer, state, offset, paster, (height, width)))
+                    paster = Paster(picture, fitted.box, renderer.side)
+            self._avatars.append(_Avatar(picture, fitted, renderer, state, offset, paster, (height, width)))
             self._streams[0].retargets[number] = retarget
             return number
 

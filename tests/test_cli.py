@@ -62,6 +62,23 @@ def run(*arguments, **options):
                           check=False, **options)
 
 
+def test_a_face_that_no_frame_shows_is_said(engines, folder, capsys, monkeypatch):
+    make_clip(Path("dark.mp4"), frames=[np.zeros((48, 64, 3), np.uint8)] * 5, pts=list(range(5)))
+    assert main(["track", "dark.mp4", "--face", "2"]) == 1
+    assert error_of(capsys) == ("dark.mp4: face 2 was asked for, but so many were not found in any of its 5 frames; "
+                                "give a smaller number, or none for the largest")
+
+
+def test_faces_that_are_asked_for(engines, folder, monkeypatch):
+    trackers = []
+    monkeypatch.setattr(animate_module, "_track_frames", lambda frames, tracker: trackers.append(tracker) or
+                        fake_tracking(frames, tracker))
+    assert main(["animate", "face.png", "drive.mp4", "--face", "3", "--driver-face", "2"]) == 0
+    assert engines[0].options["face"] == 3
+    assert main(["track", "drive.mp4", "--face", "4"]) == 0
+    assert [tracker.face for tracker in trackers] == [2, 4]
+
+
 def test_animate_default_name(engines, folder, capsys):
     assert main(["animate", "face.png", "drive.mp4"]) == 0
     assert len(true_times(folder / "face--drive.mp4")) == 20
@@ -72,7 +89,7 @@ def test_animate_default_name(engines, folder, capsys):
     np.testing.assert_array_equal(engines[0].source, ramp(40, 40))
     assert engines[0].options == {
         "model": None, "weights": None, "size": None, "device": None, "dtype": None, "motion": "relative",
-        "strength": 1.0, "region": "all", "paste": False, "smooth": True}
+        "strength": 1.0, "region": "all", "paste": False, "smooth": True, "face": None}
 
 
 def test_animate_options(engines, folder):
@@ -82,7 +99,7 @@ def test_animate_options(engines, folder):
     assert main(["animate", "face.png", "drive.mp4", *options.split()]) == 0
     assert engines[0].options == {
         "model": "face2face-rho", "weights": Path("w.safetensors"), "size": 256, "device": "cpu", "dtype": "bfloat16",
-        "motion": "absolute", "strength": 0.5, "region": "lips", "paste": True, "smooth": False}
+        "motion": "absolute", "strength": 0.5, "region": "lips", "paste": True, "smooth": False, "face": None}
     assert len(true_times(folder / "o.mkv")) == 10
     assert main(["animate", "face.png", "t.safetensors", "-o", "again.mp4"]) == 0
     assert len(true_times(folder / "again.mp4")) == 10
@@ -159,6 +176,7 @@ def test_bad_inputs(engines, folder, capsys):
     (["animate", "a", "b", "--quality", "best"], "low, medium, high"),
     (["animate", "a", "b", "--motion", "x"], "invalid choice"),
     (["animate", "a", "b", "--region", "nose"], "invalid choice"),
+    (["animate", "a", "b", "--face", "0"], "'0' is not a whole number from 1 to 99"),
     (["animate", "a", "b", "--strength", "x"], "invalid float"),
     (["animate", "a", "b", "--dtype", "int8"], "invalid choice"),
     (["bench", "--frames", "0"], "1 to 1000000"),

@@ -1,5 +1,6 @@
 """Relative and absolute motion, reference, strength, region, loss of the face, glitches."""
 
+import itertools
 import time as clock
 
 import numpy as np
@@ -150,27 +151,47 @@ def error_against_truth(motions, **options):
     return np.mean(errors)
 
 
-@pytest.mark.parametrize("reference", ["offline", None])
-def test_a_first_frame_that_is_not_neutral_costs_nothing(reference):
-    """A4: at most 1.1 times the error of a run that starts neutral, by keypoints."""
-    talk = talking(300, start=20)
-    noise = np.random.default_rng(3).normal(size=(20, 51)).astype(np.float32) * 0.01
-    neutral = [motion(time=i / 30) for i in range(20)]
-    neutral = [Motion(m.pose, m.expression + n, m.time) for m, n in zip(neutral, noise, strict=True)]
-    start = [motion((0.1, 0.25, 0, 0.1, 0, 0.4), i / 30, jawOpen=0.8, mouthSmileLeft=0.5) for i in range(5)]
-    calm = error_against_truth(neutral + talk, reference=reference)
-    wild = error_against_truth(start + neutral[5:] + talk, reference=reference)
-    assert wild <= 1.1 * calm + 1e-4
+@pytest.mark.row("A4", "a driver that starts turned, its mouth open: at most 1.1 times the error of a neutral start")
+def test_a_first_frame_that_is_not_neutral_costs_nothing(row):
+    """Within 0.01 px at 256: a calm run whose error is nearly 0 leaves no room for a ratio."""
+    rng, worst = np.random.default_rng(3), 0.0
+    for _ in range(row.amount(1, 30)):
+        talk = talking(row.amount(120, 300), start=20)
+        noise = rng.normal(size=(20, 51)).astype(np.float32) * 0.01
+        neutral = [motion(time=i / 30) for i in range(20)]
+        neutral = [Motion(m.pose, m.expression + n, m.time) for m, n in zip(neutral, noise, strict=True)]
+        away = (0.1 * rng.normal(), 0.25 * rng.normal(), 0, 0.1 * rng.normal(), 0, 0.4)
+        start = [motion(away, i / 30, jawOpen=rng.uniform(0.4, 1), mouthSmileLeft=rng.uniform(0, 1)) for i in range(5)]
+        for reference in ("offline", None):
+            calm = error_against_truth(neutral + talk, reference=reference)
+            wild = error_against_truth(start + neutral[5:] + talk, reference=reference)
+            worst = max(worst, wild / (calm + 1e-4))
+    row.measured(f"{row.amount(1, 30)} drivers, looking ahead and live: at most {worst:.2f} times")
+    assert worst <= 1.1
 
 
-@pytest.mark.parametrize("absent", [1, 15, 90])
-@pytest.mark.parametrize("fps", [24, 30, 60])
-def test_a_lost_face_holds_eases_and_comes_back_without_a_jump(absent, fps):
-    """A2."""
+@pytest.mark.row("A2", "a face that leaves for 1, 15 or 90 frames is held 15 frames, eased to rest in 10, and comes "
+                       "back elsewhere: at most 0.05 of the face size a frame")
+def test_a_lost_face_holds_eases_and_comes_back_without_a_jump(row):
+    rng, worst, losses = np.random.default_rng(0), 0.0, 0
+    for absent, fps in itertools.product((1, 15, 90), (24, 30, 60) if row.full else (24, 60)):
+        for seed in range(row.amount(1, 20)):
+            turn = [1, -1, -1, -1, 1, 1] if seed == 0 else [*rng.uniform(-1.5, 1.5, 5), rng.uniform(0.8, 1.2)]
+            jump = lose(absent, fps, turn)
+            worst, losses = max(worst, jump / min(1, 30 / fps)), losses + 1
+    row.measured(f"{losses} losses at 24 to 60 fps: largest step {worst:.4f} of the face size")
+    assert worst <= 0.05 + 1e-5
+
+
+def lose(absent, fps, turn):
+    """Lose a driver's face for so many frames of 30 fps; it is back with its pose times `turn`.
+
+    Returns the longest way of a keypoint in a frame from then on, of the face size.
+    """
     driver = [motion((0, 0.4, 0.1, 0.2, 0.05, 0.45), i / fps, jawOpen=0.7) for i in range(40)]
     absent_frames = round(absent * fps / 30)
     gone = [Motion.missing((40 + i) / fps) for i in range(absent_frames)]
-    back = [Motion(m.pose * [1, -1, -1, -1, 1, 1], m.expression, (40 + absent_frames + i) / fps)
+    back = [Motion(m.pose * np.float32(turn), m.expression, (40 + absent_frames + i) / fps)
             for i, m in enumerate(driver * 2)]  # fmt: skip
     retarget = make(reference=motion(), smooth=True)
     outs = np.array([retarget(m, m.time)[0] for m in driver + gone + back])
@@ -180,10 +201,9 @@ def test_a_lost_face_holds_eases_and_comes_back_without_a_jump(absent, fps):
     if absent == 90:
         at_rest = 40 + int(np.ceil(26 * fps / 30))
         np.testing.assert_allclose(outs[at_rest], REST, atol=1e-5)
-    jumps = np.linalg.norm(np.diff(outs[40 + absent_frames - 1 :], axis=0), axis=2).max(axis=1) / SIZE
-    assert jumps.max() <= 0.05 * min(1, 30 / fps) + 1e-6
     calm = make(reference=motion())
     np.testing.assert_allclose(outs[-1], calm(back[-1])[0], atol=1e-3)  # arrived
+    return np.linalg.norm(np.diff(outs[40 + absent_frames - 1 :], axis=0), axis=2).max() / SIZE
 
 
 def test_no_face_at_all_is_rest():
@@ -194,12 +214,20 @@ def test_no_face_at_all_is_rest():
         np.testing.assert_allclose(pose, REST_POSE)
 
 
-def test_glitches_do_not_show():
-    """A5: 5% of the frames are a wrong detection; the keypoints of a still face jitter by at most 0.3 px at 256."""
-    rng = np.random.default_rng(7)
+@pytest.mark.row("A5", "5 % of a still face's motions are those of a wrong detection: every keypoint's jitter at most "
+                       "0.3 px at 256")
+def test_glitches_do_not_show(row):
+    jitters_px = [jitter_px(seed, row.amount(300, 600)) for seed in range(7, 7 + row.amount(1, 30))]
+    row.measured(f"{len(jitters_px)} drivers of {row.amount(300, 600)} frames: {max(jitters_px):.2f} px")
+    assert max(jitters_px) <= 0.3
+
+
+def jitter_px(seed, frames):
+    """Standard deviation of the keypoint that moves most, px at 256, where nothing does but the tracker's noise."""
+    rng = np.random.default_rng(seed)
     still = motion((0.05, 0.2, 0, 0.05, 0, 0.42), jawOpen=0.2)
     retarget, outs = make(reference=still, smooth=True), []
-    for i in range(600):
+    for i in range(frames):
         pose = still.pose + rng.normal(size=6).astype(np.float32) * 0.001  # the tracker's own noise
         expression = still.expression + rng.normal(size=51).astype(np.float32) * 0.003
         if rng.random() < 0.05:
@@ -207,8 +235,7 @@ def test_glitches_do_not_show():
             pose[5] = max(pose[5], 0.1)
             expression = np.clip(expression + rng.normal(size=51).astype(np.float32) * rng.uniform(0, 0.5), 0, 1)
         outs.append(retarget(Motion(pose, expression, i / 30), i / 30)[0])
-    jitter_px = np.array(outs).std(axis=0) * 128
-    assert jitter_px.max() <= 0.3
+    return np.array(outs).std(axis=0).max() * 128
 
 
 def test_time_is_counted_in_seconds():

@@ -139,10 +139,11 @@ class Driver:
 
     def _still(self, frame: Any) -> Any:
         """The landmarks of a picture that stands alone; landmarks as they are."""
-        find = getattr(self._ready_tracker(frame), "find", None)
-        if find is None or _are_landmarks(frame):
+        tracker: Any = self._ready_tracker(frame)
+        if not hasattr(tracker, "find") or _are_landmarks(frame):
             return frame
-        found = find(frame)
+        face = getattr(tracker, "face", None)
+        found = tracker.find(frame) if face is None else next(iter(tracker.find_all(frame)[face - 1 :]), None)
         if found is None:
             return None
         self._frame_size = frame.shape[:2]
@@ -221,24 +222,30 @@ class SourceFace(NamedTuple):
         return self.box.normalise(self.keypoints_px)
 
 
-def locate_face(picture: NDArray[np.uint8], tracker: Any = None) -> Keypoints:
-    """The 72 keypoints of the largest face in a single picture.
+def locate_face(picture: NDArray[np.uint8], tracker: Any = None, face: int | None = None) -> Keypoints:
+    """The 72 keypoints of a face in a single picture.
 
     Args:
         picture: uint8 [H, W, 3] RGB.
         tracker: a `Tracker` (its `find` is used), your own with `find`, or a callable as for `Driver`; None makes one.
+        face: which one, from 1, counted from the left; needs a tracker with `find_all`. None: the largest.
 
     Returns:
         [72, 2] float32 px.
 
     Raises:
-        NoFaceError: no face, with what to do.
-        ValueError: not such a picture.
+        NoFaceError: no face, or not so many, with what to do.
+        ValueError: not such a picture, a face that is no number from 1, a tracker that finds one face only.
     """
+    if face is not None and (not isinstance(face, int) or face < 1):
+        raise ValueError(f"face: got {face!r}, need a number from 1 (counted from the left) or None (largest)")
     with contextlib.ExitStack() as stack:
         if tracker is None:
             tracker = stack.enter_context(Tracker())
-        found = getattr(tracker, "find", tracker)(picture)
+        if face is None:
+            found = getattr(tracker, "find", tracker)(picture)
+        else:
+            found = _one_of(tracker, picture, face)
     if found is None:
         raise NoFaceError(
             "no face found in the source picture; take one where the face looks towards the camera, is lit, not "
@@ -247,23 +254,39 @@ def locate_face(picture: NDArray[np.uint8], tracker: Any = None) -> Keypoints:
     return from_any(found.points)
 
 
-def fit_source(source: Any, *, model: MorphableModel | None = None, tracker: Any = None) -> SourceFace:
+def _one_of(tracker: Any, picture: NDArray[np.uint8], face: int) -> Landmarks | None:
+    """The face of that number, from the left; None if there is no face at all."""
+    if not hasattr(tracker, "find_all"):
+        raise ValueError(f"face: got {face}, but this tracker finds one face only (it has no find_all); leave face out")
+    found: list[Landmarks] = tracker.find_all(picture)
+    if 0 < len(found) < face:
+        places = ", ".join("({:.0f}, {:.0f})".format(*one.points[:, :2].mean(axis=0)) for one in found)
+        raise NoFaceError(
+            f"face {face} was asked for, but only {len(found)} can be found in the source picture, from the left at "
+            f"{places} px; give a number up to {len(found)}, or crop the picture to the face"
+        )
+    return found[face - 1] if found else None
+
+
+def fit_source(
+    source: Any, *, model: MorphableModel | None = None, tracker: Any = None, face: int | None = None
+) -> SourceFace:
     """Find and fit a portrait's face.
 
     Args:
         source: uint8 [H, W, 3] RGB; or its landmarks, float [N, 2 or 3] px with N = 72, 68, 468 or 478.
         model: the face model; None is the built-in one.
-        tracker: as `locate_face`.
+        tracker, face: as `locate_face`.
 
     Returns:
         Its box, shape, expression, pose and keypoints.
 
     Raises:
-        NoFaceError: no face.
-        ValueError: neither such a picture nor such landmarks.
+        NoFaceError: no face, or not so many.
+        ValueError: neither such a picture nor such landmarks; as `locate_face`.
     """
     model = model or default_model()
-    keypoints = from_any(source) if _are_landmarks(source) else locate_face(source, tracker)
+    keypoints = from_any(source) if _are_landmarks(source) else locate_face(source, tracker, face)
     box = crop_box(keypoints)
     seen = box.normalise(keypoints)
     shape = fit_shape(model, seen[None])

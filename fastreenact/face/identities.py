@@ -24,9 +24,13 @@ class _Person:
 class Identities:
     """Follows every face, so that one that is covered for a while is waited for and not taken over by its neighbour."""
 
-    def __init__(self) -> None:
-        self._people: list[_Person] = []
-        self._ours: _Person | None = None
+    def __init__(self, ours: Points | None = None) -> None:
+        """
+        Args:
+            ours: where our face was last; None: the largest of the first frame is ours.
+        """
+        self._ours = None if ours is None else _person(*_measure(ours))
+        self._people = [] if self._ours is None else [self._ours]
 
     def __call__(self, faces: list[Points]) -> Points | None:
         """Our face among those of a frame: the largest at first, then the same one; None while it is away."""
@@ -43,7 +47,7 @@ class Identities:
         for i, (centre, size) in enumerate(measured):
             owner = owners[i]
             if owner is None:
-                owner = owners[i] = _Person(centre, np.zeros(2, np.float32), size)
+                owner = owners[i] = _person(centre, size)
                 self._people.append(owner)
             else:
                 owner.speed = owner.speed + _SPEED_SHARE * (centre - owner.centre)
@@ -71,6 +75,10 @@ class Identities:
     def _cost(person: _Person, centre: NDArray[np.float32], size: float) -> float:
         away = float(np.linalg.norm(centre - person.centre)) / person.size
         return away + _SIZE_WEIGHT * abs(float(np.log(size / person.size)))
+
+
+def _person(centre: NDArray[np.float32], size: float) -> _Person:
+    return _Person(centre, np.zeros(2, np.float32), size)
 
 
 def _measure(face: Points) -> tuple[NDArray[np.float32], float]:
