@@ -55,7 +55,7 @@ def main() -> None:
         "Activations, bilinear enlargement, gain, colour and fade in one pass, in place.",
     ]
     timing.report(
-        "compose_frame", f"compose_frame {timing.WHERE[device]}", ["what", "dtype"], rows, notes, device=device
+        "compose_frame", f"compose_frame {timing.WHERE[device]}", ["what", "dtype"], rows, notes, options
     )
 
 

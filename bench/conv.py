@@ -107,7 +107,7 @@ def main() -> None:
         "BatchNorm and ReLU, channels-last; gamma and beta at full size. GMAC: what ours multiplies. "
         f"MB: input, output, weights once; the copy moves {copy_rate:.0f} GB/s."
     )
-    timing.report("conv", f"conv on the {device.upper()}", ["what", "dtype"], rows, [notes], device=device)
+    timing.report("conv", f"conv on the {device.upper()}", ["what", "dtype"], rows, [notes], options)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def main() -> None:
     columns += [*(["torch.compile ms"] if options.compile else []), "GFLOP", "GFLOP/s"]
     print(timing.table(rows, columns))
     content = {"title": f"dictionary_read on the {device.upper()}", "columns": columns, "rows": rows, "notes": [notes]}
-    print(f"wrote {timing.write('dictionary_read', content, device=device)}")
+    timing.save("dictionary_read", content, options)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def main() -> None:
         f"grid and output once; the copy moves {copy_rate:.0f} GB/s."
     )
     title = f"grid_sample_3d on the {device.upper()}"
-    timing.report("grid_sample_3d", title, ["what", "dtype"], rows, [notes], device=device)
+    timing.report("grid_sample_3d", title, ["what", "dtype"], rows, [notes], options)
 
 
 if __name__ == "__main__":

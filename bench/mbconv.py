@@ -78,7 +78,7 @@ def main() -> None:
         "Channels in - hidden - out. Eager: the plain block, BatchNorm and all, channels-last. MB: the input, the "
         f"output and the weights once; the copy moves {copy_rate:.0f} GB/s."
     )
-    timing.report("mbconv", f"mbconv on the {device.upper()}", ["what", "dtype"], rows, [notes], device=device)
+    timing.report("mbconv", f"mbconv on the {device.upper()}", ["what", "dtype"], rows, [notes], options)
 
 
 if __name__ == "__main__":

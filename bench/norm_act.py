@@ -77,7 +77,7 @@ def main() -> None:
         "is high where a tensor stays in the cache between the two readings. The copy moves "
         f"{copy_rate:.0f} GB/s."
     )
-    timing.report("norm_act", f"norm_act on the {device.upper()}", ["what", "dtype"], rows, [notes], device=device)
+    timing.report("norm_act", f"norm_act on the {device.upper()}", ["what", "dtype"], rows, [notes], options)
 
 
 if __name__ == "__main__":

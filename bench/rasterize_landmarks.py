@@ -71,7 +71,7 @@ def main() -> None:
     if device == "cuda":
         notes.append("OpenCV's time holds the copy of its drawings to the device.")
     title = f"rasterize_landmarks {timing.WHERE[device]}"
-    timing.report("rasterize_landmarks", title, ["what"], rows, notes, device=device)
+    timing.report("rasterize_landmarks", title, ["what"], rows, notes, options)
 
 
 if __name__ == "__main__":

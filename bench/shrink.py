@@ -49,7 +49,7 @@ def main() -> None:
     )
     rows = timing.rows(cases, options, copy_rate)
     notes = [f"MB: the pixels that samples lie between, and the result; the copy moves {copy_rate:.0f} GB/s."]
-    timing.report("shrink", f"shrink {timing.WHERE[device]}", ["what", "dtype"], rows, notes, device=device)
+    timing.report("shrink", f"shrink {timing.WHERE[device]}", ["what", "dtype"], rows, notes, options)
 
 
 if __name__ == "__main__":

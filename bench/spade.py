@@ -56,7 +56,7 @@ def main() -> None:
         "Statistics folded into the tables. Eager: index, multiply-add, ReLU, channels-last. MB: x, y and the tables "
         f"once; the copy moves {copy_rate:.0f} GB/s."
     )
-    timing.report("spade", f"spade {timing.WHERE[device]}", ["what", "dtype"], rows, [notes], device=device)
+    timing.report("spade", f"spade {timing.WHERE[device]}", ["what", "dtype"], rows, [notes], options)
 
 
 if __name__ == "__main__":

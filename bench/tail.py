@@ -61,7 +61,7 @@ def main() -> None:
         "Eager: nearest x2, depthwise 3x3, 1x1 and 3x3 with BatchNorms and ReLU, channels-last. MB: the map and the "
         f"picture once; the copy moves {copy_rate:.0f} GB/s."
     )
-    timing.report("tail", f"tail on the {device.upper()}", ["what", "dtype"], rows, [notes], device=device)
+    timing.report("tail", f"tail on the {device.upper()}", ["what", "dtype"], rows, [notes], options)
 
 
 if __name__ == "__main__":

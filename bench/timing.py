@@ -180,7 +180,7 @@ class Case(NamedTuple):
 def arguments(doc: str | None) -> argparse.Namespace:
     """The command line of an op's benchmark: `quick`, `device`, `compile`."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: a look, not a result")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats; writes nothing")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="without torch.compile")
     return parser.parse_args()
@@ -263,12 +263,18 @@ MEASURED = ["ours ms", "p20 - p80", "eager ms", "faster", "torch.compile ms", "M
 
 
 def report(
-    name: str, title: str, first: list[str], rows: list[dict[str, Any]], notes: list[str], *, device: str = "cpu"
+    name: str, title: str, first: list[str], rows: list[dict[str, Any]], notes: list[str], options: argparse.Namespace
 ) -> None:
-    """Print an op's table and write its result file."""
+    """Print an op's table; a full run writes its result file."""
     columns = [*first, *(column for column in MEASURED if any(column in line for line in rows))]
     print(table(rows, columns))
-    print(f"wrote {write(name, {'title': title, 'columns': columns, 'rows': rows, 'notes': notes}, device=device)}")
+    save(name, {"title": title, "columns": columns, "rows": rows, "notes": notes}, options)
+
+
+def save(name: str, content: dict[str, Any], options: argparse.Namespace) -> None:
+    """The result file of an op's full run; a quick one is a look, not a result."""
+    if not options.quick:
+        print(f"wrote {write(name, content, device=options.device)}")
 
 
 def environment() -> dict[str, Any]:

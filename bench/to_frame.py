@@ -48,7 +48,7 @@ def main() -> None:
     )
     rows = timing.rows(cases, options, copy_rate)
     notes = [f"MB: the image read and the frame written; the copy moves {copy_rate:.0f} GB/s."]
-    timing.report("to_frame", f"to_frame {timing.WHERE[device]}", ["what", "dtype"], rows, notes, device=device)
+    timing.report("to_frame", f"to_frame {timing.WHERE[device]}", ["what", "dtype"], rows, notes, options)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def main() -> None:
         "table look-up, multiply-add and ReLU; ours does all in one pass. MB: read once, written once, field included; "
         f"the copy moves {copy_rate:.0f} GB/s."
     )
-    timing.report("warp", f"warp {timing.WHERE[device]}", ["what", "dtype"], rows, [notes], device=device)
+    timing.report("warp", f"warp {timing.WHERE[device]}", ["what", "dtype"], rows, [notes], options)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def test_the_page_links_the_plot(tmp_path, monkeypatch):
 
 
 def test_every_script_that_leaves_results_is_on_the_page():
-    writers = {"timing.write(", "timing.report("}
+    writers = {"timing.write(", "timing.report(", "timing.save("}
     scripts = {path.stem: path.read_text(encoding="utf-8") for path in report.BENCH.glob("*.py")}
     leave = {name for name, text in scripts.items() if name != "timing" and any(word in text for word in writers)}
     assert leave == set(report.SCRIPTS)
