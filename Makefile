@@ -38,7 +38,7 @@ demo: build
 
 # As in the command line, PyTorch's threads spin only briefly: on a busy machine the tests take minutes less.
 test: build $(VENV)/.test-packages
-	GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest
+	GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-gpu: build $(VENV)/.test-packages
 	$(BIN)/python -m pytest -m gpu
