@@ -59,6 +59,7 @@ ConvParams conv_params(Keywords& k) {
     p.out_dtype = k.number("out_dtype");
     p.activation = k.number("activation");
     p.residual_half = k.flag("residual_half");
+    p.winograd = k.flag("winograd");
     p.groups = 1;
     return p;
 }
@@ -67,13 +68,14 @@ void conv(Keywords& k) {
     ConvParams p = conv_params(k);
     k.end();
     constexpr int64_t kFewPixels = 256;  // every thread would read all weights for a few rows
-    const int64_t rows = p.n * ((p.out_height + p.axis_y.phases - 1) / p.axis_y.phases);
+    const int64_t outputs = conv_row_outputs(p);
+    const int64_t rows = p.n * ((p.out_height + outputs - 1) / outputs);
     const int64_t panels = (p.channels_out + 15) / 16;
-    if (p.n * p.out_height * p.out_width <= kFewPixels && panels > 1) {
+    if (p.n * p.out_height * p.out_width <= kFewPixels * (p.winograd ? 4 : 1) && panels > 1) {
         p.groups = static_cast<int32_t>(std::min<int64_t>(panels, num_threads()));
         run_blocks(p, kernels().conv, rows * p.groups, rows);
     } else {
-        const int64_t pixels = std::max<int64_t>(p.out_width * p.axis_y.phases, 1);
+        const int64_t pixels = std::max<int64_t>(p.out_width * outputs, 1);
         run_blocks(p, kernels().conv, rows, rows_for_threads(rows, 512 / pixels));
     }
 }

@@ -154,15 +154,134 @@ void phase(const ConvParams& p, int phase_y, int phase_x, int64_t begin, int64_t
     multiply_tile();
 }
 
+// Winograd's F(2x2, 3x3): tiles of 2x2 outputs see 4x4 inputs, transformed along both axes by
+//     1  0 -1  0 |  0  1  1  0 |  0 -1  1  0 |  0  1  0 -1,
+// are multiplied by the transformed weights, 16 products in place of 36, and go back along both axes by
+//     1  1  1  0 |  0  1 -1 -1.
+// Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016, section 4.1.
+constexpr int64_t kTiles = 64;  // at once
+
+FASTREENACT_INLINE void transform_input(const Vec (&d)[4][4], Vec (&v)[4][4]) {
+    Vec t[4][4];
+    for (int x = 0; x < 4; ++x) {
+        t[0][x] = d[0][x] - d[2][x];
+        t[1][x] = d[1][x] + d[2][x];
+        t[2][x] = d[2][x] - d[1][x];
+        t[3][x] = d[1][x] - d[3][x];
+    }
+    for (int y = 0; y < 4; ++y) {
+        v[y][0] = t[y][0] - t[y][2];
+        v[y][1] = t[y][1] + t[y][2];
+        v[y][2] = t[y][2] - t[y][1];
+        v[y][3] = t[y][1] - t[y][3];
+    }
+}
+
+FASTREENACT_INLINE void transform_output(const Vec (&m)[4][4], Vec (&out)[2][2]) {
+    Vec t[2][4];
+    for (int x = 0; x < 4; ++x) {
+        t[0][x] = m[0][x] + m[1][x] + m[2][x];
+        t[1][x] = m[1][x] - m[2][x] - m[3][x];
+    }
+    for (int y = 0; y < 2; ++y) {
+        out[y][0] = t[y][0] + t[y][1] + t[y][2];
+        out[y][1] = t[y][1] - t[y][2] - t[y][3];
+    }
+}
+
+// The transformed inputs of a tile whose first input is (y0, x0): `to` [16], `step` elements from one to the next.
+template <typename A, typename X>
+void transform_tile(const ConvParams& p, int64_t n, int64_t y0, int64_t x0, A* to, int64_t step) {
+    const X* picture = static_cast<const X*>(p.x) + n * p.x_stride_n;
+    for (int64_t c = 0; c < p.channels_in; c += kWidth) {
+        Vec d[4][4], v[4][4];
+        for (int64_t y = 0; y < 4; ++y) {
+            for (int64_t x = 0; x < 4; ++x) {
+                const bool inside = y0 + y >= 0 && y0 + y < p.height && x0 + x >= 0 && x0 + x < p.width;
+                const X* from = picture + (y0 + y) * p.x_stride_y + (x0 + x) * p.x_stride_x + c;
+                d[y][x] = inside ? load(from) * p.x_scale + p.x_shift : Vec{};
+            }
+        }
+        transform_input(d, v);
+        for (int i = 0; i < 16; ++i) store(to + i * step + c, v[i / 4][i % 4]);
+    }
+}
+
+// The rows of tiles [begin, end), for the panels [panel, panel + panels).
+template <typename A, bool kPairs, typename Out>
+void winograd(const ConvParams& p, int64_t begin, int64_t end, int64_t panel, int64_t panels) {
+    const auto transform = p.x_dtype == kUint8     ? transform_tile<A, uint8_t>
+                           : p.x_dtype == kFloat32 ? transform_tile<A, float>
+                                                   : transform_tile<A, BFloat16>;
+    const int64_t rows_of_picture = (p.out_height + 1) / 2, columns = (p.out_width + 1) / 2;
+    const int64_t panel_stride = p.channels_in * kPanel, element = kPairs ? 2 : 4;
+    const int64_t matrix_stride = (p.channels_out + kPanel - 1) / kPanel * panel_stride;
+    const char* weights = static_cast<const char*>(p.weights) + (p.weights_at[0] + panel * panel_stride) * element;
+    const int64_t input_step = kTiles * p.channels_in;
+    const int64_t input_bytes = whole_lines(16 * input_step * static_cast<int64_t>(sizeof(A)) + 64);
+    constexpr int64_t kSumsStep = kTiles * kPanels * kPanel;
+    char* memory = scratch.need(input_bytes + 16 * kSumsStep * static_cast<int64_t>(sizeof(float)));
+    A* inputs = reinterpret_cast<A*>(memory);
+    float* sums = reinterpret_cast<float*>(memory + input_bytes);
+    const Finish<Out> finish{static_cast<Out*>(p.out), static_cast<const Out*>(p.add),
+                             static_cast<const Out*>(p.residual), p.channels_out, p.activation == kRelu};
+    struct Tile {
+        int64_t n, y, x;
+    } tiles[kTiles];
+    int64_t count = 0;
+    const auto begin_sum = [](int64_t, int64_t, int) { return Vec{}; };
+    const auto some = [&](int64_t first, int64_t now) {  // panels
+        for (int64_t i = 0; i < 16; ++i) {
+            float* to = sums + i * kSumsStep;
+            product<A, kPairs>({{inputs + i * input_step}, 1, p.channels_in, p.channels_in, count},
+                               weights + (i * matrix_stride + first * panel_stride) * element, panel_stride, now,
+                               begin_sum, [&](int64_t tile, int64_t j, int part, Vec sum) {
+                                   store(to + (tile * kPanels + j) * kPanel + part * kWidth, sum);
+                               });
+        }
+        for (int64_t tile = 0; tile < count; ++tile) {
+            const Tile& at = tiles[tile];
+            for (int64_t c = 0; c < now * kPanel; c += kWidth) {
+                Vec m[4][4], out[2][2];
+                for (int i = 0; i < 16; ++i) m[i / 4][i % 4] = load(sums + i * kSumsStep + tile * kPanels * kPanel + c);
+                transform_output(m, out);
+                const int64_t channel = (panel + first) * kPanel + c;
+                const Vec bias = load(p.bias + channel);
+                for (int64_t i = 0; i < 4; ++i) {
+                    const int64_t y = at.y + i / 2, x = at.x + i % 2;
+                    if (y < p.out_height && x < p.out_width) {
+                        finish(out[i / 2][i % 2] + bias, place_of(p, at.n, y, x), channel);
+                    }
+                }
+            }
+        }
+    };
+    for (int64_t row = begin; row < end; ++row) {
+        for (int64_t column = 0; column < columns; ++column) {
+            const Tile tile = {row / rows_of_picture, row % rows_of_picture * 2, column * 2};
+            transform(p, tile.n, tile.y + p.axis_y.offset[0], tile.x + p.axis_x.offset[0],
+                      inputs + count * p.channels_in, input_step);
+            tiles[count++] = tile;
+            if (count == kTiles || (row == end - 1 && column == columns - 1)) {
+                for (int64_t first = 0; first < panels; first += kPanels) {
+                    some(first, panels - first < kPanels ? panels - first : kPanels);
+                }
+                count = 0;
+            }
+        }
+    }
+}
+
 template <typename A, bool kPairs, typename Out>
 void blocks(const ConvParams& p, int64_t begin, int64_t end) {
-    const int64_t rows = p.n * ((p.out_height + p.axis_y.phases - 1) / p.axis_y.phases);
+    const int64_t outputs = conv_row_outputs(p), rows = p.n * ((p.out_height + outputs - 1) / outputs);
     const int64_t panels = (p.channels_out + kPanel - 1) / kPanel;
     while (begin < end) {
         const int64_t group = begin / rows, first = begin % rows;
         const int64_t last = end - begin < rows - first ? first + end - begin : rows;
         const int64_t panel = group * panels / p.groups, next = (group + 1) * panels / p.groups;
-        for (int y = 0; y < p.axis_y.phases; ++y) {
+        if (p.winograd) winograd<A, kPairs, Out>(p, first, last, panel, next - panel);
+        for (int y = 0; y < p.axis_y.phases && !p.winograd; ++y) {
             for (int x = 0; x < p.axis_x.phases && x < p.out_width; ++x) {
                 phase<A, kPairs, Out>(p, y, x, first, last, panel, next - panel);
             }

@@ -55,7 +55,13 @@ struct ConvParams {
     int32_t out_dtype;      // `dtype` or kFloat32
     int32_t activation;     // kNone or kRelu, before the residual
     int32_t residual_half;  // 1: the residual is [N, ceil(Ho / 2), ceil(Wo / 2), Cout], doubled by nearest
+    int32_t winograd;       // CPU: 1: a plain 3x3 with stride 1, its weights transformed: [16][Cout][Cin]
     int32_t groups;         // CPU: parts that the panels of output channels are shared out in, where pixels are few
 };
+
+// Output rows of one row of cells, or of Winograd's tiles.
+FASTREENACT_INLINE int64_t conv_row_outputs(const ConvParams& p) {
+    return p.winograd ? 2 : p.axis_y.phases;
+}
 
 }  // namespace fastreenact

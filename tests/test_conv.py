@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import DEVICES, assert_close
 
-from fastreenact.ops import Axis, ConvKernel, conv, conv_reference, pack_conv, plain_kernel
+from fastreenact.ops import Axis, ConvKernel, conv, conv_reference, pack_conv, plain_kernel, suits_winograd
 
 DTYPES = [torch.float32, torch.bfloat16]
 AXES = {
@@ -45,6 +45,40 @@ def test_conv_reference(shape, axis, dtype, device, generator):
     # One running sum of 4,000 to 9,000 products in float32 is 1e-6 to 2e-6 off.
     tolerance = (1e-5, 3e-6) if dtype == torch.float32 and kernel.weights[0, 0][0].numel() > 4000 else None
     assert_close(conv(x, pack_conv(kernel, dtype, device)), conv_reference(x, kernel), tolerance)
+
+
+# More tiles than are transformed at once, shared out by rows and by channels; odd sides; a last panel that is not full.
+@pytest.mark.parametrize("shape", [(1, 16, 16, 64, 96), (2, 13, 19, 80, 70), (1, 5, 90, 64, 200), (3, 33, 40, 64, 64)])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_conv_winograd(shape, dtype, generator):
+    x, kernel = make(shape, AXES["3x3"], dtype, generator)
+    assert suits_winograd(kernel)
+    add = torch.randn(1, *shape[1:3], shape[4], generator=generator).to(dtype)
+    actual = conv(x, pack_conv(kernel, dtype, winograd=True), add=add, activation="relu")
+    # Inputs and weights are rounded to bfloat16 once more, transformed.
+    tolerance = (1.6e-2, 8e-3) if dtype == torch.bfloat16 else (1e-5, 2e-6)
+    assert_close(actual, conv_reference(x, kernel, add=add, activation="relu"), tolerance)
+
+
+def test_conv_winograd_writes_its_slice_only(generator):
+    """Strided in and out, an odd crop, a residual of half the size, pictures of bytes."""
+    _, kernel = make((1, 1, 1, 64, 64), AXES["3x3"], torch.float32, generator)
+    wide = torch.randint(0, 256, (2, 9, 11, 70), generator=generator, dtype=torch.uint8)
+    target = torch.full((2, 7, 9, 80), 7.0)
+    out, half = target[..., 8:72], torch.randn(2, 4, 5, 64, generator=generator)
+    weights = pack_conv(kernel, torch.float32, winograd=True)
+    conv(wide[..., 3:67], weights, residual=half, x_scale=0.01, x_shift=-1, out=out)
+    expected = conv_reference(wide[..., 3:67], kernel, residual=half, x_scale=0.01, x_shift=-1, size=(7, 9))
+    assert_close(out, expected, (1e-5, 2e-6))
+    assert bool((target[..., :8] == 7).all())
+    assert bool((target[..., 72:] == 7).all())
+
+
+@pytest.mark.parametrize("axis", ["3x3 by 2", "1x1", "doubled"])
+def test_conv_winograd_refused(axis, generator):
+    _, kernel = make((1, 1, 1, 64, 64), AXES[axis], torch.float32, generator)
+    with pytest.raises(ValueError, match="winograd: needs the CPU and a plain 3x3 kernel"):
+        pack_conv(kernel, torch.float32, winograd=True)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

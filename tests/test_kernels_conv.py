@@ -277,5 +277,6 @@ def test_conv_kernels_are_chosen_by_size(shape, axis, tile):
         "residual_stride": (0,) * 4, "out_shape": (n, height * phases, width * phases, channels_out),
         "out_stride": (0, 0, 0, 1), "axis_y": (phases, *AXES[axis]), "axis_x": (phases, *AXES[axis]), "x_scale": 1.0,
         "x_shift": 0.0, "x_dtype": 2, "dtype": 2, "out_dtype": 2, "activation": 0, "residual_half": False,
+        "winograd": False,
     }  # fmt: skip
     assert _C.conv_launch(convs=[call], architecture=90)[0] == tile

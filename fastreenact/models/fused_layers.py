@@ -11,6 +11,8 @@ from fastreenact.models import algebra
 from fastreenact.models.layers import InvertedResidual
 from fastreenact.ops import ConvKernel
 
+_WINOGRAD_OUTPUTS = 256  # from here on its smaller products outweigh its larger weights
+
 
 class ConvLayer:
     """A convolution into a buffer of its own, or into `out`."""
@@ -19,7 +21,8 @@ class ConvLayer:
         self, kernel: ConvKernel, like: Tensor, height: int, width: int, *, n: int = 1, activation: str | None = None,
         out: Tensor | None = None,
     ):  # fmt: skip
-        self.weights = ops.pack_conv(kernel, like.dtype, like.device)
+        winograd = like.device.type == "cpu" and height * width >= _WINOGRAD_OUTPUTS and ops.suits_winograd(kernel)
+        self.weights = ops.pack_conv(kernel, like.dtype, like.device, winograd=winograd)
         self.activation = activation
         self.out = like.new_empty(n, height, width, self.weights.channels_out) if out is None else out
 

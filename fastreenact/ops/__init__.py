@@ -10,6 +10,7 @@ from fastreenact.ops.conv import (
     conv_reference,
     pack_conv,
     plain_kernel,
+    suits_winograd,
 )
 from fastreenact.ops.dictionary_read import dictionary_read, dictionary_read_reference
 from fastreenact.ops.grid_sample_3d import grid_sample_3d, grid_sample_3d_reference
@@ -72,6 +73,7 @@ __all__ = [
     "shrink_reference",
     "spade",
     "spade_reference",
+    "suits_winograd",
     "tail",
     "tail_reference",
     "to_frame",
