@@ -16,6 +16,10 @@ log = logging.getLogger("fastreenact")
 _Result = TypeVar("_Result")
 
 
+# What PyTorch says in a plain RuntimeError when memory runs out.
+_NO_MEMORY = ("CUDA error: out of memory", "DefaultCPUAllocator: can't allocate memory")
+
+
 class _Way(NamedTuple):
     """How frames are made."""
 
@@ -49,7 +53,8 @@ class Resident:
 
 class Renderer:
     """`make_renderer`'s form with the same calls. Where a GPU's memory runs out: float16, then the networks at a half
-    and at a quarter of the size, their frames scaled up, then the CPU; said once each time it comes to that.
+    and at a quarter of the size, their frames scaled up, then the CPU. Where the machine's does: once more with all of
+    its own given back, then the networks at a half and at a quarter. Said once each time it comes to that.
 
     A frame in whose making a half was infinite or NaN is made again in float32, by networks of their own from then on.
     """
@@ -132,7 +137,7 @@ class Renderer:
 
     def _with_less(self, work: Callable[[Any], _Result]) -> _Result:
         """`work` with the renderer; as long as memory runs out, with one that needs less."""
-        before = self._way
+        before, failures = self._way, 0
         while True:
             try:
                 if self._inner is None:
@@ -141,13 +146,18 @@ class Renderer:
                 result = work(self._inner)
                 break
             except (RuntimeError, MemoryError) as error:
-                if not self._ways or not _out_of_memory(error):
+                failures += 1
+                again = failures == 1 and self._way.device.type == "cpu"
+                if not (again or self._ways) or not _out_of_memory(error):
                     raise
             # Out here nothing holds the tensors of what failed.
             self._forget()
-            self._way = self._ways.pop(0)
+            if not again:
+                self._way = self._ways.pop(0)
         if self._way != before:
             log.warning("out of memory with %s: goes on with %s", before, self._way)
+        elif failures:
+            log.warning("out of memory with %s: goes on after giving back what it held", before)
         return result
 
     def _forget(self) -> None:
@@ -160,17 +170,19 @@ class Renderer:
 
 def _less(way: _Way, as_it_is: bool) -> list[_Way]:
     """What to do when memory runs out, one after the other."""
+    shares = () if as_it_is else (2, 4)
     if way.device.type == "cpu":
-        return []
+        return [_Way(way.dtype, share, way.device) for share in shares]
     half = torch.float16 if way.dtype == torch.float32 else way.dtype
     ways = [] if as_it_is else [_Way(half, share, way.device) for share in (1, 2, 4)]
-    return [other for other in ways if other != way] + [_Way(torch.float32, 1, torch.device("cpu"))]
+    ways += [_Way(torch.float32, share, torch.device("cpu")) for share in (1, *shares)]
+    return [other for other in ways if other != way]
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
     """Whether this or what it came from says so: a capture that fails for it ends with an error of its own."""
     while error is not None:
-        if isinstance(error, torch.OutOfMemoryError) or "CUDA error: out of memory" in str(error):
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in _NO_MEMORY):
             return True
         error = error.__cause__ or error.__context__
     return False

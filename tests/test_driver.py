@@ -248,7 +248,8 @@ def glitches(seed, frames):
     """Landmarks of a still face with a tracker's noise of 0.25 px at 256, and a wrong one every twentieth frame."""
     points, _ = person(frames, seed=seed, noise_px=0.35, still=True)
     rng = np.random.default_rng(seed + 1)
-    for i in np.flatnonzero(rng.random(frames) < 0.05):
+    wrong = np.flatnonzero(rng.random(frames) < 0.05)
+    for i in wrong[np.diff(wrong, prepend=-1) > 1]:  # of one frame: two alike in a row are movement
         size = face_size(points[i])
         points[i] = points[i] * rng.uniform(0.8, 1.2) + rng.normal(size=2) * 0.1 * size + rng.normal(size=(72, 2)) * 5
     return points

@@ -7,8 +7,10 @@ import pytest
 import torch
 from conftest import assert_frames_close
 from face2face_rho_case import face, model, picture
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastreenact import renderer as module
+from fastreenact.face.crop import Box
 from fastreenact.models import make_renderer
 from fastreenact.models.enlarged import Enlarged
 from fastreenact.models.face2face_rho import random_face2face_rho
@@ -143,11 +145,79 @@ def test_a_capture_that_fails_for_it_is_known_by_its_cause():
     assert not module._out_of_memory(RuntimeError("capture_end"))
 
 
-def test_memory_that_runs_out_on_the_cpu_is_an_error(net, monkeypatch):
-    fault = Fault(monkeypatch)
-    fault.fails_at = {("encode", "cpu", 1)}
-    with pytest.raises(torch.OutOfMemoryError):
-        Renderer("face2face-rho", 64, net, torch.float32, CPU).encode(picture(64), *face("source"))
+@pytest.mark.parametrize("fails", [1, 2])
+def test_memory_that_runs_out_on_the_cpu_shrinks_the_networks(net, fails, said, monkeypatch):
+    fault = Fault(monkeypatch, MemoryError())
+    fault.fails_at = {("encode", "cpu", share) for share in (1, 2)[:fails]}
+    renderer = Renderer("face2face-rho", 256, net, torch.float32, CPU)
+    frame = renderer.drive(renderer.encode(picture(256), *face("source")), *face("driver"))
+    assert fault.made == [("cpu", 1), ("cpu", 1), ("cpu", 2), ("cpu", 4)][: 2 + fails]
+    assert frame.shape == (256, 256, 3)
+    smaller = f"goes on with float32 on cpu, networks at 1/{2 * fails} of the size"
+    assert said() == [f"out of memory with float32 on cpu: {smaller}"]
+
+
+@pytest.mark.parametrize("name", ["face2face-rho", "landmark-warp"])
+def test_memory_that_never_comes_back_is_an_error_and_the_renderer_lives(net, name, monkeypatch):
+    fault = Fault(monkeypatch, RuntimeError("[...] DefaultCPUAllocator: can't allocate memory: you tried to ..."))
+    renderer = Renderer(name, 64, None if name == "landmark-warp" else net, torch.float32, CPU)
+    source, driver, _ = drawn()
+    resident = renderer.encode(picture(64), *source)
+    wanted = renderer.drive(resident, *driver)
+    fault.fails_at = {("fuse", "cpu", share) for share in (1, 2, 4)} | {("drive", "cpu", 1)}
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        renderer.drive(resident, *driver)
+    fault.fails_at = set()
+    assert_frames_close(renderer.drive(resident, *driver), wanted)
+
+
+class NoMemory(TorchDispatchMode):
+    """PyTorch finds no memory at one of the places where an operation makes something new."""
+
+    def __init__(self, at=-1):
+        super().__init__()
+        self.at, self.places = at, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if any(made.alias_info is None for made in function._schema.returns):
+            self.places += 1
+            if self.places - 1 == self.at:
+                raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: ...")
+        return function(*args, **(kwargs or {}))
+
+
+FORMS = ("published", "over base", "landmark-warp")
+
+
+@pytest.mark.row("R5", "no memory at one of the allocations of networks, portrait and frame on the CPU: every frame is "
+                       "drawn, with one warning")
+def test_memory_that_runs_out_anywhere_on_the_cpu_is_one_warning(net, row, caplog):
+    caplog.set_level(logging.WARNING, logger="fastreenact")
+    source, driver, image = drawn()
+    over, places = over_base(), {}
+    for form in FORMS:
+        weights = {"published": net, "over base": over, "landmark-warp": None}[form]
+        name = "landmark-warp" if weights is None else "face2face-rho"
+        size = {"published": 96, "over base": None, "landmark-warp": (96, 96)}[form]
+
+        def frame(name=name, size=size, weights=weights):
+            renderer = Renderer(name, size, weights, torch.float32, CPU)
+            resident = renderer.encode(image, *source, *([] if size == 96 else [Box(48, 48, 96)]))
+            return renderer.drive(resident, *driver)
+
+        with NoMemory() as mode:
+            wanted = frame()
+        places[form] = range(0, mode.places, row.amount(-(-mode.places // 3), 1))
+        for place in places[form]:
+            caplog.clear()
+            with NoMemory(place):
+                found = frame()
+            assert [record.getMessage() for record in caplog.records] == [
+                "out of memory with float32 on cpu: goes on after giving back what it held"
+            ], f"{form}, place {place}"
+            assert torch.equal(found, wanted), f"{form}, place {place}"
+    counts = ", ".join(f"{form} {len(tried)}" for form, tried in places.items())
+    row.measured(f"places tried: {counts}; all drawn, one warning each")
 
 
 def test_the_landmark_warp_goes_to_the_cpu_at_once(said, monkeypatch):

@@ -137,34 +137,36 @@ def test_a_live_reference_changes_without_a_jump():
     assert np.linalg.norm(outs[15] - REST, axis=1).max() > 0.3 * whole
 
 
-def error_against_truth(motions, **options):
-    """Mean keypoint error from frame 45 on against what the driver truly did since neutral (A4)."""
-    clip = MotionClip.from_motions(motions)
+def error_against_truth(motions, last, **options):
+    """Mean keypoint error of the last frames against what the driver truly did since neutral (A4)."""
+    clip = MotionClip.from_motions(Motion(m.pose, m.expression, i / 30) for i, m in enumerate(motions))
     reference = options.pop("reference", None)
     retarget = make(reference=choose_reference(clip) if reference == "offline" else None, **options)
     truth = make(reference=motion(time=0))
     errors = []
     for i, m in enumerate(clip):
         got, want = retarget(m, m.time)[0], truth(m, m.time)[0]
-        if i >= 45:
+        if i >= len(clip) - last:
             errors.append(np.linalg.norm(got - want, axis=1).mean())
     return np.mean(errors)
 
 
 @pytest.mark.row("A4", "a driver that starts turned, its mouth open: at most 1.1 times the error of a neutral start")
 def test_a_first_frame_that_is_not_neutral_costs_nothing(row):
-    """Within 0.01 px at 256: a calm run whose error is nearly 0 leaves no room for a ratio."""
+    """The same driver with and without such frames before it; 0.01 px at 256 are free, for an error of nearly 0."""
     rng, worst = np.random.default_rng(3), 0.0
     for _ in range(row.amount(1, 30)):
-        talk = talking(row.amount(120, 300), start=20)
+        talk = talking(row.amount(100, 300), start=20)
         noise = rng.normal(size=(20, 51)).astype(np.float32) * 0.01
         neutral = [motion(time=i / 30) for i in range(20)]
         neutral = [Motion(m.pose, m.expression + n, m.time) for m, n in zip(neutral, noise, strict=True)]
         away = (0.1 * rng.normal(), 0.25 * rng.normal(), 0, 0.1 * rng.normal(), 0, 0.4)
         start = [motion(away, i / 30, jawOpen=rng.uniform(0.4, 1), mouthSmileLeft=rng.uniform(0, 1)) for i in range(5)]
         for reference in ("offline", None):
-            calm = error_against_truth(neutral + talk, reference=reference)
-            wild = error_against_truth(start + neutral[5:] + talk, reference=reference)
+            calm, wild = (
+                error_against_truth(before + neutral + talk, len(talk) - 25, reference=reference)
+                for before in ([], start)
+            )
             worst = max(worst, wild / (calm + 1e-4))
     row.measured(f"{row.amount(1, 30)} drivers, looking ahead and live: at most {worst:.2f} times")
     assert worst <= 1.1
@@ -226,11 +228,12 @@ def jitter_px(seed, frames):
     """Standard deviation of the keypoint that moves most, px at 256, where nothing does but the tracker's noise."""
     rng = np.random.default_rng(seed)
     still = motion((0.05, 0.2, 0, 0.05, 0, 0.42), jawOpen=0.2)
-    retarget, outs = make(reference=still, smooth=True), []
+    retarget, outs, last = make(reference=still, smooth=True), [], 0
     for i in range(frames):
         pose = still.pose + rng.normal(size=6).astype(np.float32) * 0.001  # the tracker's own noise
         expression = still.expression + rng.normal(size=51).astype(np.float32) * 0.003
-        if rng.random() < 0.05:
+        if rng.random() < 0.05 and i > last + 1:  # of one frame: two alike in a row are movement
+            last = i
             pose = pose + rng.normal(size=6).astype(np.float32) * rng.uniform(0.02, 0.3)
             pose[5] = max(pose[5], 0.1)
             expression = np.clip(expression + rng.normal(size=51).astype(np.float32) * rng.uniform(0, 0.5), 0, 1)

@@ -62,7 +62,8 @@ def views(height: int, width: int) -> Iterator[View]:
     for scale in (1.0, 1.6, 2.4):  # a face that fills the picture is found when it is smaller
         yield View(cx, cy, side * scale, 0.0)
     short = float(min(height, width))
-    for part in (short, short * 0.6, short * 0.4):  # small faces; parts overlap by a half
+    # Small faces; parts overlap by a half. A strip is not cut into ever more of them: a face needs room.
+    for part in dict.fromkeys(max(share * short, side / 12) for share in (1.0, 0.6, 0.4)):
         for y in _starts(height, part):
             for x in _starts(width, part):
                 yield View(x + part / 2, y + part / 2, part, 0.0)
