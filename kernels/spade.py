@@ -7,6 +7,7 @@ import torch
 import triton
 import triton.language as tl
 from fastreenact.kernels.channels_last import activate, addresses
+from fastreenact.ops.checks import broadcast_strides
 from torch import Tensor
 
 _MAX_BLOCK = 256  # accesses of one program: two for each thread of its four warps, four spill on sm_75
@@ -99,7 +100,7 @@ def spade(
         return
     n, height, width, channels = out.shape
     moved = (x, gamma_table, beta_table, out)
-    strides = [stride for tensor in moved for stride in _strides(tensor)]
+    strides = [stride for tensor in moved for stride in broadcast_strides(tensor)[:3]]
     addresses = (tensor.data_ptr() // tensor.element_size() for tensor in moved)
     align = math.gcd(16 // x.element_size(), channels, *strides, *addresses)
     accesses = width * channels // align
@@ -125,9 +126,3 @@ def spade(
             ALIGN=align,
             BLOCK=block,
         )
-
-
-def _strides(tensor: Tensor) -> tuple[int, int, int]:
-    """Strides of the first three axes; 0 along an axis of size 1, which also makes one table serve a batch."""
-    n, y, x = (0 if tensor.shape[axis] == 1 else tensor.stride(axis) for axis in range(3))
-    return n, y, x

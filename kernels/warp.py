@@ -7,6 +7,7 @@ import torch
 import triton
 import triton.language as tl
 from fastreenact.kernels.channels_last import activate, addresses
+from fastreenact.ops.checks import broadcast_strides
 from torch import Tensor
 
 _ELEMENTS = 2048  # output values of one program: 16 for each thread of its four warps
@@ -175,12 +176,9 @@ def _warp_kernel(
     tl.store(addresses(out_ptr, out, channel[None, :], ALIGN), value.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-def _table_strides(table: Tensor | None) -> tuple[int, int, int]:
+def _table_strides(table: Tensor | None) -> tuple[int, ...]:
     """Strides of the first three axes of [C] or [N or 1, T, T, C]; 0 along an axis that is not there or has size 1."""
-    if table is None or table.dim() == 1:
-        return 0, 0, 0
-    n, y, x = (0 if table.shape[axis] == 1 else table.stride(axis) for axis in range(3))
-    return n, y, x
+    return broadcast_strides(None if table is None or table.dim() == 1 else table)[:3]
 
 
 def warp(
