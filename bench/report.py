@@ -19,7 +19,7 @@ import timing
 BENCH = Path(__file__).resolve().parent
 # In the order of the page.
 SCRIPTS = (
-    "engine", "network", "sizes", "gmac", "model_2080ti", "soak", "reenactment", "fit", "mbconv", "conv", "tail",
+    "engine", "network", "sizes", "gmac", "model_2080ti", "reenactment", "fit", "mbconv", "conv", "tail",
     "warp", "grid_sample_3d", "spade", "norm_act", "dictionary_read", "rasterize_landmarks", "shrink", "to_frame",
     "compose_frame", "landmark_field", "render_mesh",
 )  # fmt: skip
@@ -95,9 +95,6 @@ def summary(results: dict[str, dict[str, Any]]) -> str:
             if "ahead" in row:
                 faster += f", {row['ahead']:.2f} times the fastest other engine in the same precision"
             rows.append([what, faster])
-    if "soak" in results:
-        soak = results["soak"]
-        rows.append([f"resident memory over {soak['steps']} steps", f"{soak['growth_after_100']['rss_mb']:+.1f} MB"])
     return timing.table(rows, ["on two CPU cores", "measured"])
 
 

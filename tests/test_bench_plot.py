@@ -74,7 +74,7 @@ def test_the_page_links_the_plot(tmp_path, monkeypatch):
     assert "![warp on the CPU](plots/warp.svg)" in page
     assert "No GPU is in these tables." in page
     assert (tmp_path / "plots" / "warp.svg").read_text(encoding="utf-8").startswith("<svg")
-    assert "![" not in report.page({"soak": result | {"columns": ["ours"]}}, {})
+    assert "![" not in report.page({"gmac": result | {"columns": ["ours"]}}, {})
     page = report.page({}, {"warp": result | {"environment": MACHINE | {"gpu": "some GPU"}}})
     assert "`python bench/warp.py --device cuda`; some GPU; p" in page
     assert "plots/warp-cuda.svg" in page

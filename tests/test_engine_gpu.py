@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from engine_case import frame, make, motion, source
 from pretend_cuda import Pretended
-from test_engine import frame, make, motion, source
 
 from fastreenact.models.face2face_rho import random_face2face_rho
 

@@ -34,9 +34,15 @@ def restored_count():
     _C.set_num_threads(before)
 
 
-def test_import_starts_no_threads():
-    code = "import fastreenact._C as c, os; print(c.num_workers(), len(os.listdir('/proc/self/task')))"
-    assert python(code).stdout.split() == ["0", "1"]
+@pytest.mark.row("R2", "importing starts no threads and makes no CUDA context")
+def test_import_starts_no_threads(row):
+    code = """
+import os, fastreenact._C as c, fastreenact.engine, torch
+print(c.num_workers(), len(os.listdir('/proc/self/task')), torch.cuda.is_initialized())
+"""
+    workers, threads, context = python(code).stdout.split()
+    row.measured(f"{int(threads) - 1} threads beside the first, CUDA context: {context}")
+    assert (workers, threads, context) == ("0", "1", "False")
 
 
 def test_workers_start_at_the_first_use():
@@ -121,10 +127,12 @@ def ended(child: int) -> int:
     pytest.fail("the child hangs")
 
 
-def test_fork_after_use(case, restored_count, plain_memory):
+@pytest.mark.row("R2", "an op in the parent, a fork, the same op in the child: done within 2 s, bit-equal")
+def test_fork_after_use(case, restored_count, plain_memory, row):
     features, field, expected = case
     _C.set_num_threads(3)
     warp(features, field)
+    seconds = []
     for _ in range(10):
         start = time.monotonic()
         child = os.fork()
@@ -133,8 +141,10 @@ def test_fork_after_use(case, restored_count, plain_memory):
             same = warp(features, field).numpy().tobytes() == expected.numpy().tobytes()
             os._exit(0 if same and _C.num_workers() == 2 else 1)
         assert ended(child) == 0
-        assert time.monotonic() - start < 2
+        seconds.append(time.monotonic() - start)
         assert torch.equal(warp(features, field), expected)
+    row.measured(f"{len(seconds)} of 10 children, at most {max(seconds):.2f} s")
+    assert max(seconds) < 2
 
 
 def test_fork_while_another_thread_works(case, restored_count, plain_memory):
