@@ -109,8 +109,8 @@ BAD = [
     (grown(box=(3, 3)), ValueError, "box: got .* needs centre x, centre y and a side"),
     (grown(box=(3, 3, 0)), ValueError, "box: got .* more than 0"),
     (grown(box=(float("nan"), 3, 6)), ValueError, "box: got"),
-    (grown(side=0), ValueError, "side: got 0, needs at least 1"),
-    (grown(samples=3), ValueError, "samples: got 3, needs 1 or 2"),
+    (grown(side=0), ValueError, "side: got 0, needs a whole number from 1 to 16384"),
+    (grown(samples=3), ValueError, "samples: got 3, needs a whole number from 1 to 2"),
     (grown(dtype=torch.float16), TypeError, "dtype: got torch.float16 on cpu, needs float32"),
 ]
 

@@ -19,6 +19,8 @@ from fastreenact.models.landmark_grid import Grid
 from fastreenact.models.landmark_head import Head, follow, make_head
 from fastreenact.models.landmark_slits import EYES, Cover, Layer, cover, eye_layer, mouth_layer
 
+_FARTHEST = 1e6  # of a coordinate in halves of the box: no face is there, and products of it stay numbers
+
 
 @dataclass(frozen=True)
 class State:
@@ -61,6 +63,8 @@ def _finite(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64
         raise ValueError(f"{name}: got shape {array.shape}, need {shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: some values are NaN or infinite")
+    if np.abs(array).max() > _FARTHEST:
+        raise ValueError(f"{name}: got {np.abs(array).max():.3g}, need values within {_FARTHEST:.0e}")
     return array
 
 

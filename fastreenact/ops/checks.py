@@ -12,9 +12,37 @@ ACTIVATIONS = {None: 0, "relu": 1, "tanh": 2}
 
 
 def need_tensor(name: str, value: object) -> None:
-    """TypeError unless `value` is a tensor."""
+    """TypeError unless `value` is a dense tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: got {type(value).__name__}, needs a torch.Tensor")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name}: got a tensor of layout {value.layout}, needs a dense one; call .to_dense()")
+
+
+def need_packed(name: str, value: object, kind: type, pack: str) -> None:
+    """TypeError unless `value` is the `kind` of weights that the function `pack` makes."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: got {type(value).__name__}, needs {kind.__name__} made by {pack}")
+
+
+def need_whole(name: str, value: object, least: int, most: int) -> None:
+    """ValueError unless `value` is a whole number in the range."""
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)) or not least <= value <= most:
+        raise ValueError(f"{name}: got {value!r}, needs a whole number from {least} to {most}")
+
+
+def need_size(name: str, value: object) -> list[int]:
+    """Height and width; ValueError unless `value` is two whole numbers of at least 0."""
+    values = list(value) if isinstance(value, (tuple, list)) else []
+    if len(values) != 2 or any(isinstance(v, bool) or not isinstance(v, (int, torch.SymInt)) or v < 0 for v in values):
+        raise ValueError(f"{name}: got {value!r}, needs two whole numbers (height, width), neither negative")
+    return values
+
+
+def need_number(name: str, value: object) -> None:
+    """ValueError unless `value` is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
+        raise ValueError(f"{name}: got {value!r}, needs a finite number")
 
 
 def need_choice(name: str, value: object, choices: tuple[str | None, ...]) -> None:
@@ -63,6 +91,15 @@ def need_channels_last(name: str, tensor: Tensor) -> None:
         raise ValueError(
             f"{name}: got strides {list(tensor.stride())}, needs the last axis (channels) contiguous; "
             "permute an NCHW tensor in channels_last memory, or call .contiguous()"
+        )
+
+
+def need_contiguous(name: str, tensor: Tensor) -> None:
+    """ValueError unless the tensor is contiguous."""
+    if not tensor.is_contiguous():
+        raise ValueError(
+            f"{name}: got strides {list(tensor.stride())} for shape {list(tensor.shape)}, needs a contiguous tensor; "
+            "call .contiguous()"
         )
 
 

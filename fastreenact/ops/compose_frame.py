@@ -88,7 +88,9 @@ def compose_frame_reference(
 
 def _inside(centre: float, size: float, length: int) -> tuple[int, int]:
     """First pixel of the box along one axis, and the one after its last, within the picture."""
-    return max(round(centre - size / 2), 0), min(round(centre + size / 2), length)
+    # Clamped first: a sum beyond float64 is infinite, which round() refuses.
+    low, high = centre - size / 2, centre + size / 2
+    return round(max(low, 0.0)) if low < length else length, round(min(high, length)) if high > 0 else 0
 
 
 def _taps(
@@ -147,6 +149,9 @@ def _implementation(
     }  # fmt: skip
     if raw.device.type == "cpu":
         checks.need_apart("surface", surface, "raw", raw)
+        if flag is not None:
+            checks.need_apart("flag", flag, "raw", raw)
+            checks.need_apart("flag", flag, "surface", surface)
         _C.compose_frame(**params)
         return
     kernels = cuda_kernels()

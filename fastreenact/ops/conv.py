@@ -172,7 +172,10 @@ def conv(
     for name, optional in (("add", add), ("pictures", pictures), ("residual", residual), ("out", out)):
         if optional is not None:
             checks.need_tensor(name, optional)
+    checks.need_packed("weights", weights, ConvWeights, "pack_conv")
     checks.need_choice("activation", activation, _ACTIVATIONS)
+    checks.need_number("x_scale", x_scale)
+    checks.need_number("x_shift", x_shift)
     rest = (add, pictures, residual, weights.spec, activation, x_scale, x_shift)
     if out is None:
         return _conv(x, weights.packed, weights.bias, *rest)
@@ -190,6 +193,8 @@ def conv_many(calls: Sequence[Mapping[str, Any]]) -> None:
     """
     if not 1 <= len(calls) <= 4:
         raise ValueError(f"calls: got {len(calls)}, needs 1 to 4")
+    for call in calls:
+        checks.need_packed("calls: weights", call.get("weights"), ConvWeights, "pack_conv")
     dtypes = {call["weights"].spec[2] for call in calls}
     devices = {call["weights"].packed.device for call in calls}
     if len(dtypes) > 1 or len(devices) > 1:
@@ -305,20 +310,22 @@ def _check(
     for name, tensor in (("add", add), ("residual", residual)):
         if tensor is not None:
             checks.need_dtype(name, tensor, (wanted,))
-            checks.need_channels_last(name, tensor)
     if add is not None:
         checks.need_shape("add", add, (None, height, width, g.channels_out), "[A, Ho, Wo, Cout]")
+        checks.need_channels_last("add", add)
         if pictures is None and add.shape[0] not in (1, x.shape[0]):
             raise ValueError(f"add: got {add.shape[0]} pictures, needs 1, {x.shape[0]}, or `pictures` to choose by")
     if pictures is not None:
         checks.need_dtype("pictures", pictures, (torch.int32,))
         checks.need_shape("pictures", pictures, (x.shape[0],), "[N]")
+        checks.need_contiguous("pictures", pictures)
         if add is None:
             raise ValueError("pictures: got one, needs `add`, whose pictures it chooses")
     if residual is not None:
         half = residual.shape[1:3] == (-(-height // 2), -(-width // 2))
         shape = tuple(residual.shape[1:3]) if half else (height, width)
         checks.need_shape("residual", residual, (x.shape[0], *shape, g.channels_out), "that of out, or half of it")
+        checks.need_channels_last("residual", residual)
 
 
 class _Plan:
@@ -364,6 +371,8 @@ def _prepare(
         checks.need_apart("out", out, "add", add)
     if residual is not None:
         checks.need_apart("out", out, "residual", residual, same_allowed=True)
+    if pictures is not None:
+        checks.need_apart("out", out, "pictures", pictures)
     if (
         pictures is not None
         and pictures.device.type == "cpu"

@@ -38,6 +38,7 @@ def dictionary_read(q: Tensor, u: Tensor, v: Tensor, *, scale: float = 1.0, out:
     """
     for name, tensor in (("q", q), ("u", u), ("v", v)):
         checks.need_tensor(name, tensor)
+    checks.need_number("scale", scale)
     if out is None:
         return _dictionary_read(q, u, v, scale)
     checks.need_tensor("out", out)
@@ -70,8 +71,6 @@ def _check(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor | None) ->
         checks.need_channels_last(name, tensor)
     if u.numel() == 0:
         raise ValueError(f"u: got shape {list(u.shape)}, needs at least one key of at least one element")
-    if not abs(scale) < float("inf"):
-        raise ValueError(f"scale: got {scale}, needs a finite number")
     shape = (n, rows, v.shape[2])
     if out is not None:
         checks.need_dtype("out", out, (q.dtype,))

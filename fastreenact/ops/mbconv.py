@@ -129,7 +129,8 @@ def mbconv(
     checks.need_tensor("x", x)
     if out is not None:
         checks.need_tensor("out", out)
-    size = None if upsample is None else list(upsample)
+    checks.need_packed("weights", weights, MbconvWeights, "pack_mbconv")
+    size = None if upsample is None else checks.need_size("upsample", upsample)
     w = weights
     packed = (w.expand, w.expand_bias, w.depthwise, w.depthwise_bias, w.project, w.project_bias, w.spec, size)
     if out is None:

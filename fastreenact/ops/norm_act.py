@@ -63,6 +63,7 @@ def norm_act(
     checks.need_choice("activation", activation, tuple(_ACTIVATIONS))
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise ValueError(f"groups: got {groups!r}, needs a whole number that divides the channels")
+    checks.need_number("eps", eps)
     if upsample is not None:
         upsample = _factors(upsample)
     if out is None:

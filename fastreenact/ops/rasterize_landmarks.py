@@ -13,6 +13,7 @@ from fastreenact.ops import checks
 from fastreenact.ops.library import cuda_kernels, register
 
 KEYPOINTS = 72
+MAX_SIDE = 32768
 
 # Drawn in this order, later over earlier. Colours in the order of the channels in memory.
 COLOURS = {
@@ -79,8 +80,8 @@ def rasterize_landmarks(keypoints: Tensor, size: int, layout: int, *, out: Tenso
     Source: the released code of Face2Face^rho, util/landmark_image_generation.py.
     """
     checks.need_tensor("keypoints", keypoints)
-    _need_number("size", size, 1, 32768)
-    _need_number("layout", layout, 0, len(LAYOUTS) - 1)
+    checks.need_whole("size", size, 1, MAX_SIDE)
+    checks.need_whole("layout", layout, 0, len(LAYOUTS) - 1)
     if out is None:
         return _rasterize(keypoints, size, layout)
     checks.need_tensor("out", out)
@@ -111,7 +112,7 @@ def rasterize_landmarks_all(
     checks.need_tensor("keypoints", keypoints)
     small, middle, large = _three("sizes", sizes)
     for size in (small, middle, large):
-        _need_number("sizes", size, 1, 32768)
+        checks.need_whole("sizes", size, 1, MAX_SIDE)
     if outs is None:
         drawings: tuple[Tensor, Tensor, Tensor] = _rasterize_all(keypoints, small, middle, large)
         return drawings
@@ -128,7 +129,7 @@ def rasterize_lines(lines: Tensor, height: int, width: int) -> Tensor:
     Args:
         lines: [M, 4] int64 on the CPU, contiguous: x1, y1, x2, y2 in pixels, within +-2^31, anywhere around the
             picture.
-        height, width: size of a picture.
+        height, width: size of a picture, 1 to 32768.
 
     Returns:
         uint8 [M, height, width], 255 where the line is.
@@ -142,18 +143,14 @@ def rasterize_lines(lines: Tensor, height: int, width: int) -> Tensor:
     checks.need_shape("lines", lines, (None, 4), "[M, 4]")
     if lines.device.type != "cpu" or not lines.is_contiguous():
         raise ValueError(f"lines: got device {lines.device}, strides {lines.stride()}, needs a contiguous CPU tensor")
-    if height < 1 or width < 1:
-        raise ValueError(f"height, width: got {height}, {width}, needs at least 1 each")
-    if lines.numel() and int(lines.abs().max()) > 2**31:
+    for name, value in (("height", height), ("width", width)):
+        checks.need_whole(name, value, 1, MAX_SIDE)
+    # Not abs(): of the least int64 that is negative.
+    if lines.numel() and not -(2**31) <= int(lines.min()) <= int(lines.max()) <= 2**31:
         raise ValueError("lines: got a coordinate beyond +-2^31")
     out = torch.empty((len(lines), height, width), dtype=torch.uint8)
     _C.rasterize_lines(lines=lines.data_ptr(), out=out.data_ptr(), m=len(lines), height=height, width=width)
     return out
-
-
-def _need_number(name: str, value: object, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)) or not least <= value <= most:
-        raise ValueError(f"{name}: got {value!r}, needs a whole number from {least} to {most}")
 
 
 def _three(name: str, values: Sequence[Any]) -> Sequence[Any]:

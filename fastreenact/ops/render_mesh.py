@@ -60,7 +60,7 @@ def render_mesh(
     """
     _need_tensors(vertices=vertices, triangles=triangles, attributes=attributes, background=background)
     height, width = _need_size(size)
-    _need_whole("supersample", supersample, MAX_SUPERSAMPLE)
+    checks.need_whole("supersample", supersample, 1, MAX_SUPERSAMPLE)
     arguments = vertices, triangles, attributes, background, height, width, supersample, bool(cull)
     if out is None:
         return _render(*arguments)
@@ -178,16 +178,11 @@ def _need_tensors(**tensors: Tensor | None) -> None:
             checks.need_tensor(name, tensor)
 
 
-def _need_whole(name: str, value: object, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)) or not 1 <= value <= most:
-        raise ValueError(f"{name}: got {value!r}, needs a whole number from 1 to {most}")
-
-
 def _need_size(size: object) -> tuple[int, int]:
     if not isinstance(size, (tuple, list, torch.Size)) or len(size) != 2:
         raise ValueError(f"size: got {size!r}, needs (height, width)")
     for side in size:
-        _need_whole("size", side, MAX_SIDE)
+        checks.need_whole("size", side, 1, MAX_SIDE)
     return size[0], size[1]
 
 
@@ -206,7 +201,8 @@ def _check(vertices: Tensor, triangles: Tensor) -> None:
     checks.need_dtype("triangles", triangles, (torch.int32,))
     checks.need_shape("triangles", triangles, (None, 3), "[F, 3]")
     checks.need_same_device(vertices, triangles=triangles)
-    _need_contiguous(vertices=vertices, triangles=triangles)
+    checks.need_contiguous("vertices", vertices)
+    checks.need_contiguous("triangles", triangles)
 
 
 def _check_drawing(
@@ -219,11 +215,11 @@ def _check_drawing(
     checks.need_dtype("attributes", attributes, (torch.float32,))
     _need_shared("attributes", attributes, n, (count, None), "V, A")
     checks.need_same_device(vertices, attributes=attributes, background=background)
-    _need_contiguous(attributes=attributes)
+    checks.need_contiguous("attributes", attributes)
     if background is not None:
         checks.need_dtype("background", background, (torch.float32,))
         _need_shared("background", background, n, (height, width, attributes.shape[-1]), "H, W, A")
-        _need_contiguous(background=background)
+        checks.need_contiguous("background", background)
 
 
 def _need_no_gradient(**tensors: Tensor | None) -> None:
@@ -231,15 +227,6 @@ def _need_no_gradient(**tensors: Tensor | None) -> None:
         if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
             raise ValueError(
                 f"{name}: requires grad, but render_mesh has no gradient; detach() it or work under torch.no_grad()"
-            )
-
-
-def _need_contiguous(**tensors: Tensor) -> None:
-    for name, tensor in tensors.items():
-        if not tensor.is_contiguous():
-            raise ValueError(
-                f"{name}: got strides {list(tensor.stride())} for shape {list(tensor.shape)}, needs a contiguous "
-                "tensor; call .contiguous()"
             )
 
 
@@ -312,7 +299,8 @@ def _fake_drawing_out(
     checks.need_dtype("alpha", alpha, (torch.float32,))
     checks.need_shape("alpha", alpha, (n, height, width), "[N, H, W]")
     checks.need_same_device(vertices, image=image, alpha=alpha)
-    _need_contiguous(image=image, alpha=alpha)
+    checks.need_contiguous("image", image)
+    checks.need_contiguous("alpha", alpha)
 
 
 def _ids(vertices: Tensor, triangles: Tensor, height: int, width: int, cull: bool) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,8 @@ from fastreenact.ops import checks
 from fastreenact.ops.library import register
 from fastreenact.ops.warp import warp
 
+_MOST_SIDE = 16384
+
 
 def shrink(
     picture: Tensor, box: Sequence[float], side: int, *, samples: int = 1, dtype: torch.dtype = torch.float32
@@ -24,7 +26,7 @@ def shrink(
     Args:
         picture: uint8 [H, W, 3], packed pixels, at least 2 x 2.
         box: centre x, centre y and side of the square, px (pixel (0, 0) covers 0 to 1).
-        side: of the result, px.
+        side: of the result, px, 1 to 16384.
         samples: 1 or 2, per pixel of the result and axis, evenly spread over it.
         dtype: of the result: float32, bfloat16 or float16 (GPU only).
 
@@ -36,6 +38,10 @@ def shrink(
         ValueError: a shape, a stride or a number that does not fit.
     """
     checks.need_tensor("picture", picture)
+    checks.need_whole("side", side, 1, _MOST_SIDE)
+    checks.need_whole("samples", samples, 1, 2)
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype: got {dtype!r}, needs a torch.dtype")
     return _shrink(picture, [float(value) for value in box], side, samples, dtype)
 
 
@@ -77,10 +83,6 @@ def _check(picture: Tensor, box: Sequence[float], side: int, samples: int, dtype
         raise ValueError(f"picture: got strides {list(picture.stride())}, needs packed pixels in rows that lie apart")
     if len(box) != 3 or not all(map(math.isfinite, box)) or box[2] <= 0:
         raise ValueError(f"box: got {list(box)}, needs centre x, centre y and a side of more than 0, in px")
-    if side < 1:
-        raise ValueError(f"side: got {side}, needs at least 1")
-    if samples not in (1, 2):
-        raise ValueError(f"samples: got {samples}, needs 1 or 2")
     half = () if picture.device.type == "cpu" else (torch.float16,)
     if dtype not in (torch.float32, torch.bfloat16, *half):
         raise TypeError(f"dtype: got {dtype} on {picture.device.type}, needs float32, bfloat16 or, on a GPU, float16")

@@ -122,8 +122,7 @@ def _check(
     for name, index, length in (("index_y", index_y, height), ("index_x", index_x, width)):
         checks.need_dtype(name, index, (torch.int32,))
         checks.need_shape(name, index, (length,), "one entry for each row or column of x, or of x doubled")
-        if not index.is_contiguous():
-            raise ValueError(f"{name}: got strides {list(index.stride())}, needs a contiguous tensor")
+        checks.need_contiguous(name, index)
     if (mean is None) != (inv_std is None):
         raise ValueError("mean, inv_std: got only one of them, needs both, or neither when they are folded in")
     for name, statistic in (("mean", mean), ("inv_std", inv_std)):
@@ -153,7 +152,7 @@ class _Plan:
         inv_std: Tensor | None, out: Tensor, activation: str | None,
     ) -> None:  # fmt: skip
         _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
-        present = (out, x, gamma_table, beta_table, mean, inv_std)
+        present = (out, x, gamma_table, beta_table, index_y, index_x, mean, inv_std)
         self.extents = [0 if t is None or t.numel() == 0 else checks.extent(t) for t in present]
         self.fixed = {
             "shape": tuple(out.shape), "x_stride": x.stride(), "out_stride": out.stride(),
@@ -180,7 +179,11 @@ def _run_cpu(
         return
     begin = out.data_ptr()
     end = begin + plan.extents[0]
-    others = {"x": x, "gamma_table": gamma_table, "beta_table": beta_table, "mean": mean, "inv_std": inv_std}
+    # An index that the output overwrites would be another one than was checked.
+    others = {
+        "x": x, "gamma_table": gamma_table, "beta_table": beta_table, "index_y": index_y, "index_x": index_x,
+        "mean": mean, "inv_std": inv_std,
+    }  # fmt: skip
     for (name, tensor), extent in zip(others.items(), plan.extents[1:], strict=True):
         if tensor is not None and tensor.data_ptr() < end and begin < tensor.data_ptr() + extent:
             checks.need_apart("out", out, name, tensor, same_allowed=name == "x")

@@ -95,8 +95,9 @@ def tail(x: Tensor, weights: TailWeights, size: tuple[int, int], *, out: Tensor 
     checks.need_tensor("x", x)
     if out is not None:
         checks.need_tensor("out", out)
+    checks.need_packed("weights", weights, TailWeights, "pack_tail")
     w = weights
-    packed = (w.depthwise, w.depthwise_bias, w.packed, w.bias, w.spec, list(size))
+    packed = (w.depthwise, w.depthwise_bias, w.packed, w.bias, w.spec, checks.need_size("size", size))
     if out is None:
         return _tail(x, *packed)
     _tail_out(x, *packed, out)

@@ -103,6 +103,9 @@ def _run(image: Tensor, layout: str, tanh: bool, out: Tensor, flag: Tensor | Non
     }  # fmt: skip
     if image.device.type == "cpu":
         checks.need_apart("out", out, "image", image)
+        if flag is not None:
+            checks.need_apart("flag", flag, "image", image)
+            checks.need_apart("flag", flag, "out", out)
         _C.to_frame(**params)
         return
     kernels = cuda_kernels()

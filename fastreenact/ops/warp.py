@@ -70,7 +70,7 @@ def warp(
     checks.need_choice("padding", padding, ("zeros", "border"))
     checks.need_choice("field_resize", field_resize, ("nearest", "bilinear"))
     if size is not None:
-        size = _two(size)
+        size = checks.need_size("size", size)
     if out is None:
         return _warp(features, field, pictures, scale, shift, index_y, index_x, activation, size, padding, field_resize)
     _warp_out(features, field, pictures, scale, shift, index_y, index_x, activation, size, padding, field_resize, out)
@@ -142,13 +142,6 @@ def resize_field(field: Tensor, height: int, width: int, mode: str) -> Tensor:
     return field
 
 
-def _two(size: Sequence[int]) -> list[int]:
-    values = list(size) if isinstance(size, (tuple, list, torch.Size)) else []
-    if len(values) != 2 or any(isinstance(v, bool) or not isinstance(v, (int, torch.SymInt)) or v < 0 for v in values):
-        raise ValueError(f"size: got {size!r}, needs two whole numbers (height, width), neither negative")
-    return values
-
-
 def _need_types(features: object, field: object, *others: object) -> None:
     checks.need_tensor("features", features)
     checks.need_tensor("field", field)
@@ -160,8 +153,7 @@ def _need_types(features: object, field: object, *others: object) -> None:
 def _check_index(name: str, index: Tensor, length: int, words: str) -> None:
     checks.need_dtype(name, index, (torch.int32,))
     checks.need_shape(name, index, (length,), words)
-    if not index.is_contiguous():
-        raise ValueError(f"{name}: got strides {list(index.stride())}, needs a contiguous tensor")
+    checks.need_contiguous(name, index)
 
 
 def _check_affine(
@@ -249,7 +241,7 @@ class _Plan:
         padding: str, field_resize: str, out: Tensor,
     ) -> None:  # fmt: skip
         _check(features, field, pictures, scale, shift, index_y, index_x, activation, size, out)
-        present = (out, features, field, scale, shift)
+        present = (out, features, field, pictures, scale, shift, index_y, index_x)
         self.extents = [0 if t is None or t.numel() == 0 else checks.extent(t) for t in present]
         full_scale, full_shift = _tables(features.shape[3], scale, shift)
         # Of a missing one only the address is read later: these are ours, and live as long as the plan.
@@ -291,7 +283,11 @@ def _run_cpu(
         return
     begin = out.data_ptr()
     end = begin + plan.extents[0]
-    others = {"features": features, "field": field, "scale": scale, "shift": shift}
+    # An index that the output overwrites would be another one than was checked.
+    others = {
+        "features": features, "field": field, "pictures": pictures, "scale": scale, "shift": shift, "index_y": index_y,
+        "index_x": index_x,
+    }  # fmt: skip
     for (name, tensor), extent in zip(others.items(), plan.extents[1:], strict=True):
         if tensor is not None and tensor.data_ptr() < end and begin < tensor.data_ptr() + extent:
             checks.need_apart("out", out, name, tensor)
