@@ -217,9 +217,10 @@ void winograd(const ConvParams& p, int64_t begin, int64_t end, int64_t panel, in
     const int64_t panel_stride = p.channels_in * kPanel, element = kPairs ? 2 : 4;
     const int64_t matrix_stride = (p.channels_out + kPanel - 1) / kPanel * panel_stride;
     const char* weights = static_cast<const char*>(p.weights) + (p.weights_at[0] + panel * panel_stride) * element;
-    const int64_t input_step = kTiles * p.channels_in;
+    // A line more than a power of two: sixteen lines at such a distance would share one set of the cache.
+    const int64_t input_step = kTiles * p.channels_in + 64 / static_cast<int64_t>(sizeof(A));
     const int64_t input_bytes = whole_lines(16 * input_step * static_cast<int64_t>(sizeof(A)) + 64);
-    constexpr int64_t kSumsStep = kTiles * kPanels * kPanel;
+    constexpr int64_t kSumsStep = kTiles * kPanels * kPanel + kPanel;
     char* memory = scratch.need(input_bytes + 16 * kSumsStep * static_cast<int64_t>(sizeof(float)));
     A* inputs = reinterpret_cast<A*>(memory);
     float* sums = reinterpret_cast<float*>(memory + input_bytes);
