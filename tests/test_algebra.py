@@ -108,13 +108,14 @@ def test_pose_encoder_is_two_convolutions():
     torch.testing.assert_close(conv_reference(hidden, second), nhwc(encoder(pose)), **EXACT)
 
 
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize(
     "length", [4, 16, 17, 21, 32, 48, 57, 63, 64, 66, 79, 80, 81, 90, 128, 180, 360]
 )
-def test_spade_tables_are_exact(length):
+def test_spade_tables_are_exact(length, whole):
     spade = fill(Spade(5)).double()
     condition, x = values("pose map", 2, 32, 16, 16), values("x", 2, 5, length, length)
-    first, second, index, cells = algebra.spade_tables(spade, length)
+    first, second, index, cells = algebra.spade_tables(spade, length, whole=whole)
     seen = nhwc(condition) if cells is None else nhwc(condition)[:, cells[:, None], cells]
     table = conv_reference(conv_reference(seen, first, activation="relu"), second)
     scale, shift = (t[:, index.long()[:, None], index.long()] for t in table.split(5, -1))
@@ -133,6 +134,12 @@ def test_spade_tables_are_compact(length, hidden, table):
     if length >= 64:
         assert sum(first.axis_y.taps) == 5
         assert sum(second.axis_y.taps) == {64: 10, 360: 11}[length]
+
+
+def test_whole_spade_tables_are_for_plain_convolutions():
+    first, second, _, _ = algebra.spade_tables(fill(Spade(5)), 64, whole=True)
+    assert 16 * first.axis_y.phases == 64
+    assert (second.axis_y.step, second.axis_y.taps) == (1, (3,))
 
 
 def test_a_planted_error_is_seen():

@@ -183,11 +183,17 @@ def spade_affine(spade: Any) -> tuple[Tensor, Tensor]:
     return torch.cat([scale_w, shift_w]), torch.cat([scale_b, shift_b])
 
 
-def spade_tables(spade: Any, length: int) -> tuple[ConvKernel, ConvKernel, Tensor, Tensor | None]:
+def spade_tables(
+    spade: Any, length: int, *, whole: bool = False
+) -> tuple[ConvKernel, ConvKernel, Tensor, Tensor | None]:
     """The two convolutions of a SPADE layer over the pose map enlarged by nearest to `length`, on a compact grid.
 
     Inside a cell the enlarged map is constant, and 2 px from its ends so is what two 3x3 convolutions make of it: a
     cell shows at most five different pixels an axis, and of the taps those that see the same value are summed.
+
+    Args:
+        whole: where cells are 4 px wide, the hidden map has its two inner pixels twice, so that the second convolution
+            is a plain one: for Winograd's algorithm, which then multiplies less than merged taps do.
 
     Returns:
         first: [16, 16] -> hidden map; then ReLU.
@@ -202,6 +208,9 @@ def spade_tables(spade: Any, length: int) -> tuple[ConvKernel, ConvKernel, Tenso
         second = _CELL_SECOND if most > 4 else tuple(p for i, p in enumerate(_CELL_SECOND) if i != 2)
         kept = len(second)
         kernels = merged(*shared, _CELL_FIRST, 1), merged(*affine, second, 3)
+        if whole and most == 4:
+            first, inner, last = _CELL_FIRST
+            kernels = merged(*shared, (first, inner, inner, last), 1), plain_kernel(*affine, padding=1)
     elif least == most:
         first = {2: merged(*shared, _DOUBLED, 1), 3: merged(*shared, _CELL_FIRST, 1)}
         kept = most

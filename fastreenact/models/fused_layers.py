@@ -11,7 +11,12 @@ from fastreenact.models import algebra
 from fastreenact.models.layers import InvertedResidual
 from fastreenact.ops import ConvKernel
 
-_WINOGRAD_OUTPUTS = 256  # from here on its smaller products outweigh its larger weights
+# From so many outputs on the smaller products of Winograd's algorithm outweigh its larger weights, on a CPU.
+WINOGRAD_OUTPUTS: float = 256
+
+
+def _winograd(like: Tensor, outputs: int) -> bool:
+    return like.device.type == "cpu" and outputs >= WINOGRAD_OUTPUTS
 
 
 class ConvLayer:
@@ -21,7 +26,7 @@ class ConvLayer:
         self, kernel: ConvKernel, like: Tensor, height: int, width: int, *, n: int = 1, activation: str | None = None,
         out: Tensor | None = None,
     ):  # fmt: skip
-        winograd = like.device.type == "cpu" and height * width >= _WINOGRAD_OUTPUTS and ops.suits_winograd(kernel)
+        winograd = _winograd(like, height * width) and ops.suits_winograd(kernel)
         self.weights = ops.pack_conv(kernel, like.dtype, like.device, winograd=winograd)
         self.activation = activation
         self.out = like.new_empty(n, height, width, self.weights.channels_out) if out is None else out
@@ -79,7 +84,7 @@ class SpadeLayer:
     """One SPADE layer: y = relu(x * scale + shift), both from compact tables. BatchNorm is folded in."""
 
     def __init__(self, spade: Any, side: int, like: Tensor, n: int = 1):
-        first, second, index, cells = algebra.spade_tables(spade, side)
+        first, second, index, cells = algebra.spade_tables(spade, side, whole=_winograd(like, side**2))
         self.index = index.to(like.device)
         self.cells = None
         rows = len(cells) if cells is not None else algebra.POSE_CELLS
