@@ -121,7 +121,7 @@ def main() -> None:
         return
     notes = (
         "Thousands of millions of multiplications in convolutions and matrix products, plain networks → inference "
-        "form, motion at the rendering's size. On a CPU Winograd's algorithm leaves still fewer of some 3x3 convolutions."
+        "form, motion at the rendering's size. On a CPU Winograd's algorithm leaves even fewer of some 3x3 ones."
     )
     words = {"before": "plain networks", "after": "inference form"}
     points = [
