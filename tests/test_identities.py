@@ -66,6 +66,17 @@ def test_ours_may_be_named_beforehand():
     assert identities([large, small]) is small
 
 
+def test_a_face_pulled_over_its_neighbour_is_no_face():
+    """As the mesh does with somebody half covered: it takes both faces for one."""
+    identities, other = Identities(), face(400, 100, 90)
+    assert identities([face(100, 100, 150), other]) is not None
+    assert identities([face(120, 100, 175), other]) is not None  # nearer to the camera, nobody near
+    assert identities([face(250, 100, 172), other]) is not None
+    assert identities([face(330, 100, 200), other]) is None
+    clear = face(200, 100, 200)
+    assert identities([clear, other]) is clear
+
+
 def test_nobody_is_nobody():
     identities = Identities()
     assert identities([]) is None

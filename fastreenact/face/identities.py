@@ -10,6 +10,9 @@ from fastreenact.face.backends import Points
 _PATIENCE = 90  # frames after which a face that stays away is forgotten
 _FAR = 1.2  # face sizes (and twice the log of sizes' ratio): a face that differs more from what is expected is another
 _SIZE_WEIGHT = 2.0
+# A face mesh of somebody half covered is pulled over both faces: nearer to another face than this share of its size, it
+# may differ by so much (log of sizes' ratio) from what it was when it was clear.
+_NEAR, _PULLED = 0.6, 0.05
 _SPEED_SHARE = 0.3  # of a new speed in the running mean
 
 
@@ -18,6 +21,7 @@ class _Person:
     centre: NDArray[np.float32]  # px
     speed: NDArray[np.float32]  # px per frame
     size: float  # px
+    clear_size: float  # px, when nobody was near
     unseen: int = 0  # frames
 
 
@@ -54,7 +58,18 @@ class Identities:
                 owner.centre, owner.size = centre, size
         if self._ours is None and faces:
             self._ours = owners[int(np.argmax([size for _, size in measured]))]
-        return next((face for face, owner in zip(faces, owners, strict=True) if owner is self._ours), None)
+        ours = self._ours
+        if ours is None or ours.unseen or self._pulled(ours, owners):
+            return None
+        return next(face for face, owner in zip(faces, owners, strict=True) if owner is ours)
+
+    @staticmethod
+    def _pulled(ours: _Person, owners: list[_Person | None]) -> bool:
+        """Whether our face is one with its neighbour's."""
+        others = [other for other in owners if other is not None and other is not ours]
+        if all(np.linalg.norm(other.centre - ours.centre) > _NEAR * ours.size for other in others):
+            ours.clear_size = ours.size
+        return abs(float(np.log(ours.size / ours.clear_size))) > _PULLED
 
     def _match(self, measured: list[tuple[NDArray[np.float32], float]]) -> list[_Person | None]:
         """Who each face is, the surest first; None for somebody new."""
@@ -78,7 +93,7 @@ class Identities:
 
 
 def _person(centre: NDArray[np.float32], size: float) -> _Person:
-    return _Person(centre, np.zeros(2, np.float32), size)
+    return _Person(centre, np.zeros(2, np.float32), size, size)
 
 
 def _measure(face: Points) -> tuple[NDArray[np.float32], float]:
