@@ -148,8 +148,10 @@ class Renderer:
             except (RuntimeError, MemoryError) as error:
                 failures += 1
                 again = failures == 1 and self._way.device.type == "cpu"
-                if not (again or self._ways) or not _out_of_memory(error):
+                if not _out_of_memory(error):
                     raise
+                if not (again or self._ways):
+                    raise MemoryError("not enough memory for frames of this size: choose a smaller one") from error
             # Out here nothing holds the tensors of what failed.
             self._forget()
             if not again:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import time
 import tomllib
@@ -153,22 +154,33 @@ def build(what, folder, out, **environment):
     return next(out.iterdir())
 
 
-@in_tree
-@pytest.mark.slow
-def test_wheel_from_the_source_archive(tmp_path):
-    """The archive holds all that the build needs; without nvcc on the PATH the wheel is whole and imports by itself."""
+def path_without_nvcc():
+    return os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if not (Path(p) / "nvcc").exists())
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """The source archive, unpacked."""
     pytest.importorskip("setuptools", minversion="77")
-    pytest.importorskip("pybind11")
+    tmp_path = tmp_path_factory.mktemp("archive")
     tree = tmp_path / "tree"
     ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "*.so", "results")
     shutil.copytree(ROOT, tree, ignore=ignored)
     archive = build("build_sdist", tree, tmp_path / "sdist")
     with tarfile.open(archive) as file:
         file.extractall(tmp_path / "unpacked", filter="data")
-    (sources,) = (tmp_path / "unpacked").iterdir()
+    (folder,) = (tmp_path / "unpacked").iterdir()
+    return folder
 
-    path = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if not (Path(p) / "nvcc").exists())
-    wheel = build("build_wheel", sources, tmp_path / "wheel", PATH=path, FASTREENACT_CUDA="auto")
+
+@in_tree
+@pytest.mark.slow
+@pytest.mark.row("R8", "the source archive without nvcc gives a wheel that is whole and imports by itself")
+def test_wheel_from_the_source_archive(sources, tmp_path, row):
+    pytest.importorskip("pybind11")
+    begin = time.monotonic()
+    wheel = build("build_wheel", sources, tmp_path / "wheel", PATH=path_without_nvcc(), FASTREENACT_CUDA="auto")
+    row.measured(f"{wheel.stat().st_size / 2**20:.1f} MB, built in {time.monotonic() - begin:.0f} s")
     assert wheel.stat().st_size < 32 * 2**20
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
@@ -194,3 +206,53 @@ def test_wheel_from_the_source_archive(tmp_path):
     ).stdout.split()
     site = tmp_path / "site" / "fastreenact"
     assert found == [str(site / "__init__.py"), "False", str(site / "csrc")]
+
+
+INSTALLED_TESTS = ("test_engine.py", "test_renderer.py", "test_threads.py", "test_warp.py")
+
+
+@in_tree
+@pytest.mark.slow
+@pytest.mark.row("R8", "an empty environment without nvcc and PyTorch, with and without build isolation: `pip install "
+                       ".` within 120 s; then tests pass, beside Triton and CuPy too, without a driver")
+def test_install_into_an_empty_environment(sources, tmp_path, row):
+    if not row.full:
+        pytest.skip("installs from a package index: with --full only")
+    seconds = {}
+    for isolation in ("with", "without"):
+        python = tmp_path / isolation / "bin" / "python"
+        subprocess.run([sys.executable, "-m", "venv", tmp_path / isolation], check=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--no-cache-dir"]
+        if isolation == "without":
+            outside(*pip, "setuptools>=77", "cmake", "ninja", "pybind11")
+            pip.append("--no-build-isolation")
+        begin = time.monotonic()
+        outside(*pip, "--no-deps", sources)
+        seconds[isolation] = time.monotonic() - begin
+        code = "import fastreenact._C as c, importlib.util as u; print(c.WITH_CUDA, u.find_spec('torch'))"
+        assert outside(python, "-c", code).split() == ["False", "None"]
+        assert "animate" in outside(python, "-m", "fastreenact", "--help")
+    row.measured(", ".join(f"{how} isolation {took:.0f} s" for how, took in seconds.items()))
+
+    # Everything else comes from the environment that runs this test; its own fastreenact lies behind.
+    (packages,) = (tmp_path / "without" / "lib").glob("python*/site-packages")
+    (packages / "more.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
+    for name in ("tests", "bench", "pyproject.toml"):
+        (tmp_path / "copy").mkdir(exist_ok=True)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / "copy" / name)
+    where = outside(python, "-c", "import fastreenact, torch; print(fastreenact.__file__)")
+    assert where.startswith(str(packages))
+    tests = [f"tests/{name}" for name in INSTALLED_TESTS]
+    passed = outside(python, "-m", "pytest", "-q", "-m", "not slow and not gpu", *tests, cwd=tmp_path / "copy")
+    row.measured(passed.splitlines()[-1].strip("= "))
+    assert max(seconds.values()) <= 120
+
+
+def outside(*command, cwd=None):
+    """What a command says that knows nothing of this tree."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, env=environment | {"PATH": path_without_nvcc()}, cwd=cwd, capture_output=True,
+                          text=True, check=False, timeout=1800)  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
