@@ -77,6 +77,18 @@ def test_a_face_pulled_over_its_neighbour_is_no_face():
     assert identities([clear, other]) is clear
 
 
+@pytest.mark.parametrize("absent", [1, 15, 85])
+def test_who_leaves_and_comes_back_elsewhere_is_ours(absent):
+    identities, other = Identities(), face(900, 300, 120)
+    for i in range(20):
+        assert identities([face(400 - 20 * i, 300, 150), other]) is not other
+    for _ in range(absent):
+        assert identities([other]) is None
+    back = face(60, 320, 145)
+    assert identities([other, back]) is back
+    assert identities([other]) is None
+
+
 def test_nobody_is_nobody():
     identities = Identities()
     assert identities([]) is None

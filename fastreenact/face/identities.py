@@ -10,6 +10,7 @@ from fastreenact.face.backends import Points
 _PATIENCE = 90  # frames after which a face that stays away is forgotten
 _FAR = 1.2  # face sizes (and twice the log of sizes' ratio): a face that differs more from what is expected is another
 _SIZE_WEIGHT = 2.0
+_ALIKE = 0.2  # log of sizes' ratio: a face that comes while ours is away is ours, wherever it comes, if it is as large
 # A face mesh of somebody half covered is pulled over both faces: nearer to another face than this share of its size, it
 # may differ by so much (log of sizes' ratio) from what it was when it was clear.
 _NEAR, _PULLED = 0.6, 0.05
@@ -84,6 +85,11 @@ class Identities:
             if cost < _FAR and owners[i] is None and j not in taken:
                 owners[i] = self._people[j]
                 taken.add(j)
+        new = [i for i, owner in enumerate(owners) if owner is None]
+        if self._ours is not None and self._ours.unseen and len(new) == 1:
+            away = not any(owner is self._ours for owner in owners)
+            if away and abs(float(np.log(measured[new[0]][1] / self._ours.size))) < _ALIKE:
+                owners[new[0]] = self._ours
         return owners
 
     @staticmethod
