@@ -59,9 +59,11 @@ struct ConvParams {
     int32_t groups;         // CPU: parts that the panels of output channels are shared out in, where pixels are few
 };
 
+#ifndef __CUDACC__
 // Output rows of one row of cells, or of Winograd's tiles.
-FASTREENACT_INLINE int64_t conv_row_outputs(const ConvParams& p) {
+inline int64_t conv_row_outputs(const ConvParams& p) {
     return p.winograd ? 2 : p.axis_y.phases;
 }
+#endif
 
 }  // namespace fastreenact
