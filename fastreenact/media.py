@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact.errors import MediaError
-from fastreenact.media_files import check_frame, shown, whole_file
-from fastreenact.media_read import AudioTrack, VideoReader
+from fastreenact.media_files import check_frame, check_in, shown, turned, whole_file
+from fastreenact.media_read import AudioTrack, VideoReader, reason
 from fastreenact.media_write import VideoWriter
 
 if TYPE_CHECKING:
@@ -28,6 +28,11 @@ MAX_PIXELS = 200_000_000  # a decompression bomb is refused before it is unpacke
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "TGA")
 _SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF",
              ".tiff": "TIFF"}
+_STRIP_PIXELS = 1 << 22  # converting takes several copies, so it goes by strips: 7 bytes a pixel at most, not 17
+_EXIF_ORIENTATION = 0x0112
+# orientation -> (transpose first, then mirror left-right, flip top-bottom) that sets it upright (TIFF 6.0, tag 274)
+_TURNS = {2: (False, True, False), 3: (False, True, True), 4: (False, False, True), 5: (True, False, False),
+          6: (True, True, False), 7: (True, True, True), 8: (True, False, True)}
 _pillow_limit = threading.Lock()
 
 
@@ -48,15 +53,14 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         MediaError: the file is missing, not a picture, damaged, cut short or larger than `max_pixels`.
     """
     try:
+        check_in(Path(path), "picture")
         with _opened(path, max_pixels) as picture:
             picture.load()
-            return _to_rgb(picture)
+            rgb, turn = _to_rgb(picture), _turn(picture)
+            picture.close()  # a large one need not wait for the garbage collector
+            return turned(rgb, *turn)
     except MediaError:
         raise
-    except FileNotFoundError:
-        raise MediaError(f"{shown(path)}: no such file") from None
-    except IsADirectoryError:
-        raise MediaError(f"{shown(path)} is a folder, not a picture") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise MediaError(f"{shown(path)} cannot be read as a picture ({_reason(error)}): "
                          "save or copy it anew, as JPEG or PNG") from error
@@ -65,6 +69,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
 def is_picture(path: str | os.PathLike[str]) -> bool:
     """True for a file that Pillow knows as a still picture (by its content, not its name)."""
     try:
+        check_in(Path(path), "picture")
         with _opened(path, None) as picture:
             return not getattr(picture, "is_animated", False) or picture.format in ("MPO", "TIFF")  # views, pages
     except (OSError, ValueError, SyntaxError, MediaError):
@@ -92,28 +97,46 @@ def _opened(path: str | os.PathLike[str], max_pixels: int | None) -> "Image.Imag
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).split("\n")[0]
     if type(error).__name__ == "UnidentifiedImageError":
         return "not a picture format known here"
-    return text[:120] or type(error).__name__
+    return reason(error) or type(error).__name__
+
+
+def _turn(picture: "Image.Image") -> tuple[bool, bool, bool]:
+    """How EXIF or XMP say that the picture is turned, see _TURNS; damaged metadata say nothing."""
+    try:
+        return _TURNS.get(picture.getexif().get(_EXIF_ORIENTATION, 1), (False, False, False))
+    except Exception:  # Pillow's parsers raise nearly anything, and every viewer shows such a picture
+        return False, False, False
 
 
 def _to_rgb(picture: "Image.Image") -> NDArray[np.uint8]:
-    from PIL import Image, ImageOps
+    width, height = picture.size
+    rgb = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        rgb[top:bottom] = _strip_to_rgb(picture.crop((0, top, width, bottom)))
+    return rgb
 
-    picture = ImageOps.exif_transpose(picture)
+
+def _strip_to_rgb(picture: "Image.Image") -> NDArray[np.uint8]:
+    from PIL import Image
+
     if picture.mode.startswith("I") or picture.mode == "F":
-        return np.repeat(_gray_to_8_bit(np.asarray(picture))[..., None], 3, axis=2)
+        return _gray_to_8_bit(np.asarray(picture))[..., None]
     picture = _to_srgb(picture)
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return np.array(picture.convert("RGB"), dtype=np.uint8)
+    return np.asarray(picture.convert("RGB"))
 
 
 def _gray_to_8_bit(gray: NDArray) -> NDArray[np.uint8]:
     """Scale gray of more than 8 bits, which Pillow's own conversion would clip at 255."""
-    if gray.dtype.kind == "f" or gray.max() > 65535 or gray.min() < 0:
+    if gray.dtype.kind == "f":
+        raise ValueError("floating-point values have no agreed white")
+    if gray.max() > 65535 or gray.min() < 0:
         raise ValueError("gray values outside 0..65535")
     return ((gray.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
