@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact.errors import MediaError
-from fastreenact.media_files import shown
+from fastreenact.media_cut import cut_short
+from fastreenact.media_files import check_in, shown, turned
 
 if TYPE_CHECKING:
     from av import AudioStream, Packet, VideoFrame, VideoStream
@@ -24,6 +25,7 @@ MAX_VIDEO_SIDE = 8192  # pixels (RELIABILITY.md, F4)
 _OPUS_PREROLL_S = Fraction(80, 1000)  # what an Opus decoder needs before its output is right (RFC 7845, section 4.6)
 _MATRICES = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: "BT2020", 10: "BT2020"}
 _TS_DISCONT = 0x200  # AVFMT_TS_DISCONT: times of this format start anywhere
+_CUT = "cut short"
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _FULL_FORMATS = ("rgb", "bgr", "gbr", "argb", "abgr", "0", "pal", "gray", "mono", "yuvj")  # full range unless tagged
 
@@ -65,6 +67,7 @@ class VideoReader:
         self.notes: list[str] = []
         with open_media(self.path) as container:
             stream = _video_stream(container, self.path)
+            self._check_size(stream.codec_context.width, stream.codec_context.height)  # before a frame is unpacked
             self.time_base = stream.time_base or Fraction(1, 90000)
             self.fps = Fraction(stream.average_rate or stream.guessed_rate or 25)
             self._pixel_aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
@@ -100,17 +103,20 @@ class VideoReader:
             raise MediaError(f"{shown(self.path)} holds no frame")
         self.damage = None
         frame, pts = first
-        if max(frame.width, frame.height) > MAX_VIDEO_SIDE:
-            raise MediaError(f"{shown(self.path)} is {frame.width} x {frame.height} pixels; "
-                             f"the limit is {MAX_VIDEO_SIDE} a side: scale it down")
         self.rotation = frame.rotation % 360
         if frame.color_trc in (16, 18):  # AVCOL_TRC_SMPTE2084 and ARIB_STD_B67: high dynamic range
             self.notes.append(f"{shown(self.path)} is an HDR video: its colours look flat beside the result")
         self._origin = pts if (self._lo is not None or pts < self._zero) else self._zero
         self._size = (max(1, round(frame.width * self._pixel_aspect)), frame.height)
+        self._check_size(*self._size)
         # once: a frame whose side data was looked at waits for the garbage collector (PyAV 18), which grows
         self._orientation = _orientation(frame)
         self.height, self.width = self._upright(frame).shape[:2]
+
+    def _check_size(self, width: int, height: int) -> None:
+        if max(width, height) > MAX_VIDEO_SIDE:
+            raise MediaError(f"{shown(self.path)} is {width} x {height} pixels; "
+                             f"the limit is {MAX_VIDEO_SIDE} a side: scale it down")
 
     def frames(self) -> Iterator[tuple[NDArray[np.uint8], int]]:
         """Yield (uint8 [H, W, 3] RGB, pts): pts in ticks of `time_base` from the clip's zero, strictly increasing."""
@@ -171,33 +177,43 @@ class VideoReader:
                 # not seekable, or a time beyond 64 bits: read from the beginning
                 with contextlib.suppress(FFmpegError, OverflowError):
                     container.seek(from_pts, stream=stream)
-            packets = container.demux(stream)
-            while True:
-                try:
-                    packet = next(packets, None)
-                    if packet is None:
-                        return
-                except (FFmpegError, OSError) as error:
-                    self._note_damage(error)
-                    yield from self._drained(stream)
-                    return
-                if packet.is_corrupt and self.damage is None:
-                    self.damage = "a frame is cut short"
+            for packet in self._packets(container, stream):
                 try:
                     decoded = packet.decode()
                 except (FFmpegError, OSError) as error:
                     self._note_damage(error)
                     continue
                 yield from decoded
+            try:  # where the file broke off, frames are still inside the decoder
+                yield from stream.codec_context.decode(None)
+            except FFmpegError as error:
+                self._note_damage(error)
 
-    def _drained(self, stream: "VideoStream") -> Iterator["VideoFrame"]:
-        """The frames still inside the decoder when the file broke off."""
+    def _packets(self, container: "InputContainer", stream: "VideoStream") -> Iterator["Packet"]:
+        """The stream's packets up to its end or to where the file breaks off.
+
+        A last one that is cut short is left out: its error comes late, from a thread of the decoder, and PyAV would
+        drop good frames with it.
+        """
         from av.error import FFmpegError
 
-        try:
-            yield from stream.codec_context.decode(None)
-        except FFmpegError as error:
-            self._note_damage(error)
+        packets, cut = container.demux(stream), None
+        while True:
+            try:
+                packet = next(packets, None)
+            except (FFmpegError, OSError) as error:
+                self._note_damage(error)
+                return
+            if packet is None or not (packet.size or packet.dts):  # the last is empty
+                if self.damage is None and (cut is not None or cut_short(self.path)):
+                    self.damage = _CUT
+                return
+            if cut is not None:
+                self.damage = self.damage or "a frame is damaged"
+                yield cut
+            cut = packet if packet.is_corrupt else None
+            if cut is None:
+                yield packet
 
     def _upright(self, frame: "VideoFrame") -> NDArray[np.uint8]:
         """To RGB with the matrix and range that the frame names, square pixels, turned upright."""
@@ -212,11 +228,7 @@ class VideoReader:
             width=width, height=height, format="rgb24", src_colorspace=matrix, dst_colorspace=matrix,
             src_color_range="JPEG" if full else "MPEG", dst_color_range="JPEG",
             interpolation=int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT))
-        image = rgb.to_ndarray()
-        transposed, mirrored, flipped = self._orientation
-        if transposed:
-            image = image.transpose(1, 0, 2)
-        return np.ascontiguousarray(image[::-1 if flipped else 1, ::-1 if mirrored else 1])
+        return turned(np.asarray(rgb.to_ndarray(), np.uint8), *self._orientation)
 
     def _note_damage(self, error: Exception) -> None:
         if self.damage is None:
@@ -304,16 +316,15 @@ class AudioTrack:
 def open_media(path: Path) -> Iterator["InputContainer"]:
     """Open a local media file; a playlist in it cannot reach the network. Errors become MediaError."""
     import av
-    from av.error import FFmpegError
+    from av.error import FFmpegError, InvalidDataError
 
+    check_in(path, "video")
     try:
-        if not path.exists():
-            raise MediaError(f"{shown(path)}: no such file")
-        if path.is_dir():
-            raise MediaError(f"{shown(path)} is a folder, not a video")
         # "file:" keeps a colon in the name from being read as a protocol
         container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except (FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, InvalidDataError) and cut_short(path):
+            raise MediaError(f"{shown(path)} is {_CUT}, before its index: get it anew") from error
         raise MediaError(f"{shown(path)} cannot be read as a video ({reason(error)}): "
                          "if it plays elsewhere, convert it to mp4 first") from error
     with container:
@@ -331,6 +342,8 @@ def _video_stream(container: "InputContainer", path: Path) -> "VideoStream":
 
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
+        if cut_short(path):
+            raise MediaError(f"{shown(path)} is {_CUT}, within its index: get it anew")
         held = " (only sound)" if container.streams.audio else ""
         raise MediaError(f"{shown(path)} has no video stream{held}: name a video")
     best = container.streams.best("video")

@@ -38,19 +38,21 @@ def make_clip(
     path: Path, *, time_base: Fraction = Fraction(1, 25), pts: list[int] | None = None, frames: list | None = None,
     size: tuple[int, int] = (48, 64), codec: str = "libx264", pixels: str = "yuv420p", sound: NDArray | None = None,
     sound_codec: str = "aac", rotation: int | None = None, hflip: bool = False, options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
 ) -> Path:
     """Write a clip with PyAV directly, without our writer; frames default to shifting ramps."""
     import av
 
     pts = list(range(20)) if pts is None else pts
     frames = [ramp(*size, 3 * i) for i in range(len(pts))] if frames is None else frames
-    with av.open(f"file:{path}", "w") as container:
+    with av.open(f"file:{path}", "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=Fraction(30), options=options or {})
         stream.height, stream.width, stream.pix_fmt = frames[0].shape[0], frames[0].shape[1], pixels
         stream.time_base = stream.codec_context.time_base = time_base
         if rotation is not None:
             stream.set_display_rotation(rotation, hflip=hflip)
-        track = container.add_stream(sound_codec, rate=44100, layout="mono") if sound is not None else None
+        rate = 48000 if sound_codec == "libopus" else 44100
+        track = container.add_stream(sound_codec, rate=rate, layout="mono") if sound is not None else None
         for image, ticks in zip(frames, pts, strict=True):
             frame = av.VideoFrame.from_ndarray(image)
             frame.pts, frame.time_base = ticks, time_base

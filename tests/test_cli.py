@@ -1,7 +1,7 @@
 """The command line: what it writes, what it says, and how it ends."""
 
 import os
-import signal
+import re
 import subprocess
 import sys
 import time
@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("av", reason="PyAV is not installed")
+av = pytest.importorskip("av", reason="PyAV is not installed")
 
-from clips import make_clip, ramp, tone, true_times
-from fakes import FakeEngine, a_template, fake_tracking
+from clips import make_clip, ramp, tone, true_times  # noqa: E402
+from fakes import FakeEngine, a_template, fake_tracking  # noqa: E402
 
-import fastreenact
-from fastreenact import animate as animate_module
-from fastreenact import engine as engine_module
-from fastreenact.cli import main
-from fastreenact.media import read_image, write_image
-from fastreenact.progress import ProgressLine, line
+import fastreenact  # noqa: E402
+from fastreenact import animate as animate_module  # noqa: E402
+from fastreenact import engine as engine_module  # noqa: E402
+from fastreenact.cli import main  # noqa: E402
+from fastreenact.media import read_image, write_image  # noqa: E402
+from fastreenact.progress import ProgressLine, line  # noqa: E402
 
 
 @pytest.fixture
@@ -134,21 +134,49 @@ def _odd_engine(init):
     return lambda self, source=None, **options: init(self, source, size=(33, 47), **options)
 
 
-def test_bad_inputs(engines, folder, capsys):
+def test_bad_inputs(engines, folder, capfd):
+    """One line each, whatever the libraries under us write to stderr themselves."""
     Path("text.png").write_text("no picture")
     Path("junk.mp4").write_bytes(b"no video" * 100)
+    Path("empty.mp4").write_bytes(b"")
     Path("t.safetensors").write_bytes(b"\x80\x04junk")
-    make_clip(Path("black.mp4"), frames=[np.zeros((48, 64, 3), np.uint8)] * 3, pts=[0, 1, 2])
+    Path("cut.png").write_bytes(Path("face.png").read_bytes()[:100])
+    Path("bomb.ppm").write_bytes(b"P6 20000 20000 255\n")
+    for name, count in (("black.mp4", 3), ("cut.mkv", 20)):
+        make_clip(Path(name), frames=[np.zeros((48, 64, 3), np.uint8)] * count, pts=list(range(count)))
+    os.truncate("cut.mkv", 900)
+    make_clip(Path("wide.mkv"), frames=[np.zeros((16, 8400, 3), np.uint8)], pts=[0])
+    make_clip(Path("still.mkv"), frames=[np.zeros((48, 64, 3), np.uint8)], pts=[0])
+    with av.open("song.m4a", "w") as song, av.open("drive.mp4") as clip:
+        track = song.add_stream_from_template(clip.streams.audio[0])
+        for packet in clip.demux(audio=0):
+            if packet.dts is not None:
+                packet.stream = track
+                song.mux(packet)
+    write_image("smile.png", ramp(20, 20))
     os.mkdir("folder")
+    os.mkfifo("pipe.mp4")
     cases = [
         (["none.png", "drive.mp4"], "none.png: no such file"),
-        (["text.png", "drive.mp4"], "text.png cannot be read as a picture"),
+        (["text.png", "drive.mp4"], "text.png cannot be read as a picture (not a picture format known here): save or"),
+        (["cut.png", "drive.mp4"], "cut.png cannot be read as a picture (image file is truncated): save or copy it"),
+        (["bomb.ppm", "drive.mp4"], "bomb.ppm has 20000 x 20000 pixels, more than the limit of 200 million: make it"),
+        (["drive.mp4", "drive.mp4"], "drive.mp4 cannot be read as a picture (not a picture format known here)"),
         (["folder", "drive.mp4"], "folder is a folder, not a picture"),
+        (["pipe.mp4", "drive.mp4"], "pipe.mp4 is a device or a pipe, not a picture"),
         (["face.png", "none.mp4"], "none.mp4: no such file"),
-        (["face.png", "junk.mp4"], "junk.mp4 cannot be read as a video"),
+        (["face.png", "junk.mp4"], "junk.mp4 cannot be read as a video (Invalid data found when processing input): if"),
+        (["face.png", "empty.mp4"], "empty.mp4 cannot be read as a video"),
+        (["face.png", "cut.mkv"], "cut.mkv"),
+        (["face.png", "cut.png"], "cut.png cannot be read as a picture"),
+        (["face.png", "wide.mkv"], "wide.mkv is 8400 x 16 pixels; the limit is 8192 a side: scale it down"),
+        (["face.png", "song.m4a"], "song.m4a has no video stream (only sound): name a video"),
         (["face.png", "folder"], "folder is a folder, not a video"),
+        (["face.png", "pipe.mp4"], "pipe.mp4 is a device or a pipe, not a video"),
         (["face.png", "t.safetensors"], "is a pickle or a zip archive"),
         (["face.png", "black.mp4"], "black.mp4: no face found in any of its 3 frames"),
+        (["face.png", "still.mkv"], "still.mkv: no face found"),
+        (["face.png", "smile.png", "-o", "o.mp4"], "smile.png is a picture, so o.mp4 would hold one frame: name"),
         (["face.png", "drive.mp4", "-o", "no/o.mp4"], "the folder of o.mp4 does not exist"),
         (["face.png", "drive.mp4", "-o", "o.avi"], "choose one of these endings"),
         (["face.png", "drive.mp4", "-o", "drive.mp4", "--force"], "drive.mp4 is the driver itself"),
@@ -158,7 +186,7 @@ def test_bad_inputs(engines, folder, capsys):
     before = sorted(os.listdir())
     for arguments, words in cases:
         assert main(["animate", *arguments]) == 1, arguments
-        assert words in error_of(capsys), arguments
+        assert words in error_of(capfd), arguments
     assert sorted(os.listdir()) == before
 
 
@@ -226,6 +254,47 @@ def test_ctrl_c(engines, folder, monkeypatch, capsys):
 
 def _stopping_engine(init):
     return lambda self, source=None, **options: init(self, source, stop_at=7, **options)
+
+
+def cut_drivers(folder):
+    """Clips with their index first, in fragments or none, as (file, where their frames' packets end at the latest)."""
+    noise = list(np.random.default_rng(0).integers(20, 255, (50, 48, 64, 3), dtype=np.uint8))
+    common = {"frames": noise, "pts": list(range(50)), "sound": tone(2)}
+    fragments = {"options": {"g": "10", "bf": "0"}, "container_options": {"movflags": "frag_keyframe+delay_moov"}}
+    webm = {"codec": "libvpx", "sound_codec": "libopus", "options": {"deadline": "realtime", "g": "10"}}
+    for name, more in {"first.mp4": {"container_options": {"movflags": "faststart"}}, "fragments.mp4": fragments,
+                       "c.mkv": {"options": {"g": "10"}}, "c.webm": webm}.items():
+        clip = make_clip(folder / name, **common, **more)
+        with av.open(str(clip)) as container:
+            # 16: Matroska's block begins before the packet
+            yield clip, [packet.pos + packet.size + 16 for packet in container.demux(video=0) if packet.size]
+
+
+@pytest.mark.row("V3", "a driver cut anywhere: all frames before the cut, a warning, exit 3; without index, an error")
+def test_cut_driver_exits_with_3(engines, folder, capsys, row):
+    cuts = lost = unsaid = 0
+    for clip, ends in cut_drivers(folder):
+        data, first = clip.read_bytes(), ends[1]
+        for cut in np.linspace(first, ends[-1] - 17, row.amount(4, 100)).astype(int).tolist():
+            Path(f"cut{clip.suffix}").write_bytes(data[:cut])
+            code = main(["animate", "face.png", f"cut{clip.suffix}", "-o", "o.mp4", "--force"])
+            said = capsys.readouterr().err
+            cuts += 1
+            lost += max(0, sum(end <= cut for end in ends) - len(true_times(Path("o.mp4"))))
+            unsaid += code != 3 or f"fastreenact: note: cut{clip.suffix} is damaged (" not in said
+    data, slowest = Path("drive.mp4").read_bytes(), 0.0
+    for cut in (60, data.index(b"moov") // 2, data.index(b"moov") + 100):
+        Path("d.mp4").write_bytes(data[:cut])
+        start = time.process_time()
+        assert main(["animate", "face.png", "d.mp4", "-o", "none.mp4"]) == 1
+        slowest = max(slowest, time.process_time() - start)
+        assert re.fullmatch("d.mp4 is cut short, (before|within) its index: get it anew", error_of(capsys))
+    row.measured(f"4 containers, {cuts} cuts: {lost} frames lost, {unsaid} not said; without index an error in "
+                 f"{1000 * slowest:.0f} ms")
+    assert lost == 0
+    assert unsaid == 0
+    assert slowest <= 1
+    assert not Path("none.mp4").exists()
 
 
 def test_damaged_driver_exits_with_3(engines, folder, capsys):
@@ -341,38 +410,6 @@ def test_closed_pipe():
     os.close(writer)
     assert done.returncode == 141
     assert done.stderr == ""
-
-
-_SLOW = """
-import sys, time
-from fakes import FakeEngine, fake_tracking
-from fastreenact import animate, engine
-from fastreenact.cli import main
-class Slow(FakeEngine):
-    def step(self, *a, **k):
-        if len(self.steps) == 5:
-            print("going", flush=True)
-            time.sleep(60)
-        return super().step(*a, **k)
-engine.Engine = lambda source, **options: Slow(source)
-animate._track_frames = fake_tracking
-sys.exit(main(["animate", "face.png", "drive.mp4"]))
-"""
-
-
-def test_interrupt_signal(folder):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    child = subprocess.Popen([sys.executable, "-c", _SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                             env=environment)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "going\n"
-    start = time.perf_counter()
-    child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=30)
-    assert child.returncode == 130
-    assert time.perf_counter() - start < 5
-    assert err == "fastreenact: stopped after 5 of 20 frames; they are in face--drive.part.mp4\n"
-    assert len(true_times(folder / "face--drive.part.mp4")) == 5
 
 
 class _Terminal:

@@ -3,7 +3,7 @@
 import os
 import time
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, product
 from math import inf
 
 import numpy as np
@@ -38,18 +38,19 @@ def test_times_kept(tmp_path, timing, suffix):
     assert reader.damage is None
 
 
-@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-@pytest.mark.parametrize("hflip", [False, True])
-def test_rotation_upright(tmp_path, rotation, hflip):
-    image = ramp(32, 48)
-    clip = make_clip(tmp_path / "r.mp4", frames=[image] * 3, pts=[0, 1, 2], codec="libx264rgb", pixels="rgb24",
-                     rotation=rotation, hflip=hflip, options={"crf": "0"})
-    want = np.rot90(image, rotation // 90)
-    want = want[:, ::-1] if hflip else want
-    reader = VideoReader(clip)
-    assert (reader.height, reader.width) == want.shape[:2]
-    for got, _ in reader:
-        np.testing.assert_array_equal(got, want)
+@pytest.mark.row("F6", "videos turned by 0, 90, 180 and 270 degrees, mirrored or not, stand upright, pixel for pixel")
+def test_rotation_upright(tmp_path, row):
+    image, upright = ramp(32, 48), 0
+    for rotation, hflip in product((0, 90, 180, 270), (False, True)):
+        clip = make_clip(tmp_path / "r.mp4", frames=[image] * 3, pts=[0, 1, 2], codec="libx264rgb", pixels="rgb24",
+                         rotation=rotation, hflip=hflip, options={"crf": "0"})
+        want = np.rot90(image, rotation // 90)
+        want = want[:, ::-1] if hflip else want
+        reader = VideoReader(clip)
+        assert (reader.height, reader.width) == want.shape[:2]
+        upright += all(np.array_equal(got, want) for got, _ in reader)
+    row.measured(f"{upright} of 8")
+    assert upright == 8
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
