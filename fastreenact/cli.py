@@ -3,7 +3,9 @@
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from pathlib import Path
@@ -52,10 +54,20 @@ def main(argv: list[str] | None = None) -> int:
         argv: the arguments without the program's name; None: the process's own.
 
     Returns:
-        Exit code: 0; 1 error; 2 wrong usage; 3 the driver is damaged, what came before is written; 130 Ctrl-C; 141 the
-        reader of the output has gone.
+        Exit code: 0; 1 error; 2 wrong usage; 3 the driver is damaged, what came before is written; 130 Ctrl-C or
+        SIGTERM; 141 the reader of the output has gone.
     """
     calm_threads()
+    if threading.current_thread() is not threading.main_thread():  # no other may say what signals do
+        return _run(argv)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service that stops us is Ctrl-C
+    try:
+        return _run(argv)
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None: of C code, not to be had back
+
+
+def _run(argv: list[str] | None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     debug = bool(os.environ.get("FASTREENACT_DEBUG"))
     try:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from math import ceil
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact.errors import MediaError
-from fastreenact.media_files import check_frame, check_out, part_path, shown
+from fastreenact.media_files import check_frame, check_out, part_path, shown, uninterrupted
 from fastreenact.media_read import AudioTrack, reason
 
 if TYPE_CHECKING:
@@ -34,8 +35,10 @@ _COPIED[".m4v"] = _COPIED[".mp4"]
 
 # Fragments of half a second make the part file playable if the process dies; the finished file is an ordinary mp4.
 # delay_moov: only then does FFmpeg write the edit lists that keep times before zero exact.
-_MOV_OPTIONS = {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "500000", "flush_packets": "1"}
-_MKV_OPTIONS = {"flush_packets": "1", "cluster_time_limit": "500"}
+# max_interleave_delta, microseconds: where the sound ends early, frames would wait 10 s for more of it.
+_ALL_OPTIONS = {"flush_packets": "1", "max_interleave_delta": "100000"}
+_MOV_OPTIONS = {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "500000", **_ALL_OPTIONS}
+_MKV_OPTIONS = {"cluster_time_limit": "500", **_ALL_OPTIONS}
 _CONTAINERS = {".mp4": ("mp4", _MOV_OPTIONS), ".m4v": ("mp4", _MOV_OPTIONS), ".mov": ("mov", _MOV_OPTIONS),
                ".mkv": ("matroska", _MKV_OPTIONS)}
 SUFFIXES = tuple(_CONTAINERS)
@@ -96,6 +99,9 @@ class VideoWriter:
         self._sound: Iterator[tuple[Packet, float]] | None = None
         self._next_sound: tuple[Packet, float] | None = None
         self._container: OutputContainer | None = None
+        self._reached = 0.0  # seconds, of the last frame
+        self._waiting: deque[Packet] = deque()  # encoded, not yet muxed
+        self._times: deque[int] = deque()  # ticks: of these and of the frames still in the encoder
 
     def write(self, image: NDArray[np.uint8], pts: int, *, duration: int = 0) -> None:
         """Append a frame.
@@ -122,25 +128,30 @@ class VideoWriter:
                 dst_color_range="MPEG",
                 interpolation=int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT))
             frame.pts, frame.time_base, frame.duration = pts, self._time_base, duration
-            self._mux_sound(float(pts * self._time_base))
-            self._mux(self._video.encode(frame))
+            with uninterrupted():
+                self._reached = float(pts * self._time_base)
+                self._mux_sound(self._reached)
+                self._times.append(pts)
+                self._mux_video(self._video.encode(frame))
+                self.frames += 1
         except (FFmpegError, OSError, OverflowError) as error:  # the last: a time beyond 64 bits
             raise self._failure(error) from error
-        self.frames += 1
 
     def close(self) -> None:
         """Finish the file and give it its name; without a frame written, nothing appears."""
-        if not self._finish():
-            return
-        try:
-            os.replace(self.part, self.path)
-        except OSError as error:
-            raise self._failure(error) from error
+        with uninterrupted():
+            if not self._finish(float("inf")):
+                return
+            try:
+                os.replace(self.part, self.path)
+            except OSError as error:
+                raise self._failure(error) from error
 
     def abandon(self, *, keep: bool) -> None:
         """Stop without giving the file its name; with `keep` the part file is finished and stays, playable."""
         if keep:
-            self._finish()
+            with uninterrupted():
+                self._finish(self._reached)
             return
         self._close_all()
         self.part.unlink(missing_ok=True)
@@ -189,10 +200,15 @@ class VideoWriter:
         context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
         context.color_range = 1  # limited
         if encoder == "libx264":
-            # veryfast looks 10 frames ahead only: a killed run loses little, and the rendering keeps the processor.
             # No B-frames: with them hybrid_fragmented writes an edit list that can hide the last frame (FFmpeg 8).
-            # Measured on two of the clips: 18% larger files at the same PSNR, encoded 1.5 times as fast.
-            video.options = {"preset": "veryfast", "crf": str(self._crf), "bf": "0"}
+            # veryfast, measured on two of the clips: 18% larger files at the same PSNR, encoded 1.5 times as fast.
+            # The encoder holds a frame back for each thread (of which it would take 1.5 a core) and all that it looks
+            # ahead at. With half a second of fragment, 0.4 s of them keep what a killed run loses under a second.
+            held = max(0, int(0.4 * self._fps) - 2)
+            threads = min(4, 1 + held // 3)
+            ahead = min(10, held - (threads - 1))  # 10 is what veryfast takes
+            video.options = {"preset": "veryfast", "crf": str(self._crf), "bf": "0", "threads": str(threads),
+                             "rc-lookahead": str(ahead)}
         else:
             bits_per_pixel = 0.1 * 2 ** ((23 - self._crf) / 6)  # 6 steps of CRF halve the rate (x264)
             context.bit_rate = max(100_000, int(width * height * float(self._fps) * bits_per_pixel))
@@ -236,25 +252,33 @@ class VideoWriter:
 
     def _mux_sound(self, until: float) -> None:
         """Mux the sound up to a time, so that the muxer has to hold back little of either stream."""
-        while self._sound is not None and self._next_sound is not None and self._next_sound[1] <= until:
-            self._mux([self._next_sound[0]])
+        while self._container and self._sound and self._next_sound is not None and self._next_sound[1] <= until:
+            self._container.mux(self._next_sound[0])
             self._next_sound = next(self._sound, None)
 
-    def _mux(self, packets: "list[Packet]") -> None:
-        if self._container is not None:
-            for packet in packets:
-                self._container.mux(packet)
+    def _mux_video(self, packets: "list[Packet]", *, last: bool = False) -> None:
+        """Mux what the encoder gave, each packet once its duration is known.
 
-    def _finish(self) -> bool:
-        """Flush encoder and sound and write the trailer; False when there was nothing to finish."""
+        In a fragment that the sound begins, FFmpeg (8) does not take the first frame's own time but the end of the
+        frame before: a duration that is guessed would shift it. The encoder has no B-frames, so packets keep the order.
+        """
+        self._waiting.extend(packets)
+        while self._container is not None and self._waiting and (last or len(self._times) > 1):
+            packet, pts = self._waiting.popleft(), self._times.popleft()
+            if self._times:
+                packet.duration = round((self._times[0] - pts) * self._time_base / packet.time_base)
+            self._container.mux(packet)
+
+    def _finish(self, until: float) -> bool:
+        """Flush encoder and sound (up to a time) and write the trailer; False when there was nothing to finish."""
         from av.error import FFmpegError
 
         if self._container is None:
             self._close_all()
             return False
         try:
-            self._mux(self._video.encode(None))
-            self._mux_sound(float("inf"))
+            self._mux_video(self._video.encode(None), last=True)
+            self._mux_sound(until)
             self._container.close()
         except (FFmpegError, OSError) as error:
             raise self._failure(error) from error

@@ -1,10 +1,7 @@
 """Videos out: the same times, colours and sound, and what is left behind when something fails."""
 
 import os
-import subprocess
-import sys
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,22 +86,6 @@ def test_colours_read_by_their_tags(tmp_path, matrix, full):
         assert np.abs(got[24, x].astype(int) - image[24, x]).max() <= 4
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (15, 17), (33, 64), (64, 33), (511, 511)])
-def test_odd_sizes_padded(tmp_path, size):
-    height, width = size
-    image = ramp(height, width)
-    with VideoWriter(tmp_path / "o.mp4", time_base=Fraction(1, 25), quality=1) as writer:
-        for i in range(3):
-            writer.write(image, i)
-    reader = VideoReader(tmp_path / "o.mp4")
-    got = [frame for frame, _ in reader]
-    assert len(got) == 3
-    assert got[0].shape == (height + height % 2, width + width % 2, 3)
-    assert any("padded to" in note for note in writer.notes)
-    if width % 2 and width > 2:
-        assert np.abs(got[0][:height, width].astype(int) - got[0][:height, width - 1]).max() < 30
-
-
 def test_part_file_until_the_end(tmp_path):
     out = tmp_path / "o.mp4"
     out.write_bytes(b"precious")
@@ -167,72 +148,6 @@ def test_quality(quality, crf):
 def test_quality_unknown(quality):
     with pytest.raises(ValueError, match="low, medium, high"):
         crf_of(quality)
-
-
-_FULL_DISK = """
-import resource, signal, sys
-import numpy as np
-from fractions import Fraction
-from itertools import pairwise
-from fastreenact.errors import MediaError
-from fastreenact.media import VideoWriter
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-rng = np.random.default_rng(0)
-try:
-    with VideoWriter(sys.argv[1], time_base=Fraction(1, 25)) as writer:
-        for i in range(200):
-            writer.write(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), i)
-except MediaError as error:
-    print(error)
-    raise SystemExit(7)
-"""
-
-_KILLED = """
-import sys, time
-from fractions import Fraction
-from itertools import pairwise
-from clips import ramp
-from fastreenact.media import VideoWriter
-writer = VideoWriter(sys.argv[1], time_base=Fraction(1, 30), fps=30)
-for i in range(90):
-    writer.write(ramp(48, 64, i), i)
-print("written", flush=True)
-time.sleep(60)
-"""
-
-
-def test_full_disk(tmp_path):
-    done = subprocess.run([sys.executable, "-c", _FULL_DISK, str(tmp_path / "o.mp4")], capture_output=True, text=True,
-                          timeout=60, check=False)
-    assert done.returncode == 7, done.stderr
-    assert "cannot be written" in done.stdout
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_killed_process_leaves_a_playable_part(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    child = subprocess.Popen([sys.executable, "-c", _KILLED, str(tmp_path / "o.mp4")], stdout=subprocess.PIPE,
-                             env=environment)
-    assert child.stdout is not None
-    assert child.stdout.readline() == b"written\n"
-    child.kill()
-    child.wait(20)
-    child.stdout.close()
-    assert [p.name for p in tmp_path.iterdir()] == ["o.part.mp4"]
-    assert len(list(VideoReader(tmp_path / "o.part.mp4"))) >= 60  # at most a second is lost
-
-
-def test_memory_does_not_grow_with_length(tmp_path):
-    frames = [ramp(256, 256, i) for i in range(50)] * 12
-    clip = make_clip(tmp_path / "in.mp4", pts=list(range(600)), frames=frames)
-    resident = []
-    with VideoWriter(tmp_path / "o.mp4", time_base=Fraction(1, 25), fps=25) as writer:
-        for i, (image, ticks) in enumerate(VideoReader(clip).frames()):
-            writer.write(image, ticks)
-            if i in (200, 599):
-                resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
-    assert resident[1] - resident[0] < 5e6  # 400 frames are 79 MB
 
 
 @pytest.mark.parametrize("name", ["d0", "d3", "d18", "d20"])
