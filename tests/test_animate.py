@@ -50,6 +50,25 @@ def test_reference_is_the_most_neutral_of_the_first_30(tmp_path):
     assert engine.resets == 2
 
 
+@pytest.mark.row("V1", "as many frames out as in, at the same times, where a fifth of them shows no face")
+def test_every_frame_comes_out(tmp_path, row, request):
+    black, clips = np.zeros((48, 64, 3), np.uint8), []
+    for timing, (time_base, pts) in TIMINGS.items():
+        frames = [black if i % 15 >= 12 else ramp(48, 64, i) for i in range(len(pts))]
+        clips += [make_clip(tmp_path / f"{timing}.{suffix}", time_base=time_base, pts=pts, frames=frames)
+                  for suffix in ("mp4", "mkv", "mov")]
+    if row.full:
+        clips += sorted((request.getfixturevalue("shared") / "data" / "videos").glob("*.mp4"))
+    total = wrong = 0
+    for clip in clips:
+        times = true_times(clip)
+        result = animate(FakeEngine(), clip, tmp_path / "o.mp4", force=True, tracker=0.2)
+        wrong += true_times(tmp_path / "o.mp4") != times or not any("show no face" in note for note in result.notes)
+        total += len(times)
+    row.measured(f"{len(clips)} clips, {total:,} frames: {wrong} clips differ")
+    assert wrong == 0
+
+
 def test_frames_without_a_face(tmp_path):
     levels = [0 if 10 <= i < 14 else 100 for i in range(30)]
     driver = make_clip(tmp_path / "d.mp4", frames=[np.full((48, 64, 3), level, np.uint8) for level in levels],
