@@ -1,6 +1,7 @@
 """File names, part files and error texts that reading and writing share."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import signal
@@ -16,6 +17,21 @@ from numpy.typing import NDArray
 from fastreenact.errors import MediaError
 
 _NAME_BYTES = 255  # the longest file name of Linux and macOS file systems
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file.
+
+    Raises:
+        OSError: there is none, or it is a folder, a device or a pipe, which might never end.
+    """
+    try:
+        status = path.stat()
+    except ValueError as error:  # a name with a NUL
+        raise OSError(errno.EINVAL, str(error)) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a file")
+    return status.st_size
 
 
 def shown(path: str | os.PathLike[str]) -> str:

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fastreenact.errors import WeightsError
+from fastreenact.media_files import file_size
 from fastreenact.models.face2face_rho import (
     BASE,
     MODEL_NAME,
@@ -118,10 +119,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} is a pickle and is not opened here; make a safetensors file of the official pair with "
             "`fastreenact convert RENDERING.pth MOTION.pth -o OUT.safetensors`"
         )
-    if not path.is_file():
-        raise WeightsError(f"{path} is not a file: give a .safetensors file")
-    if path.stat().st_size > _MOST_BYTES:
-        raise WeightsError(f"{path} has {path.stat().st_size >> 20} MB, more than Face2Face^rho weights can have")
+    try:
+        size = file_size(path)
+    except OSError as error:
+        raise WeightsError(f"{path} is not a file: give a .safetensors file ({error.strerror})") from error
+    if size > _MOST_BYTES:
+        raise WeightsError(f"{path} has {size >> 20} MB, more than Face2Face^rho weights can have")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})

@@ -308,9 +308,13 @@ def test_damaged_driver_exits_with_3(engines, folder, capsys):
     assert len(true_times(folder / "face--d.mp4")) > 20
 
 
-@pytest.mark.parametrize("name", [
-    "two\nlines", "quote'\"`$(x)", "sm\N{GRINNING FACE}le", "\udcff\udcfe", "-dash", "a:b%03d", "e" * 243])
-def test_hostile_file_names(engines, folder, name, capsysbinary):
+HOSTILE = ["two\nlines", "quote'\"`$(x)", "sm\N{GRINNING FACE}le", "\udcff\udcfe", "-dash", "a:b%03d", "e" * 243]
+
+
+@pytest.mark.row("S5", "the same names on the command line: animated, and said in one line")
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_file_names(row, engines, folder, name, capsysbinary):
+    row.measured(f"{len(HOSTILE)} of {len(HOSTILE)} names")
     os.rename("face.png", f"{name}.png")
     os.rename("drive.mp4", f"{name}.mp4")
     before = set(os.listdir())

@@ -180,8 +180,10 @@ def test_write_image_errors(tmp_path):
             write_image(tmp_path / "a.png", bad)
 
 
+@pytest.mark.row("S5", "hostile file names (quotes, newlines, a leading dash, 255 bytes, no UTF-8): written and read")
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_file_names(tmp_path, name, monkeypatch):
+def test_hostile_file_names(row, tmp_path, name, monkeypatch):
+    row.measured(f"{len(HOSTILE)} of {len(HOSTILE)} names, as picture and as video")
     monkeypatch.chdir(tmp_path)
     picture, video = Path(name.replace(".X", ".png")), Path(name.replace(".X", ".mp4"))
     write_image(picture, ramp(8, 8))

@@ -67,9 +67,16 @@ def calls(tree):
             yield ast.unparse(node.func), node
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_shipped_code_is_safe(path):
-    """Nothing is unpickled, evaluated, passed through a shell or fetched; torch.load stands in the converter only."""
+@pytest.mark.row("S1", "nothing is unpickled, evaluated, passed through a shell or fetched by the shipped code")
+def test_shipped_code_is_safe(row):
+    """But for one torch.load(weights_only=True), in the converter's own process."""
+    row.measured(f"{len(SHIPPED)} files: 0, and {sum(map(_torch_loads, SHIPPED))} torch.load(weights_only=True)")
+    assert sum(map(_torch_loads, SHIPPED)) == 1
+
+
+def _torch_loads(path):
+    """How many there are in a file that has nothing worse."""
+    found = 0
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imported = set()
     for node in ast.walk(tree):
@@ -79,15 +86,17 @@ def test_shipped_code_is_safe(path):
             imported.add(node.module)
     unsafe = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
     network = {"ftplib", "http.client", "requests", "socket", "urllib.request"}
-    assert not imported & (unsafe | network)
+    assert not imported & (unsafe | network), path
     for name, node in calls(tree):
         keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-        assert name not in ("eval", "exec", "os.system", "os.popen", "torch.hub.load"), f"line {node.lineno}"
-        assert keywords.get("shell", "False") == "False", f"line {node.lineno}"
-        assert keywords.get("allow_pickle", "False") == "False", f"line {node.lineno}"
+        assert name not in ("eval", "exec", "os.system", "os.popen", "torch.hub.load"), f"{path}, line {node.lineno}"
+        assert keywords.get("shell", "False") == "False", f"{path}, line {node.lineno}"
+        assert keywords.get("allow_pickle", "False") == "False", f"{path}, line {node.lineno}"
         if name == "torch.load":
-            assert path.name == "convert.py", f"line {node.lineno}"
-            assert keywords.get("weights_only") == "True", f"line {node.lineno}"
+            assert path.name == "convert.py", f"{path}, line {node.lineno}"
+            assert keywords.get("weights_only") == "True", f"{path}, line {node.lineno}"
+            found += 1
+    return found
 
 
 def test_extension_links_neither_torch_nor_cuda():

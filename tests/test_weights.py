@@ -159,23 +159,6 @@ def test_damaged_tensors_are_refused(tensors, tmp_path, change, words):
         load_face2face_rho(tmp_path / "w.safetensors")
 
 
-def test_mutated_files_raise_only_weights_errors(tensors, tmp_path):
-    path = tmp_path / "w.safetensors"
-    save_file(tensors, path, METADATA)
-    good = path.read_bytes()
-    header = 8 + int.from_bytes(good[:8], "little")
-    generator = torch.Generator().manual_seed(0)
-    for i in range(60):
-        at = int(torch.randint(8 if i % 3 else 0, header, (1,), generator=generator))
-        bad = bytearray(good[: header + 4096] if i % 5 == 0 else good)
-        bad[at] ^= 1 << (i % 8)
-        path.write_bytes(bad)
-        try:
-            load_face2face_rho(path)
-        except WeightsError:
-            continue
-
-
 def test_saving_is_whole_or_not_at_all(tmp_path):
     net = random_face2face_rho(6)
     path = tmp_path / "w.safetensors"

@@ -94,6 +94,8 @@ def _load(path: Path_, module: Module, name: str) -> Module:
                     state[key] = file.get_tensor(key).float()
     except (SafetensorError, OSError, UnicodeError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file ({error}): get it again") from error
+    if not all(value.isfinite().all() for value in state.values()):
+        raise WeightsError(f"{path} has values that are not finite: get it again")
     module.load_state_dict(state)
     return module.eval().requires_grad_(False)
 

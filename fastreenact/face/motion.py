@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact.errors import MediaError
-from fastreenact.media_files import fit_name
+from fastreenact.media_files import file_size, fit_name
 
 POSE_SIZE, EXPRESSION_SIZE = 6, 51
 FORMAT = "fastreenact-motion"
@@ -202,7 +202,7 @@ class MotionClip:
 def _check_header(path: Path) -> dict[str, str]:
     """The metadata of a motion template whose header is in order."""
     try:
-        size = path.stat().st_size
+        size = file_size(path)
         with path.open("rb") as file:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0

@@ -186,5 +186,7 @@ def load_vgg19(path: str | os.PathLike[str]) -> Vgg19:
                 state[name] = file.get_tensor(name).float()
     except (SafetensorError, OSError, UnicodeError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file ({error}): get it again") from error
+    if not all(value.isfinite().all() for value in state.values()):
+        raise WeightsError(f"{path} has values that are not finite: get it again")
     vgg.load_state_dict(state)
     return vgg
