@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help build demo test test-gpu bench soak lint format clean
+.PHONY: help build demo test test-gpu sanitize bench soak lint format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,6 +25,7 @@ help:
 	@echo "make test      set up, run the tests"
 	@echo "make build     set up only: .venv, pinned packages, compiled extension"
 	@echo "make test-gpu  the tests that need a CUDA device"
+	@echo "make sanitize  the C++ under AddressSanitizer and UndefinedBehaviorSanitizer (a part of make test)"
 	@echo "make bench     measure; writes bench/RESULTS.md"
 	@echo "make soak      hours: what must never break, in full; writes docs/reliability.md"
 	@echo "make lint      ruff, mypy, clang-format;   make format repairs what can be repaired"
@@ -42,6 +43,9 @@ test: build $(VENV)/.test-packages
 
 test-gpu: build $(VENV)/.test-packages
 	$(BIN)/python -m pytest -m gpu
+
+sanitize: build $(VENV)/.test-packages
+	CXX="$(CXX)" $(BIN)/python -m pytest tests/test_sanitized.py
 
 bench: build $(VENV)/.test-packages $(VENV)/.bench-packages
 	$(BIN)/python bench/report.py

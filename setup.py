@@ -49,9 +49,8 @@ class CMakeBuild(build_ext):
             "pybind11_DIR": pybind11.get_cmake_dir(),
             "FASTREENACT_CUDA": os.environ.get("FASTREENACT_CUDA", "auto"),
         }
-        for name in ("FASTREENACT_CUDA_ARCHITECTURES", "FASTREENACT_SANITIZE"):
-            if name in os.environ:
-                settings[name] = os.environ[name]
+        if "FASTREENACT_CUDA_ARCHITECTURES" in os.environ:
+            settings["FASTREENACT_CUDA_ARCHITECTURES"] = os.environ["FASTREENACT_CUDA_ARCHITECTURES"]
         configure = [cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
         if not self.editable_mode:
             configure.append("--fresh")  # another environment's cmake or Python may have left a cache here

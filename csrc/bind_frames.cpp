@@ -52,7 +52,8 @@ void compose_frame(Keywords& k) {
     k.end();
     // Each block activates anew what its first row needs: where the square is enlarged, blocks of at least eight of its
     // rows.
-    const int64_t enlarged = 8 * static_cast<int64_t>(p.size / static_cast<double>(p.side));
+    const double times = std::min(p.size / static_cast<double>(p.side), static_cast<double>(p.height));
+    const int64_t enlarged = 8 * static_cast<int64_t>(times);
     run_blocks(p, kernels().compose_frame, p.height, std::max(rows_per_block(p.width * 24), enlarged));
 }
 

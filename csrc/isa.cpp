@@ -14,12 +14,10 @@ namespace fastreenact {
     }
 #define FASTREENACT_ADDRESS(op, Params) op,
 
-FASTREENACT_DECLARE_ISA(plain)
-#ifdef FASTREENACT_X86
-FASTREENACT_DECLARE_ISA(avx2)
-FASTREENACT_DECLARE_ISA(avx512)
-FASTREENACT_DECLARE_ISA(avx512_bf16)
-#endif
+// The build says which there are, slowest first: ISA(plain) ISA(avx2) and so on.
+#define ISA(name) FASTREENACT_DECLARE_ISA(name)
+FASTREENACT_ISAS
+#undef ISA
 
 namespace {
 
@@ -28,31 +26,25 @@ struct Candidate {
     bool (*supported)();
 };
 
-bool always() {
+[[maybe_unused]] bool has_plain() {
     return true;
 }
 #ifdef FASTREENACT_X86
-bool has_avx2() {
+[[maybe_unused]] bool has_avx2() {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
-bool has_avx512() {
+[[maybe_unused]] bool has_avx512() {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
-bool has_avx512_bf16() {
+[[maybe_unused]] bool has_avx512_bf16() {
     return has_avx512() && __builtin_cpu_supports("avx512bf16");
 }
 #endif
 
-// Slowest first.
-const Candidate kCandidates[] = {
-    {plain::kTable, always},
-#ifdef FASTREENACT_X86
-    {avx2::kTable, has_avx2},
-    {avx512::kTable, has_avx512},
-    {avx512_bf16::kTable, has_avx512_bf16},
-#endif
-};
+#define ISA(name) {name::kTable, has_##name},
+const Candidate kCandidates[] = {FASTREENACT_ISAS};
+#undef ISA
 
 const Kernels& choose() {
     const char* wanted = std::getenv("FASTREENACT_ISA");
@@ -73,6 +65,7 @@ const Kernels& choose() {
     if (forced) {
         throw std::invalid_argument(std::string("FASTREENACT_ISA=") + wanted + " is unknown; usable here: " + usable);
     }
+    if (best == nullptr) throw std::invalid_argument("this processor has none of the instruction sets built in");
     return best->table;
 }
 
