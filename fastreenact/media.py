@@ -89,10 +89,14 @@ def _opened(path: str | os.PathLike[str], max_pixels: int | None) -> "Image.Imag
         finally:
             Image.MAX_IMAGE_PIXELS = before
     width, height = picture.size
-    if max_pixels is not None and width * height > max_pixels:
+    # Of an animated WebP, libwebp and Pillow hold four canvases, however small the frames in it are.
+    animated = picture.format == "WEBP" and getattr(picture, "is_animated", False)
+    if max_pixels is not None and width * height > max_pixels // (4 if animated else 1):
         picture.close()
         raise MediaError(f"{shown(path)} has {width} x {height} pixels, more than the limit of "
-                         f"{max_pixels / 1e6:.0f} million: make it smaller, or raise max_pixels if you trust it")
+                         f"{max_pixels / (4e6 if animated else 1e6):.0f} million"
+                         f"{' for an animation' if animated else ''}: make it smaller, or raise max_pixels if you "
+                         "trust it")
     return picture
 
 

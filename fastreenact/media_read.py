@@ -323,7 +323,7 @@ def open_media(path: Path) -> Iterator["InputContainer"]:
         # "file:" keeps a colon in the name from being read as a protocol
         container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except (FFmpegError, OSError, ValueError) as error:
-        if isinstance(error, InvalidDataError) and cut_short(path):
+        if isinstance(error, InvalidDataError | EOFError) and cut_short(path):
             raise MediaError(f"{shown(path)} is {_CUT}, before its index: get it anew") from error
         raise MediaError(f"{shown(path)} cannot be read as a video ({reason(error)}): "
                          "if it plays elsewhere, convert it to mp4 first") from error
