@@ -216,7 +216,7 @@ class VideoReader:
                 yield packet
 
     def _upright(self, frame: "VideoFrame") -> NDArray[np.uint8]:
-        """To RGB with the matrix and range that the frame names, square pixels, turned upright."""
+        """To RGB with the matrix and range that the frame names, square pixels, turned upright (PyAV turns nothing)."""
         from av.video.reformatter import Interpolation
 
         width, height = self._size
