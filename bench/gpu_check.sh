@@ -87,7 +87,7 @@ build_by_hand() {
         flags+=("-I$toolkit/include" -DFASTREENACT_WITH_CUDA=1 "-DFASTREENACT_CUDA_ARCHITECTURES=\"$ARCH\"")
         libraries+=("-L$toolkit/lib64" -lcudart_static -ldl -lrt)
     fi
-    flags+=(-fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -DFASTREENACT_ISA=plain)
+    flags+=(-fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -DFASTREENACT_ISA=plain '-DFASTREENACT_ISAS=ISA(plain)')
     printf '%s\0' csrc/*.cpp | xargs -0 -P "$(nproc)" -I{} sh -c \
         '"${CXX:-c++}" "$@" -c {} -o "$SITE/objects/$(basename {}).o"' sh "${flags[@]}"
     "${CXX:-c++}" -shared "$SITE"/objects/*.o -o "$SITE/fastreenact/_C$suffix" "${libraries[@]}"
