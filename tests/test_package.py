@@ -233,14 +233,14 @@ def test_install_into_an_empty_environment(sources, tmp_path, row):
         subprocess.run([sys.executable, "-m", "venv", tmp_path / isolation], check=True)
         pip = [python, "-m", "pip", "install", "--quiet", "--no-cache-dir"]
         if isolation == "without":
-            outside(*pip, "setuptools>=77", "cmake", "ninja", "pybind11")
+            outside(*pip, "setuptools>=77", "cmake", "ninja", "pybind11", cwd=tmp_path)
             pip.append("--no-build-isolation")
         begin = time.monotonic()
-        outside(*pip, "--no-deps", sources)
+        outside(*pip, "--no-deps", sources, cwd=tmp_path)
         seconds[isolation] = time.monotonic() - begin
         code = "import fastreenact._C as c, importlib.util as u; print(c.WITH_CUDA, u.find_spec('torch'))"
-        assert outside(python, "-c", code).split() == ["False", "None"]
-        assert "animate" in outside(python, "-m", "fastreenact", "--help")
+        assert outside(python, "-c", code, cwd=tmp_path).split() == ["False", "None"]
+        assert "animate" in outside(python, "-m", "fastreenact", "--help", cwd=tmp_path)
     row.measured(", ".join(f"{how} isolation {took:.0f} s" for how, took in seconds.items()))
 
     # Everything else comes from the environment that runs this test; its own fastreenact lies behind.
@@ -250,7 +250,7 @@ def test_install_into_an_empty_environment(sources, tmp_path, row):
         (tmp_path / "copy").mkdir(exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / "copy" / name)
-    where = outside(python, "-c", "import fastreenact, torch; print(fastreenact.__file__)")
+    where = outside(python, "-c", "import fastreenact, torch; print(fastreenact.__file__)", cwd=tmp_path)
     assert where.startswith(str(packages))
     tests = [f"tests/{name}" for name in INSTALLED_TESTS]
     passed = outside(python, "-m", "pytest", "-q", "-m", "not slow and not gpu", *tests, cwd=tmp_path / "copy")
@@ -258,10 +258,12 @@ def test_install_into_an_empty_environment(sources, tmp_path, row):
     assert max(seconds.values()) <= 120
 
 
-def outside(*command, cwd=None):
-    """What a command says that knows nothing of this tree."""
+def outside(*command, cwd):
+    """What a command says in a folder beyond this tree, which Python would take for the package."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(command, env=environment | {"PATH": path_without_nvcc()}, cwd=cwd, capture_output=True,
-                          text=True, check=False, timeout=1800)  # fmt: skip
+    environment["PATH"] = path_without_nvcc()
+    done = subprocess.run(
+        command, env=environment, cwd=cwd, capture_output=True, text=True, check=False, timeout=1800
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
