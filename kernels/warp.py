@@ -7,8 +7,9 @@ import torch
 import triton
 import triton.language as tl
 from fastreenact.kernels.channels_last import activate, addresses
-from fastreenact.ops.checks import broadcast_strides
 from torch import Tensor
+
+from fastreenact.ops.checks import broadcast_strides
 
 _ELEMENTS = 2048  # output values of one program: 16 for each thread of its four warps
 _MAX_BLOCK_C = 128

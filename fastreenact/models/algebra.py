@@ -209,8 +209,8 @@ def spade_tables(
         kept = len(second)
         kernels = merged(*shared, _CELL_FIRST, 1), merged(*affine, second, 3)
         if whole and most == 4:
-            first, inner, last = _CELL_FIRST
-            kernels = merged(*shared, (first, inner, inner, last), 1), plain_kernel(*affine, padding=1)
+            pixels = tuple(_CELL_FIRST[i] for i in (0, 1, 1, 2))
+            kernels = merged(*shared, pixels, 1), plain_kernel(*affine, padding=1)
     elif least == most:
         first = {2: merged(*shared, _DOUBLED, 1), 3: merged(*shared, _CELL_FIRST, 1)}
         kept = most
