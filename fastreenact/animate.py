@@ -160,6 +160,8 @@ class _Run:
         from fastreenact.face.motion import MotionClip
 
         clip = MotionClip.load(self.driver)
+        if getattr(self.tracker, "face", None) is not None:
+            self.notes.append(f"{shown(self.driver)} is the motion of one face already: none is chosen by its number")
         if trim is not None:
             try:
                 clip = clip.trim(trim[0] or 0.0, trim[1])

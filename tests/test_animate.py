@@ -15,6 +15,7 @@ from fastreenact import animate as animate_module
 from fastreenact.animate import animate, check_paths, default_out, driver_kind, track
 from fastreenact.errors import MediaError, NoFaceError
 from fastreenact.face.motion import MotionClip
+from fastreenact.face.tracker import Tracker
 from fastreenact.media import VideoReader, read_image, write_image
 
 
@@ -172,6 +173,12 @@ def test_template_out_gives_the_same_times(tmp_path, timing):
     for a, b in zip(engine.steps, again.steps, strict=True):
         np.testing.assert_array_equal(a.pose, b.pose)
         np.testing.assert_array_equal(a.expression, b.expression)
+
+
+def test_template_has_one_face(tmp_path):
+    template = a_template(tmp_path / "t.safetensors", [0, 0.04])
+    result = animate(FakeEngine(), template, tmp_path / "o.mp4", tracker=Tracker(face=2))
+    assert any("one face already" in note for note in result.notes)
 
 
 def test_trim_template(tmp_path):
