@@ -39,7 +39,7 @@ demo: build
 
 # As in the command line, PyTorch's threads spin only briefly: on a busy machine the tests take minutes less.
 test: build $(VENV)/.test-packages
-	GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-gpu: build $(VENV)/.test-packages
 	$(BIN)/python -m pytest -m gpu

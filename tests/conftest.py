@@ -85,7 +85,9 @@ def shared() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked `gpu` where there is no GPU."""
+    """Files with slow tests first, so that no process is left with one; tests marked `gpu` only where there is one."""
+    slow = {item.path for item in items if "slow" in item.keywords}
+    items.sort(key=lambda item: item.path not in slow)
     if HAS_GPU:
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")

@@ -42,7 +42,8 @@ def test_demo_writes_a_video_and_a_sheet_of_a_moving_person(tmp_path):
     frames = [image for image, _ in VideoReader(video)]
     assert len(frames) == len(demo.load_template())
     first, turned = frames[0].astype(int), frames[at(0.60)].astype(int)
-    assert np.abs(first - demo.portrait()).mean() < 3  # at rest it is the portrait, but for the video's coding
+    # At rest it is the portrait, but for the video's coding: 2.9 levels with ten frames of lookahead, 3.1 with six.
+    assert np.abs(first - demo.portrait()).mean() < 3.2
     assert np.abs(turned - first).mean() > 2
     assert np.abs(turned - first)[450:].mean() < 2  # the suit rests
     assert read_image(sheet).shape[1] == 5 * 280

@@ -127,6 +127,7 @@ def psnr(made: torch.Tensor, batch: Batch) -> float:
     return float(10 * torch.log10(255**2 / torch.maximum(inside, error.mean())))
 
 
+@pytest.mark.slow
 def test_overfits_two_heads_to_30_db(out):
     batch = make_batch(Two(), 0, 0, 2, 64, base=True)
     assert psnr(base_picture(batch.source, batch.base, torch.zeros(2, 16, 16, 2)), batch) < 28
