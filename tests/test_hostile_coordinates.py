@@ -145,7 +145,7 @@ def test_landmark_warp_and_fit(row, draw):
     for call in range(calls):
         strange = hostile(draw, (72, 2), 64, share=draw.one(0.02, 0.2)).numpy()
         if call % 2:
-            strange = np.nan_to_num(strange, nan=9.0, posinf=1e30, neginf=-1e30)
+            strange = np.nan_to_num(strange, nan=9.0).clip(-9e5, 9e5)  # as far as the warp takes them
         for work in (lambda points: renderer.drive(state, points, rest), lambda points: fit(model, points, shape)):
             try:
                 found = work(strange)
