@@ -45,7 +45,7 @@ def read_case(
     if compiled:
         functions["torch.compile"] = lambda: compiled(take())
     measure = timing.measure if options.device == "cpu" else timing.measure_gpu
-    times = measure(functions, 9 if options.quick else 25, max_seconds=1.0)
+    times = measure(functions, 9 if options.quick else 25, max_seconds=3.0)
     ours, operations = times["ours"], 2 * rows * entries * (KEY + channels)
     line = {name + " ms": taken["median_ms"] for name, taken in times.items()}
     line["p20 - p80"] = f"{ours['p20_ms']:.3g} - {ours['p80_ms']:.3g}"

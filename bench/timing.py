@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 RESULTS = Path(__file__).resolve().parent / "results"
+LEAD_S = 0.03  # before a sample: the threads of whoever ran before still spin, and its own may share a core at first
 WHERE = {"cpu": "on the CPU", "cuda": "on the GPU"}
 
 
@@ -56,6 +57,9 @@ def measure(
         counts[name] = inner or max(1, min(1000, int(0.002 / max(once, 1e-7))))
 
     def sample(function: Callable[[], object], count: int) -> float:
+        lead = time.perf_counter() + LEAD_S
+        while time.perf_counter() < lead:
+            function()
         start = time.perf_counter()
         for _ in range(count):
             function()
@@ -231,7 +235,7 @@ def rows(cases: Iterable[Case], options: argparse.Namespace, copy_rate: float) -
             others |= {"torch.compile": function} if function else {}
         functions = {name: lambda f=f, case=case: f(*case.inputs()) for name, f in others.items()}
         timed = measure if options.device == "cpu" else measure_gpu
-        times = timed({"ours": case.ours, **functions}, 9 if options.quick else 25, max_seconds=1.0)
+        times = timed({"ours": case.ours, **functions}, 9 if options.quick else 25, max_seconds=3.0)
         found.append(row(case.what, times, case.moved, copy_rate, case.multiplications))
         if options.compile:
             found[-1].setdefault("torch.compile ms", "not available")

@@ -5,6 +5,7 @@
 
 #include "bind.h"
 #include "conv_tiles.h"
+#include "dictionary_read.h"
 #include "mbconv_plan.h"
 #include "norm_act.h"
 #include "tail.h"
@@ -271,6 +272,31 @@ void norm_act(Keywords& k) {
     run_rows(fold_sweep ? folded : p, kernels().norm_act, p.n * p.depth * p.height, folded.width * pixel_bytes);
 }
 
+// [N, M, K], [R, K] and [N or 1, R, C]: shapes and strides as they are.
+void dictionary_read(Keywords& k) {
+    DictionaryReadParams p = {};
+    p.q = k.address<const void>("q");
+    p.u = k.address<const void>("u");
+    p.v = k.address<const void>("v");
+    p.out = k.address<void>("out");
+    k.integers("q_shape", {&p.n, &p.rows, &p.key});
+    k.integers("v_shape", {&p.samples, &p.entries, &p.channels});
+    k.integers("q_stride", {&p.q_stride_n, &p.q_stride_m, nullptr});
+    k.integers("u_stride", {&p.u_stride_r, nullptr});
+    k.integers("v_stride", {&p.v_stride_n, &p.v_stride_r, nullptr});
+    k.integers("out_stride", {&p.out_stride_n, &p.out_stride_m, nullptr});
+    p.scale = k.single("scale");
+    p.dtype = k.number("dtype");
+    k.end();
+    const DictionaryPanels panels = dictionary_panels(p);
+    const int64_t size = panels.keys * panels.key_size + p.samples * panels.values * panels.value_size;
+    const std::shared_ptr<float[]> work(new float[static_cast<size_t>(size)]);
+    p.panels = work.get();
+    run_blocks(p, kernels().dictionary_pack, panels.keys + p.samples * panels.values, 8, work);
+    const int64_t rows = p.n * p.rows;
+    run_blocks(p, kernels().dictionary_read, rows, rows_for_threads(rows, 64), work);
+}
+
 #ifdef FASTREENACT_WITH_CUDA
 void conv_cuda(Keywords& k) {
     const ConvBatch batch = conv_batch(k.value<py::list>("convs"));
@@ -307,6 +333,7 @@ void bind_layers(py::module_& m) {
     define(m, "tail", tail);
     define(m, "tail_launch", tail_launch);
     define(m, "norm_act", norm_act);
+    define(m, "dictionary_read", dictionary_read);
 #ifdef FASTREENACT_WITH_CUDA
     define(m, "conv_cuda", conv_cuda);
     define(m, "mbconv_cuda", mbconv_cuda);

@@ -6,6 +6,7 @@ namespace fastreenact {
 
 struct ComposeFrameParams;
 struct ConvParams;
+struct DictionaryReadParams;
 struct FitFaceParams;
 struct GridSample3dParams;
 struct LandmarkFieldParams;
@@ -23,28 +24,31 @@ struct WarpParams;
 // One entry per op: computes the output rows [begin, end), rows counted through the batch (n * H + y); compose_frame
 // those of its rectangle, conv rows of cells, once for each group of channels, mbconv
 // groups of channels where it has them, which mbconv_sum adds up, render_mesh the pictures [begin, end),
-// norm_act the input rows after norm_act_sums of all blocks and norm_act_factors of all samples; landmark_rows the rows
-// after landmark_solve of all splines and landmark_nodes of all blocks of nodes.
-#define FASTREENACT_KERNELS(X)             \
-    X(compose_frame, ComposeFrameParams)   \
-    X(conv, ConvParams)                    \
-    X(fit_face, FitFaceParams)             \
-    X(grid_sample_3d, GridSample3dParams)  \
-    X(landmark_solve, LandmarkFieldParams) \
-    X(landmark_nodes, LandmarkFieldParams) \
-    X(landmark_rows, LandmarkFieldParams)  \
-    X(lay_cover, LayCoverParams)           \
-    X(mbconv, MbconvParams)                \
-    X(mbconv_sum, MbconvParams)            \
-    X(norm_act_sums, NormActParams)        \
-    X(norm_act_factors, NormActParams)     \
-    X(norm_act, NormActParams)             \
-    X(render_mesh, RenderMeshParams)       \
-    X(shrink, ShrinkParams)                \
-    X(slit_cover, SlitCoverParams)         \
-    X(spade, SpadeParams)                  \
-    X(tail, TailParams)                    \
-    X(to_frame, ToFrameParams)             \
+// dictionary_read after dictionary_pack of all panels, norm_act the input rows after norm_act_sums of all blocks and
+// norm_act_factors of all samples; landmark_rows the rows after landmark_solve of all splines and landmark_nodes of all
+// blocks of nodes.
+#define FASTREENACT_KERNELS(X)               \
+    X(compose_frame, ComposeFrameParams)     \
+    X(conv, ConvParams)                      \
+    X(dictionary_pack, DictionaryReadParams) \
+    X(dictionary_read, DictionaryReadParams) \
+    X(fit_face, FitFaceParams)               \
+    X(grid_sample_3d, GridSample3dParams)    \
+    X(landmark_solve, LandmarkFieldParams)   \
+    X(landmark_nodes, LandmarkFieldParams)   \
+    X(landmark_rows, LandmarkFieldParams)    \
+    X(lay_cover, LayCoverParams)             \
+    X(mbconv, MbconvParams)                  \
+    X(mbconv_sum, MbconvParams)              \
+    X(norm_act_sums, NormActParams)          \
+    X(norm_act_factors, NormActParams)       \
+    X(norm_act, NormActParams)               \
+    X(render_mesh, RenderMeshParams)         \
+    X(shrink, ShrinkParams)                  \
+    X(slit_cover, SlitCoverParams)           \
+    X(spade, SpadeParams)                    \
+    X(tail, TailParams)                      \
+    X(to_frame, ToFrameParams)               \
     X(warp, WarpParams)
 
 struct Kernels {

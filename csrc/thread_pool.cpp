@@ -32,6 +32,17 @@ inline void pause_briefly() {
 #endif
 }
 
+struct Worker {
+    struct Generation* generation;
+    pthread_t thread;
+    // Guarded by the generation's sleep_mutex.
+    bool asleep = false;
+#ifdef __linux__
+    bool moved = false;  // to be given back the processors it may use
+    cpu_set_t allowed;
+#endif
+};
+
 // Everything the workers of one generation share. Never freed in a forked child, whose copies of the workers are gone.
 struct Generation {
     // The job. Written only while the gate is closed and empty.
@@ -47,7 +58,7 @@ struct Generation {
     std::atomic<bool> stop{false};
     std::mutex sleep_mutex;
     std::condition_variable wake;
-    std::vector<pthread_t> workers;
+    std::vector<std::unique_ptr<Worker>> workers;
 };
 
 std::mutex submit_mutex;           // held by the thread whose job the pool runs
@@ -65,23 +76,50 @@ void take_blocks(Generation& g) {
     }
 }
 
-void wait_for_epoch(Generation& g, uint64_t seen) {
+// A guest's kernel takes a processor that rests for one that its host has taken away, and wakes a worker beside the
+// thread that wakes it: both share one processor for 5 to 20 ms. So a sleeping worker is first forbidden that
+// processor. With g.sleep_mutex held.
+void keep_off_this_processor(Generation& g) {
+#ifdef __linux__
+    const int here = sched_getcpu();
+    for (const std::unique_ptr<Worker>& worker : g.workers) {
+        if (!worker->asleep || worker->moved || here < 0 || here >= CPU_SETSIZE) continue;
+        if (pthread_getaffinity_np(worker->thread, sizeof(cpu_set_t), &worker->allowed) != 0) continue;
+        cpu_set_t others = worker->allowed;
+        CPU_CLR(here, &others);
+        if (CPU_COUNT(&others) == 0) continue;
+        worker->moved = pthread_setaffinity_np(worker->thread, sizeof(others), &others) == 0;
+    }
+#else
+    (void)g;
+#endif
+}
+
+void wait_for_epoch(Worker& worker, uint64_t seen) {
+    Generation& g = *worker.generation;
     for (int spin = 0; spin < kSpins; ++spin) {
         if (g.epoch.load(std::memory_order_acquire) != seen) return;
         pause_briefly();
     }
     std::unique_lock<std::mutex> lock(g.sleep_mutex);
     g.sleepers.fetch_add(1);  // sequentially consistent, as is the check: the submitter looks in the other order
+    worker.asleep = true;
     g.wake.wait(lock, [&] { return g.epoch.load() != seen; });
+    worker.asleep = false;
     g.sleepers.fetch_sub(1);
+#ifdef __linux__
+    if (worker.moved) pthread_setaffinity_np(worker.thread, sizeof(cpu_set_t), &worker.allowed);
+    worker.moved = false;
+#endif
 }
 
 void* worker_main(void* argument) {
-    Generation& g = *static_cast<Generation*>(argument);
+    Worker& worker = *static_cast<Worker*>(argument);
+    Generation& g = *worker.generation;
     inside_pool = true;
     uint64_t seen = 0;
     for (;;) {
-        wait_for_epoch(g, seen);
+        wait_for_epoch(worker, seen);
         seen = g.epoch.load(std::memory_order_acquire);
         if (g.stop.load(std::memory_order_acquire)) return nullptr;
         // A worker that wakes up late finds the gate closed and waits for the next job: nobody waits for it.
@@ -128,9 +166,10 @@ void start_workers() {
     (void)registered;
     generation = new Generation;
     for (int i = 1; i < wanted_threads; ++i) {
-        pthread_t thread;
-        if (pthread_create(&thread, nullptr, worker_main, generation) != 0) break;  // fewer workers, same result
-        generation->workers.push_back(thread);
+        auto worker = std::make_unique<Worker>();
+        worker->generation = generation;
+        if (pthread_create(&worker->thread, nullptr, worker_main, worker.get()) != 0) break;  // fewer, same result
+        generation->workers.push_back(std::move(worker));
     }
     alive_workers.store(static_cast<int>(generation->workers.size()));
 }
@@ -143,7 +182,7 @@ void end_workers() {
         generation->epoch.fetch_add(1);
     }
     generation->wake.notify_all();
-    for (pthread_t thread : generation->workers) pthread_join(thread, nullptr);
+    for (const std::unique_ptr<Worker>& worker : generation->workers) pthread_join(worker->thread, nullptr);
     delete generation;
     generation = nullptr;
     alive_workers.store(0);
@@ -160,6 +199,7 @@ void run_job(Generation& g, int64_t count, int64_t grain, void (*body)(void*, in
     if (g.sleepers.load() > 0) {
         {
             std::lock_guard<std::mutex> lock(g.sleep_mutex);
+            keep_off_this_processor(g);
         }
         g.wake.notify_all();
     }

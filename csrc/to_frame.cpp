@@ -10,35 +10,30 @@ namespace fastreenact {
 namespace FASTREENACT_ISA {
 namespace {
 
-constexpr int kChunk = 256;  // columns whose channels wait on the stack
+constexpr int kChunk = 256;  // columns whose channels wait on the stack, a multiple of 4 * kWidth
 
-// frame_level, a vector at a time, and its whole part.
-template <bool kTanhFirst>
-FASTREENACT_INLINE ByteVec levels(Vec value) {
-    if (kTanhFirst) value = tanh(value);
-    Vec level = value * 127.5f + 128.0f;
-    level = select(level > 0.0f, level, Vec{});
-    level = select(level < 255.0f, level, splat(255.0f));
-    return truncate_to_bytes(level);
-}
-
-// `count` values, `stride` apart, to as many bytes side by side; whole vectors of them may be written. Gives `doubt`
-// with the values in it.
+// frame_level of `count` values, `stride` apart, to as many bytes side by side. Four vectors at a time, and as many
+// bytes may be written. Gives `doubt` with the values in it.
 template <typename T, bool kTanhFirst>
 FASTREENACT_INLINE Vec to_levels(const T* from, int64_t stride, int count, uint8_t* to, Vec doubt) {
-    for (int x = 0; x < count; x += kWidth) {
-        const int part = count - x < kWidth ? count - x : kWidth;
-        Vec value;
-        if (stride == 1) {
-            value = part == kWidth ? load(from + x) : load_part(from + x, part);
-        } else {
-            T gathered[kWidth] = {};
-            for (int i = 0; i < part; ++i) gathered[i] = from[(x + i) * stride];
-            value = load(gathered);
+    for (int x = 0; x < count; x += 4 * kWidth) {
+        Vec values[4];
+        for (int i = 0; i < 4; ++i) {
+            const int first = x + i * kWidth, part = count - first < kWidth ? count - first : kWidth;
+            if (part == kWidth && stride == 1) {
+                values[i] = load(from + first);
+            } else if (part > 0 && stride == 1) {
+                values[i] = load_part(from + first, part);
+            } else {
+                T gathered[kWidth] = {};
+                for (int j = 0; j < part; ++j) gathered[j] = from[(first + j) * stride];
+                values[i] = load(gathered);
+            }
+            doubt = add_doubt(doubt, values[i]);
+            if (kTanhFirst) values[i] = tanh(values[i]);
+            values[i] = values[i] * 127.5f + 128.0f;
         }
-        doubt = add_doubt(doubt, value);
-        const ByteVec bytes = levels<kTanhFirst>(value);
-        __builtin_memcpy(to + x, &bytes, sizeof(bytes));
+        store_levels(to + x, values);
     }
     return doubt;
 }
@@ -46,14 +41,14 @@ FASTREENACT_INLINE Vec to_levels(const T* from, int64_t stride, int count, uint8
 template <typename T, bool kTanhFirst>
 void rows(const ToFrameParams& p, int64_t begin, int64_t end) {
     const bool same_order = p.image_stride_c == 1 && p.image_stride_x == 3 && p.out_stride_x == 3;
-    uint8_t bytes[3][kChunk];  // kChunk is a multiple of every kWidth
+    uint8_t bytes[3][kChunk];
     Vec doubt = {};
     for (int64_t row = begin; row < end; ++row) {
         const int64_t n = row / p.height, y = row % p.height;
         const T* from = static_cast<const T*>(p.image) + n * p.image_stride_n + y * p.image_stride_y;
         uint8_t* to = p.out + n * p.out_stride_n + y * p.out_stride_y;
         if (same_order) {
-            const int64_t whole = 3 * p.width / kWidth * kWidth;
+            const int64_t whole = 3 * p.width / (4 * kWidth) * (4 * kWidth);
             doubt = to_levels<T, kTanhFirst>(from, 1, static_cast<int>(whole), to, doubt);
             doubt = to_levels<T, kTanhFirst>(from + whole, 1, static_cast<int>(3 * p.width - whole), bytes[0], doubt);
             __builtin_memcpy(to + whole, bytes[0], static_cast<size_t>(3 * p.width - whole));

@@ -227,12 +227,54 @@ FASTREENACT_INLINE Vec select(IntVec mask, Vec yes, Vec no) {
     return (Vec)(((IntVec)yes & mask) | ((IntVec)no & ~mask));
 }
 
+// The larger of each pair; `x` where either is NaN.
+FASTREENACT_INLINE Vec at_least(Vec least, Vec x) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_max_ps((__m512)least, (__m512)x);
+#else
+    return select(x < least, least, x);
+#endif
+}
+
 // NaN passes through, as in PyTorch.
 FASTREENACT_INLINE Vec relu(Vec x) {
+    return at_least(Vec{}, x);
+}
+
+// Four vectors side by side, without their fractions: below 0 and NaN are 0, above 255 is 255.
+FASTREENACT_INLINE void store_levels(uint8_t* to, const Vec (&values)[4]) {
+#ifdef FASTREENACT_X86
+    // Conversion makes NaN, and what an int does not hold, the smallest int; packing saturates.
 #if defined(__AVX512F__)
-    return (Vec)_mm512_max_ps(_mm512_setzero_ps(), (__m512)x);  // the second where either is NaN
+    __m512i whole[4];
+    for (int i = 0; i < 4; ++i) {
+        whole[i] = _mm512_cvttps_epi32(_mm512_min_ps(_mm512_set1_ps(255.0f), (__m512)values[i]));
+    }
+    const __m512i bytes =
+        _mm512_packus_epi16(_mm512_packs_epi32(whole[0], whole[1]), _mm512_packs_epi32(whole[2], whole[3]));
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi32(order, bytes));
+#elif defined(__AVX2__)
+    __m256i whole[4];
+    for (int i = 0; i < 4; ++i) {
+        whole[i] = _mm256_cvttps_epi32(_mm256_min_ps(_mm256_set1_ps(255.0f), (__m256)values[i]));
+    }
+    const __m256i bytes =
+        _mm256_packus_epi16(_mm256_packs_epi32(whole[0], whole[1]), _mm256_packs_epi32(whole[2], whole[3]));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(bytes, order));
 #else
-    return select(x <= 0.0f, Vec{}, x);
+    __m128i whole[4];
+    for (int i = 0; i < 4; ++i) whole[i] = _mm_cvttps_epi32(_mm_min_ps(_mm_set1_ps(255.0f), (__m128)values[i]));
+    const __m128i bytes = _mm_packus_epi16(_mm_packs_epi32(whole[0], whole[1]), _mm_packs_epi32(whole[2], whole[3]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
+#endif
+#else
+    for (int i = 0; i < 4; ++i) {
+        const Vec level = select(values[i] > 0.0f, values[i], Vec{});
+        const ByteVec bytes = truncate_to_bytes(select(level < 255.0f, level, splat(255.0f)));
+        __builtin_memcpy(to + i * kWidth, &bytes, sizeof(bytes));
+    }
 #endif
 }
 
@@ -240,27 +282,42 @@ FASTREENACT_INLINE Vec relu(Vec x) {
 FASTREENACT_INLINE Vec add_doubt(Vec doubt, Vec x) {
     return doubt + x * 0.0f;
 }
+
+FASTREENACT_INLINE float largest_of(Vec x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)x);
+#else
+    float largest = x[0];
+    for (int lane = 1; lane < kWidth; ++lane) largest = x[lane] > largest ? x[lane] : largest;
+    return largest;
+#endif
+}
+FASTREENACT_INLINE float sum_of(Vec x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)x);
+#else
+    float sum = 0.0f;
+    for (int lane = 0; lane < kWidth; ++lane) sum += x[lane];
+    return sum;
+#endif
+}
+
 // Sets the flag if any lane of `doubt` says so. Several threads may.
 FASTREENACT_INLINE void raise_flag(int32_t* flag, Vec doubt) {
-    float lanes[kWidth], sum = 0.0f;
-    store(lanes, doubt);
-    for (int i = 0; i < kWidth; ++i) sum += lanes[i];
+    const float sum = sum_of(doubt);
     if (flag != nullptr && sum != sum) __atomic_store_n(flag, 1, __ATOMIC_RELAXED);
 }
 
 // exp(x) for x <= 0: 2^n by the exponent's bits, the rest by the Taylor series on [-ln2/2, ln2/2] (error below 1e-7).
+// NaN passes through.
 FASTREENACT_INLINE Vec exp_negative(Vec x) {
-    x = select(x < -80.0f, splat(-80.0f), x);
+    x = at_least(splat(-80.0f), x);
     const Vec shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are round(x / ln2)
     const Vec n = shifted - 12582912.0f;
     const Vec r = (x - n * 0.693145752f) - n * 1.42860677e-6f;  // ln2 in two parts
-    Vec series = 1.0f + r * (1.0f / 7.0f);
-    series = 1.0f + r * (1.0f / 6.0f) * series;
-    series = 1.0f + r * (1.0f / 5.0f) * series;
-    series = 1.0f + r * (1.0f / 4.0f) * series;
-    series = 1.0f + r * (1.0f / 3.0f) * series;
-    series = 1.0f + r * (1.0f / 2.0f) * series;
-    series = 1.0f + r * series;
+    constexpr float kFactors[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 1.0f / 2, 1.0f, 1.0f};
+    Vec series = splat(1.0f / 5040);
+    for (const float factor : kFactors) series = series * r + factor;
     return (Vec)((IntVec)series + (__builtin_convertvector(n, IntVec) << 23));
 }
 

@@ -1,6 +1,5 @@
 """dictionary_read on the CPU and the GPU against its reference in float64."""
 
-import sys
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from fastreenact.ops import dictionary_read, dictionary_read_reference
 
-dictionary_module = sys.modules["fastreenact.ops.dictionary_read"]  # the name in the package is the function
 DTYPES = [torch.float32, torch.bfloat16]
 # N, M, K, R, C; samples of v
 SHAPES = [
@@ -55,10 +53,10 @@ def test_dictionary_read_is_attention(generator):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_dictionary_read_in_several_blocks(dtype, generator, monkeypatch):
-    """More rows than the cache takes at a time, the last block smaller."""
-    monkeypatch.setattr(dictionary_module, "_SCORES", 19 * 4)
-    arguments = make((2, 30, 5, 19, 7), 2, dtype, generator)
+@pytest.mark.parametrize("scale", [1.0, -0.4])
+def test_dictionary_read_in_several_blocks(scale, dtype, generator):
+    """More rows than the CPU takes at a time, the last block smaller; entries that fill no panel."""
+    arguments = make((2, 45, 5, 1003, 7), 2, dtype, generator) | {"scale": scale}
     assert_close(dictionary_read(**arguments), in_float64(arguments))
 
 

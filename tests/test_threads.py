@@ -62,6 +62,31 @@ assert _C.num_workers() == 0
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_workers_that_slept_may_use_the_processors_they_were_given():
+    """Waking, a worker is kept off one processor for a moment."""
+    code = """
+import os, time, torch
+from fastreenact import ops
+def tasks(): return {int(name) for name in os.listdir('/proc/self/task')}
+x, field = torch.zeros(1, 64, 64, 64), torch.zeros(1, 64, 64, 2)
+others = tasks()
+ops.warp(x, field)
+workers = tasks() - others
+assert len(workers) == 2, workers
+for allowed in (os.sched_getaffinity(0), {min(os.sched_getaffinity(0))}):
+    for worker in workers:
+        os.sched_setaffinity(worker, allowed)
+    for _ in range(5):
+        time.sleep(0.01)
+        ops.warp(x, field)
+    time.sleep(0.1)
+    assert all(os.sched_getaffinity(worker) == allowed for worker in workers)
+"""
+    done = python(code, FASTREENACT_NUM_THREADS="3", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_any_count_gives_the_same_bits(count, case, restored_count):
     features, field, expected = case

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastreenact import _C
 from fastreenact.ops import checks
 from fastreenact.ops.library import has_triton, register
 
-_SCORES = 1 << 18  # of one block of rows on the CPU: 1 MB in float32, which stays in a core's cache
 _MAX_KEY = 64  # elements of a key with which the GPU's kernel, in float32, fits every shared memory from sm_80 on
 
 
@@ -27,7 +27,7 @@ def dictionary_read(q: Tensor, u: Tensor, v: Tensor, *, scale: float = 1.0, out:
             overlap the inputs.
 
     Returns:
-        [N, M, C] of the dtype of q: `out` if given. Scores, softmax and sums are float32 inside; the weights are
+        [N, M, C] of the dtype of q: `out` if given. Scores, softmax and sums are float32 inside; the weights may be
         rounded to the dtype of v before they meet it.
 
     Raises:
@@ -86,22 +86,11 @@ def _attend(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> None:
 
 
 def _run_cpu(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> None:
-    """Attention where PyTorch fuses it, else two matrix products and a softmax for as many rows as the cache takes.
-
-    At 16384 x 512 x 32 the first is 1.3 times (float32) and 1.1 times (bfloat16) as fast as the second. It is fused
-    only for values as wide as the keys; at 4096 x 256, values of 64, the second is 1.3 and 1.7 times as fast.
-    """
-    if q.shape[2] == v.shape[2]:
-        _attend(q, u, v, scale, out)
-        return
-    keys = (u.float() if scale == 1 else u.float() * scale).T
-    rows = max(_SCORES // u.shape[0], 1)
-    for i, queries in enumerate(q):
-        values = v[i if v.shape[0] > 1 else 0]
-        for first in range(0, q.shape[1], rows):
-            scores = queries[first : first + rows].float() @ keys
-            torch.softmax(scores, -1, out=scores)
-            torch.matmul(scores.to(v.dtype), values, out=out[i, first : first + rows])
+    _C.dictionary_read(
+        q=q.data_ptr(), u=u.data_ptr(), v=v.data_ptr(), out=out.data_ptr(), q_shape=tuple(q.shape),
+        v_shape=tuple(v.shape), q_stride=q.stride(), u_stride=u.stride(), v_stride=v.stride(), out_stride=out.stride(),
+        scale=scale, dtype=checks.DTYPES[q.dtype],
+    )  # fmt: skip
 
 
 def _has_tensor_cores(device: torch.device) -> bool:
