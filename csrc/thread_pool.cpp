@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <cstdlib>
 #include <memory>
@@ -23,6 +24,7 @@ constexpr int kMaxThreads = 1024;
 constexpr int kSpins = 1000;
 // Added to the gate while no job is open. A worker may enter only when the gate is not negative.
 constexpr int64_t kClosed = INT64_MIN / 2;
+constexpr double kLongSleep = 0.005, kCareful = 0.05;  // seconds
 
 inline void pause_briefly() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -32,11 +34,15 @@ inline void pause_briefly() {
 #endif
 }
 
+double seconds_now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 struct Worker {
     struct Generation* generation;
     pthread_t thread;
     // Guarded by the generation's sleep_mutex.
-    bool asleep = false;
+    double asleep_since = HUGE_VAL;  // seconds; while it is awake, no sleep is long
 #ifdef __linux__
     bool moved = false;  // to be given back the processors it may use
     cpu_set_t allowed;
@@ -58,6 +64,7 @@ struct Generation {
     std::atomic<bool> stop{false};
     std::mutex sleep_mutex;
     std::condition_variable wake;
+    double careful_until = 0.0;  // seconds; guarded by sleep_mutex
     std::vector<std::unique_ptr<Worker>> workers;
 };
 
@@ -76,14 +83,22 @@ void take_blocks(Generation& g) {
     }
 }
 
-// A guest's kernel takes a processor that rests for one that its host has taken away, and wakes a worker beside the
-// thread that wakes it: both share one processor for 5 to 20 ms. So a sleeping worker is first forbidden that
-// processor. With g.sleep_mutex held.
+// A guest's kernel takes a processor that has been idle for one that its host has taken away, and wakes a worker beside
+// the thread that wakes it: both share one processor for 5 to 20 ms, of which a frame of a 25 fps driver lost 2 to 4.
+// So for a while after a long sleep, such as between two frames, a worker is forbidden that processor before it is
+// woken; it takes 3 us. With g.sleep_mutex held.
 void keep_off_this_processor(Generation& g) {
 #ifdef __linux__
     const int here = sched_getcpu();
+    if (here < 0 || here >= CPU_SETSIZE) return;
+    const double now = seconds_now();
     for (const std::unique_ptr<Worker>& worker : g.workers) {
-        if (!worker->asleep || worker->moved || here < 0 || here >= CPU_SETSIZE) continue;
+        if (now - worker->asleep_since >= kLongSleep) g.careful_until = now + kCareful;
+    }
+    if (now >= g.careful_until) return;
+    for (const std::unique_ptr<Worker>& worker : g.workers) {
+        const bool asleep = worker->asleep_since <= now;
+        if (!asleep || worker->moved) continue;
         if (pthread_getaffinity_np(worker->thread, sizeof(cpu_set_t), &worker->allowed) != 0) continue;
         cpu_set_t others = worker->allowed;
         CPU_CLR(here, &others);
@@ -103,9 +118,9 @@ void wait_for_epoch(Worker& worker, uint64_t seen) {
     }
     std::unique_lock<std::mutex> lock(g.sleep_mutex);
     g.sleepers.fetch_add(1);  // sequentially consistent, as is the check: the submitter looks in the other order
-    worker.asleep = true;
+    worker.asleep_since = seconds_now();
     g.wake.wait(lock, [&] { return g.epoch.load() != seen; });
-    worker.asleep = false;
+    worker.asleep_since = HUGE_VAL;
     g.sleepers.fetch_sub(1);
 #ifdef __linux__
     if (worker.moved) pthread_setaffinity_np(worker.thread, sizeof(cpu_set_t), &worker.allowed);
@@ -237,10 +252,6 @@ void parallel_for(int64_t count, int64_t grain, void (*body)(void* context, int6
 }
 
 namespace {
-
-double seconds_now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // How far a stage has got. On a line of its own: all threads write it.
 struct alignas(64) Progress {

@@ -421,9 +421,11 @@ def _engine(args: argparse.Namespace, source: "NDArray[np.uint8]", **options: ob
 
 def _tracker(face: int | None) -> "Tracker | None":
     """For a driver of whom one face was asked for."""
+    if face is None:
+        return None
     from fastreenact.face.tracker import Tracker
 
-    return None if face is None else Tracker(face=face)
+    return Tracker(face=face)
 
 
 def _progress() -> "ProgressLine":
