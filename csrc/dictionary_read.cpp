@@ -15,7 +15,7 @@ namespace FASTREENACT_ISA {
 namespace {
 
 constexpr int64_t kScoresBytes = 64 << 10;  // of the rows at once
-constexpr float kNoEntry = -1e30f;          // the score of an entry that only fills a panel
+constexpr float kNoEntry = -3.4028235e38f;  // the score of an entry that only fills a panel: none is lower
 
 template <bool kPairs>
 struct Panel {
@@ -26,25 +26,20 @@ struct Panel<true> {
     using Element = BFloat16;
 };
 
-FASTREENACT_INLINE void put(float* to, float value) {
-    *to = value;
-}
-FASTREENACT_INLINE void put(float* to, BFloat16 value) {
-    *to = value_of(value);
-}
-FASTREENACT_INLINE void put(BFloat16* to, BFloat16 value) {
-    *to = value;
-}
-FASTREENACT_INLINE void put(BFloat16*, float) {}  // float32 never comes in pairs
-
 // One panel: [depth][16], or [depth / 2][16][2]; value k of column j lies at k * stride_k + j * stride_j.
 template <typename T, bool kPairs>
 void pack_panel(const T* from, int64_t stride_k, int64_t stride_j, int64_t depth, int64_t columns,
                 typename Panel<kPairs>::Element* to, int64_t padded) {
+    using Element = typename Panel<kPairs>::Element;
     std::memset(static_cast<void*>(to), 0, static_cast<size_t>(padded * kPanel) * sizeof(*to));
-    for (int64_t k = 0; k < depth; ++k) {
-        for (int64_t j = 0; j < columns; ++j) {
-            put(to + (kPairs ? k / 2 * 2 * kPanel + 2 * j + k % 2 : k * kPanel + j), from[k * stride_k + j * stride_j]);
+    if constexpr (kPairs) {
+        for (int64_t k = 0; k < depth; ++k) {
+            Element* at = to + k / 2 * 2 * kPanel + k % 2;
+            for (int64_t j = 0; j < columns; ++j) at[2 * j] = from[k * stride_k + j * stride_j];
+        }
+    } else {
+        for (int64_t k = 0; k < depth; ++k, to += kPanel) {
+            for (int64_t j = 0; j < columns; ++j) to[j] = value_of(from[k * stride_k + j * stride_j]);
         }
     }
 }
@@ -104,8 +99,8 @@ void rows(const DictionaryReadParams& p, int64_t begin, int64_t end) {
 
     for (int64_t row = begin; row < end;) {
         const int64_t n = row / p.rows, m = row % p.rows;
-        int64_t count = p.rows - m < most ? p.rows - m : most;
-        if (end - row < count) count = end - row;
+        const int64_t left_here = p.rows - m < end - row ? p.rows - m : end - row;
+        const int64_t count = left_here < most ? left_here : most;
         const T* from = static_cast<const T*>(p.q) + n * p.q_stride_n + m * p.q_stride_m;
         for (int64_t i = 0; i < count; ++i) {
             std::memcpy(static_cast<void*>(queries + i * key), from + i * p.q_stride_m,

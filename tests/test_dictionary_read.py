@@ -61,9 +61,12 @@ def test_dictionary_read_in_several_blocks(scale, dtype, generator):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_dictionary_read_of_large_scores(dtype, generator):
-    """Scores of hundreds: one entry takes all, and nothing overflows."""
-    arguments = make((1, 40, 16, 30, 8), 1, dtype, generator) | {"scale": 100.0}
+@pytest.mark.parametrize(("scale", "one_sign"), [(100.0, False), (1e35, False), (1e35, True), (-1e35, True)])
+def test_dictionary_read_of_large_scores(scale, one_sign, dtype, generator):
+    """Scores of hundreds and more, of both signs or one: one entry takes all, and nothing overflows."""
+    arguments = make((1, 40, 16, 30, 8), 1, dtype, generator) | {"scale": scale}
+    if one_sign:
+        arguments |= {"q": arguments["q"].abs(), "u": -arguments["u"].abs()}
     assert_close(dictionary_read(**arguments), in_float64(arguments))
 
 
