@@ -45,13 +45,12 @@ class FakeEngine:
 
 def fake_tracking(frames, tracker):
     """The face turns with the picture's brightness; a black picture shows none."""
-    motions = []
-    for image, time in frames:
+    def motion(image, time):
         level = float(image.mean())
         pose = np.array([0, level / 255, 0, 0.1, 0.2, 0.9], np.float32)
-        expression = np.full(51, level / 510, np.float32)
-        motions.append(Motion(pose, expression, time) if level > 8 else Motion.missing(time))
-    return MotionClip.from_motions(motions, {"box": "1 2 3"})
+        return Motion(pose, np.full(51, level / 510, np.float32), time) if level > 8 else Motion.missing(time)
+
+    return MotionClip.from_motions((motion(*frame) for frame in frames), {"box": "1 2 3"})
 
 
 def a_template(path: Path, times: list[float], found: bool = True, metadata: dict[str, str] | None = None) -> Path:

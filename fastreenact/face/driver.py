@@ -1,6 +1,7 @@
 """From pictures to motion: the driver's face tracked and fitted frame by frame, and the source portrait's once."""
 
 import contextlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from fastreenact.errors import NoFaceError
 from fastreenact.face.crop import Box, crop_box
 from fastreenact.face.fit import MAX_SHAPE_FRAMES, Fit, fit, fit_shape
-from fastreenact.face.keypoints import from_any
+from fastreenact.face.keypoints import COUNT, from_any
 from fastreenact.face.morphable import MorphableModel, default_model
 from fastreenact.face.motion import Motion, MotionClip
 from fastreenact.face.tracker import Landmarks, Tracker
@@ -22,6 +23,7 @@ _POOR_ERROR = 0.25  # at and beyond it the confidence is least
 _LEAST_CONFIDENCE = 0.1
 
 Keypoints = NDArray[np.float32]  # [72, 2]
+_NOTHING: Keypoints = np.zeros((COUNT, 2), np.float32)  # stands for a frame without a face
 
 
 class FindsFaces(Protocol):
@@ -118,24 +120,28 @@ class Driver:
             ValueError: no frame, or as `observe`.
         """
         self.reset()
-        seen: list[Keypoints | None] = []
-        times: list[float] = []
-        for frame, time in _still_if_alone(frames, self._still):
-            keypoints = self._keypoints(frame)
-            seen.append(None if keypoints is None else self._normalise(keypoints))
-            times.append(time)
-            if progress is not None:
-                progress(len(times))
-        self._choose_shape([points for points in seen if points is not None])
-        motions = []
-        for points, time in zip(seen, times, strict=True):
-            if points is None:
-                self._last = None
-                motions.append(Motion.missing(time))
-            else:
-                motions.append(self._fit(points, time))
+        times, found = array("d"), array("b")
+
+        def tracked() -> Iterator[Keypoints]:
+            for frame, time in _still_if_alone(frames, self._still):
+                keypoints = self._keypoints(frame)
+                times.append(time)
+                found.append(keypoints is not None)
+                yield _NOTHING if keypoints is None else self._normalise(keypoints)
+                if progress is not None:
+                    progress(len(times))
+
+        seen: NDArray[np.float32] = np.fromiter(tracked(), np.dtype((np.float32, (COUNT, 2))))
+        self._choose_shape(seen, np.flatnonzero(found))
+
+        def motions() -> Iterator[Motion]:
+            for points, time, there in zip(seen, times, found, strict=True):
+                if not there:
+                    self._last = None
+                yield self._fit(points, time) if there else Motion.missing(time)
+
         metadata = {} if self.box is None else {"box": " ".join(f"{value:.6g}" for value in self.box)}
-        return MotionClip.from_motions(motions, metadata)
+        return MotionClip.from_motions(motions(), metadata)
 
     def _still(self, frame: Any) -> Any:
         """The landmarks of a picture that stands alone; landmarks as they are."""
@@ -191,19 +197,19 @@ class Driver:
             if len(self._good) in _SHAPE_AT:
                 self.shape = fit_shape(self.model, np.stack(self._good))
 
-    def _choose_shape(self, seen: list[Keypoints]) -> None:
-        """Offline: the shape from the first 30 good frames, or from all there are."""
-        if not seen:
+    def _choose_shape(self, seen: NDArray[np.float32], found: NDArray[np.intp]) -> None:
+        """Offline: the shape from the first 30 good frames of those at `found`, or from all there are."""
+        if not len(found):
             return
-        first = fit_shape(self.model, np.stack(seen[:MAX_SHAPE_FRAMES]))
+        first = fit_shape(self.model, seen[found[:MAX_SHAPE_FRAMES]])
         good: list[Keypoints] = []
-        for points in seen:
-            if fit(self.model, points, first, None).error < _GOOD_ERROR:
-                good.append(points)
+        for i in found:
+            if fit(self.model, seen[i], first, None).error < _GOOD_ERROR:
+                good.append(seen[i].copy())  # a view would keep all frames
             if len(good) == MAX_SHAPE_FRAMES:
                 break
         self.shape = fit_shape(self.model, np.stack(good)) if good else first
-        self._good = good or seen[:1]
+        self._good = good or [seen[found[0]].copy()]
 
 
 class SourceFace(NamedTuple):

@@ -130,16 +130,12 @@ class MotionClip:
         Raises:
             ValueError: none, or times that do not rise.
         """
-        rows = list(motions)
-        if not rows:
+        kinds = [(name, np.float32 if kind == "F32" else np.float64, tail) for name, (kind, tail) in _TENSORS.items()]
+        # one row of numbers a frame: a list of the motions themselves would be four times as large
+        rows = np.fromiter(((m.pose, m.expression, m.time, m.confidence) for m in motions), np.dtype(kinds))
+        if not len(rows):
             raise ValueError("motions: got none, need at least one frame")
-        return MotionClip(
-            np.stack([m.pose for m in rows]),
-            np.stack([m.expression for m in rows]),
-            np.array([m.time for m in rows], np.float64),
-            np.array([m.confidence for m in rows], np.float32),
-            dict(metadata or {}),
-        )
+        return MotionClip(**{name: rows[name] for name in _TENSORS}, metadata=dict(metadata or {}))
 
     def trim(self, start: float = 0.0, end: float | None = None) -> "MotionClip":
         """The frames with start <= time < end, with their times as they are.
