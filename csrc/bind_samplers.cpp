@@ -1,4 +1,6 @@
 // Bindings of the ops that sample feature maps or modulate them by tables.
+#include <algorithm>
+
 #include "bind.h"
 #include "grid_sample_3d.h"
 #include "spade.h"
@@ -37,7 +39,8 @@ void warp(Keywords& k) {
         check_index("index_x", p.index_x, p.out_width, columns);
     }
     // Four taps a pixel, and about 16 bytes' worth of work to find them.
-    run_rows(p, kernels().warp, p.n * p.out_height, p.out_width * (16 + 8 * p.channels));
+    const int64_t bytes = p.out_width * (16 + 8 * p.channels), out_rows = p.n * p.out_height;
+    run_blocks(p, kernels().warp, out_rows, std::max(rows_per_block(bytes), rows_for_threads(out_rows, 32)));
 }
 
 void spade(Keywords& k) {

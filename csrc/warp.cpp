@@ -108,7 +108,8 @@ void field_bilinear(const WarpParams& p, const float* field, int64_t y, int64_t 
     }
 }
 
-constexpr int kAhead = 8;  // pixels between the one that is worked on and the one whose memory is asked for
+constexpr int kAhead = 8;           // pixels between the one that is worked on and the one whose memory is asked for
+constexpr int64_t kNear = 1 << 20;  // bytes: features of so many are in a core's cache
 
 // What a pixel's channels are multiplied by and added to.
 template <typename TableT>
@@ -173,6 +174,8 @@ void pixels(const WarpParams& p, const T* features, const Taps& taps, int count,
     const int64_t whole = p.channels / kWidth * kWidth;
     const int part = static_cast<int>(p.channels - whole);
     const uintptr_t pixel_bytes = static_cast<uintptr_t>(p.channels) * sizeof(T);
+    const uintptr_t next_row = static_cast<uintptr_t>(p.feature_stride_y) * 2 * sizeof(T);
+    const bool is_far = p.height * p.feature_stride_y * static_cast<int64_t>(sizeof(T)) > kNear;
     for (int i = 0; i < count; ++i, out += p.out_stride_x) {
         Affine<TableT> affine = row_affine;
         if (kAffine) {
@@ -196,6 +199,12 @@ void pixels(const WarpParams& p, const T* features, const Taps& taps, int count,
         }
         const T* a = features + y * p.feature_stride_y + x * p.feature_stride_x;
         const T *b = a + p.feature_stride_x, *c = a + p.feature_stride_y, *d = c + p.feature_stride_x;
+        if (is_far) {  // what the next row of the output will need below this pixel, where the field is smooth
+            for (uintptr_t line = 0; line < pixel_bytes; line += 64) {
+                __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(a) + next_row + line), 0,
+                                   2);
+            }
+        }
         const Vec wa = splat((1.0f - wx) * (1.0f - wy)), wb = splat(wx * (1.0f - wy));
         const Vec wc = splat((1.0f - wx) * wy), wd = splat(wx * wy);
         for (int64_t k = 0; k < whole; k += kWidth) {
