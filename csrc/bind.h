@@ -125,8 +125,8 @@ class Recording {
 extern thread_local Recording* recording;
 
 // Rows of one block: enough of them that a block is worth about 32 KB of work, so that small pictures stay on few
-// threads.
-int64_t rows_per_block(int64_t bytes_per_row);
+// threads, and that neighbours, which read the same memory, stay together.
+int64_t rows_per_block(int64_t rows, int64_t bytes_per_row);
 
 // Rows for which a kernel has much to do before the first: one block a thread, more of them where each keeps `least`.
 int64_t rows_for_threads(int64_t rows, int64_t least);
@@ -144,7 +144,7 @@ void run_blocks(const Params& params, void (*kernel)(const Params&, int64_t, int
 template <typename Params>
 void run_rows(const Params& params, void (*kernel)(const Params&, int64_t, int64_t), int64_t rows,
               int64_t bytes_per_row) {
-    run_blocks(params, kernel, rows, rows_per_block(bytes_per_row));
+    run_blocks(params, kernel, rows, rows_per_block(rows, bytes_per_row));
 }
 
 // An index that leaves its table would read foreign memory: the one check that needs the values, so it is done here.

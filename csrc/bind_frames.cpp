@@ -54,7 +54,7 @@ void compose_frame(Keywords& k) {
     // rows.
     const double times = std::min(p.size / static_cast<double>(p.side), static_cast<double>(p.height));
     const int64_t enlarged = 8 * static_cast<int64_t>(times);
-    run_blocks(p, kernels().compose_frame, p.height, std::max(rows_per_block(p.width * 24), enlarged));
+    run_blocks(p, kernels().compose_frame, p.height, std::max(rows_per_block(p.height, p.width * 24), enlarged));
 }
 
 ToFrameParams to_frame_params(Keywords& k) {

@@ -1,6 +1,4 @@
 // Bindings of the ops that sample feature maps or modulate them by tables.
-#include <algorithm>
-
 #include "bind.h"
 #include "grid_sample_3d.h"
 #include "spade.h"
@@ -39,8 +37,7 @@ void warp(Keywords& k) {
         check_index("index_x", p.index_x, p.out_width, columns);
     }
     // Four taps a pixel, and about 16 bytes' worth of work to find them.
-    const int64_t bytes = p.out_width * (16 + 8 * p.channels), out_rows = p.n * p.out_height;
-    run_blocks(p, kernels().warp, out_rows, std::max(rows_per_block(bytes), rows_for_threads(out_rows, 32)));
+    run_rows(p, kernels().warp, p.n * p.out_height, p.out_width * (16 + 8 * p.channels));
 }
 
 void spade(Keywords& k) {

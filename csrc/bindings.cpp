@@ -8,17 +8,17 @@ namespace fastreenact {
 
 thread_local Recording* recording = nullptr;
 
-int64_t rows_per_block(int64_t bytes_per_row) {
-    constexpr int64_t kBlockBytes = 32 << 10;
-    return bytes_per_row >= kBlockBytes ? 1
-                                        : (kBlockBytes + bytes_per_row - 1) / (bytes_per_row > 0 ? bytes_per_row : 1);
-}
-
 int64_t rows_for_threads(int64_t rows, int64_t least) {
     const int64_t threads = num_threads();
     const int64_t each = (rows + threads - 1) / threads;
     const int64_t blocks = std::max<int64_t>(each / std::max<int64_t>(least, 1), 1);
     return (each + blocks - 1) / blocks;
+}
+
+int64_t rows_per_block(int64_t rows, int64_t bytes_per_row) {
+    constexpr int64_t kBlockBytes = 32 << 10, kTogether = 32;
+    const int64_t bytes = std::max<int64_t>(bytes_per_row, 1);
+    return std::max((kBlockBytes + bytes - 1) / bytes, rows_for_threads(rows, kTogether));
 }
 
 void check_index(const char* name, const int32_t* index, int64_t count, int64_t size, const char* meaning) {
