@@ -77,7 +77,7 @@ void conv(Keywords& k) {
         run_blocks(p, kernels().conv, rows * p.groups, rows);
     } else {
         const int64_t pixels = std::max<int64_t>(p.out_width * outputs, 1);
-        run_blocks(p, kernels().conv, rows, rows_for_threads(rows, 512 / pixels));
+        run_blocks(p, kernels().conv, rows, rows_for_threads(rows, std::max<int64_t>(512 / pixels, 8)));
     }
 }
 
