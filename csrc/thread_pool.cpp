@@ -2,6 +2,9 @@
 
 #include <pthread.h>
 #include <sched.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 
 #include <atomic>
 #include <chrono>
@@ -83,13 +86,24 @@ void take_blocks(Generation& g) {
     }
 }
 
+// Whether this system runs as the guest of another on an x86 processor.
+[[maybe_unused]] bool is_guest() {
+#ifdef __x86_64__
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c >> 31) != 0;
+#else
+    return false;
+#endif
+}
+
 // A guest's kernel takes a processor that has been idle for one that its host has taken away, and wakes a worker beside
 // the thread that wakes it: both share one processor for 5 to 20 ms, of which a frame of a 25 fps driver lost 2 to 4.
 // So for a while after a long sleep, such as between two frames, a worker is forbidden that processor before it is
 // woken; it takes 3 us. With g.sleep_mutex held.
 void keep_off_this_processor(Generation& g) {
 #ifdef __linux__
-    const int here = sched_getcpu();
+    static const bool needed = is_guest();
+    const int here = needed ? sched_getcpu() : -1;
     if (here < 0 || here >= CPU_SETSIZE) return;
     const double now = seconds_now();
     for (const std::unique_ptr<Worker>& worker : g.workers) {
