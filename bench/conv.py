@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastreenact.models import algebra
-from fastreenact.models.face2face_rho import motion_input_size, random_face2face_rho
-from fastreenact.models.fused_layers import ConvLayer, SpadeLayer, make_tables
-from fastreenact.models.layers import DownBlock, ResidualBlock, UpBlock, resize_nearest
+from fastreenact.fuse import algebra
+from fastreenact.models.face2face_rho.networks import motion_input_size, random_face2face_rho
+from fastreenact.fuse.layers import ConvLayer, SpadeLayer, make_tables
+from fastreenact.models.blocks import DownBlock, ResidualBlock, UpBlock, resize_nearest
 
 # Blocks of the motion network, and what part of M the side of their input is; SPADE layers, and what part of S.
 BLOCKS = {"f1_model.4": 32, "model1_2.2": 32, "model2_2.5": 16, "model2_2.7": 4}

@@ -9,7 +9,7 @@ the released configuration; its cost does not depend on them.
 """
 
 # ruff: noqa: E402
-from fastreenact.cli import calm_threads
+from fastreenact.app.cli import calm_threads
 
 calm_threads()  # as the command line does, before PyTorch is loaded
 
@@ -23,11 +23,11 @@ import numpy as np
 import timing
 from network_engines import forget_peak, memory_mb, resident_mb
 
-from fastreenact import demo
+from fastreenact.app import demo
 from fastreenact.engine import Engine
-from fastreenact.face.morphable import default_model
-from fastreenact.face.tracker import Landmarks
-from fastreenact.models.face2face_rho import random_face2face_rho
+from fastreenact.face.morphable.model import default_model
+from fastreenact.face.track.tracker import Landmarks
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
 from fastreenact.timings import GRAPH, STAGES
 
 # Face2Face^rho, Table 4: Kryo 680 CPU with 4 threads, 256 x 256, milliseconds.

@@ -20,9 +20,9 @@ import numpy as np  # noqa: E402  the thread count is read at import
 import timing  # noqa: E402
 
 from fastreenact.face.crop import crop_box  # noqa: E402
-from fastreenact.face.fit import fit, fit_shape, rotation_vector  # noqa: E402
+from fastreenact.face.morphable.fit import fit, fit_shape, rotation_vector  # noqa: E402
 from fastreenact.face.keypoints import EYES, LIPS, from_mediapipe  # noqa: E402
-from fastreenact.face.morphable import default_model, rotation_matrix  # noqa: E402
+from fastreenact.face.morphable.model import default_model, rotation_matrix  # noqa: E402
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "videos"
 PX = 128  # pixels of a 256 crop per normalised unit
@@ -66,7 +66,7 @@ def tracked(path: Path) -> np.ndarray:
     """Keypoints [T, 72, 2] of a clip in the box of its first face."""
     import av
 
-    from fastreenact.face.tracker import Tracker
+    from fastreenact.face.track.tracker import Tracker
 
     tracker, found = Tracker(), []
     with av.open(str(path)) as container:

@@ -17,9 +17,9 @@ import timing
 import torch
 from torch import Tensor, nn
 
-from fastreenact.models import fused_layers
-from fastreenact.models.face2face_rho import motion_input_size, random_face2face_rho
-from fastreenact.models.fuse_face2face_rho import fuse
+from fastreenact.fuse import layers as fused_layers
+from fastreenact.models.face2face_rho.networks import motion_input_size, random_face2face_rho
+from fastreenact.models.face2face_rho.inference import fuse
 
 SIZES = (256, 512, 1024, 1440, 2048)
 # Kinds of layers, as the inference form names them -> columns of the table: a SPADE layer's tables begin at the pose.

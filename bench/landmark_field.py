@@ -9,10 +9,10 @@ import numpy as np
 import timing
 
 from fastreenact.face.crop import Box
-from fastreenact.face.morphable import default_model
-from fastreenact.models.landmark_field import Controls
-from fastreenact.models.landmark_head import follow
-from fastreenact.models.landmark_warp import LandmarkWarp
+from fastreenact.face.morphable.model import default_model
+from fastreenact.models.landmark_warp.field import Controls
+from fastreenact.models.landmark_warp.head import follow
+from fastreenact.models.landmark_warp.warp import LandmarkWarp
 
 MOST_PX = 2e-4  # error of the field, as a share of the picture's side: float32 sums that cancel
 REST = np.array((0.0, 0.0, 0.0, 0.0, 0.0, 0.45), np.float32)

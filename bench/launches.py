@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastreenact import _C, ops
-from fastreenact.models import fused_layers
-from fastreenact.models.face2face_rho import random_face2face_rho
-from fastreenact.models.fuse_face2face_rho import fuse
+from fastreenact.fuse import layers as fused_layers
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
+from fastreenact.models.face2face_rho.inference import fuse
 from fastreenact.ops import checks
 
 ARCHITECTURE = 75  # whose plan of `mbconv` is followed

@@ -15,9 +15,9 @@ from gmac import calls
 from torch import Tensor
 
 from fastreenact import ops
-from fastreenact.models import algebra
-from fastreenact.models.face2face_rho import random_face2face_rho
-from fastreenact.models.layers import InvertedResidual
+from fastreenact.fuse import algebra
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
+from fastreenact.models.blocks import InvertedResidual
 
 DOUBLED = "de_up_block3.1.0.0"  # sees its input enlarged by nearest; the block after it is bench/tail.py's
 CORNER = 64  # px of the output that are compared with the block in float64, which takes long for all

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from fastreenact import ops
-from fastreenact.models.face2face_rho import (
+from fastreenact.models.face2face_rho.networks import (
     Face2FaceRho,
     Features,
     motion_input_size,
     motion_inputs,
     random_face2face_rho,
 )
-from fastreenact.models.head_pose import head_pose_input
+from fastreenact.models.face2face_rho.head_pose import head_pose_input
 
 INPUTS = ("small", "middle", "large", "f1", "f2", "f3", "f4", "pose")
 

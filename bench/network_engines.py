@@ -69,7 +69,7 @@ def eager(dtype: str, size: int, device: str, folder: Path, **compiled: Any) -> 
     import torch
     from network_case import INPUTS, Step
 
-    from fastreenact.models.face2face_rho import random_face2face_rho
+    from fastreenact.models.face2face_rho.networks import random_face2face_rho
 
     kind = getattr(torch, dtype)
     stored = np.load(folder / "inputs.npz")
@@ -123,8 +123,8 @@ def ours(dtype: str, size: int, device: str, folder: Path) -> Engine:
     import torch
     from network_case import Portraits
 
-    from fastreenact.models.face2face_rho import random_face2face_rho
-    from fastreenact.models.fuse_face2face_rho import fuse
+    from fastreenact.models.face2face_rho.networks import random_face2face_rho
+    from fastreenact.models.face2face_rho.inference import fuse
 
     faces = Portraits(size)
     fused = fuse(random_face2face_rho(), size, getattr(torch, dtype), device)
@@ -151,7 +151,7 @@ ENGINES: dict[str, tuple[tuple[str, ...], Callable[[str, int, str, Path], Engine
     "torch.compile": (("torch._inductor.compile_fx", "network_case"), torch_compile),
     "ONNX Runtime": (("onnxruntime",), onnx_runtime),
     "OpenVINO": (("openvino",), openvino),
-    "ours": (("network_case", "fastreenact.models.fuse_face2face_rho"), ours),
+    "ours": (("network_case", "fastreenact.models.face2face_rho.inference"), ours),
 }
 
 

@@ -33,11 +33,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from fastreenact.evaluation.metrics import AKD_POINTS, akd_px, face_mask, psnr, ssim
-from fastreenact.face import fit
+from fastreenact.face.morphable.model import fit
 from fastreenact.face.crop import Box
 from fastreenact.face.keypoints import from_mediapipe
-from fastreenact.face.morphable import default_model
-from fastreenact.models.landmark_warp import LandmarkWarp
+from fastreenact.face.morphable.model import default_model
+from fastreenact.models.landmark_warp.warp import LandmarkWarp
 from fastreenact.timings import StageTimer
 
 VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "videos"

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fastreenact import ops
-from fastreenact.models import algebra
-from fastreenact.models.face2face_rho import random_face2face_rho
-from fastreenact.models.layers import upsample_to
+from fastreenact.fuse import algebra
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
+from fastreenact.models.blocks import upsample_to
 
 CORNER = 64  # px of the output that are compared with the layers in float64
 

@@ -3,8 +3,8 @@
 // sum of two such rows, vectorised over values (r g b, r g b, ...).
 #include "compose_frame.h"
 
-#include "isa.h"
-#include "vec.h"
+#include "substrate/isa.h"
+#include "substrate/vec.h"
 
 namespace fastreenact {
 namespace FASTREENACT_ISA {

@@ -1,7 +1,7 @@
 // compose_frame on the GPU. Compiled by nvcc into the extension, or by NVRTC from this same text
 // (fastreenact/ops/nvrtc.py): host code stands apart under __CUDACC_RTC__.
 #include "compose_frame.h"
-#include "device.h"
+#include "substrate/device.h"
 
 namespace fastreenact {
 

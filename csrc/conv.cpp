@@ -8,8 +8,8 @@
 
 #include <cstring>
 
-#include "gemm.h"
-#include "isa.h"
+#include "substrate/gemm.h"
+#include "substrate/isa.h"
 
 namespace fastreenact {
 namespace FASTREENACT_ISA {

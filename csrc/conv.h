@@ -4,7 +4,7 @@
 // plain convolution has one phase (step = stride, offset = -padding). Nearest x2 followed by 3x3 has two phases of two
 // taps: the taps that see the same input are summed beforehand. SPADE's second convolution over cells has five.
 #pragma once
-#include "common.h"
+#include "substrate/common.h"
 
 namespace fastreenact {
 

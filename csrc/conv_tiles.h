@@ -5,7 +5,7 @@
 // GPU, tiles are smaller and the depth is shared out among the block's warps, whose sums are added in a fixed order.
 #pragma once
 #include "conv.h"
-#include "mma.h"
+#include "substrate/mma.h"
 
 namespace fastreenact {
 

@@ -1,6 +1,6 @@
 // dictionary_read: each row asks a small dictionary and gets the mean of its values, weighted by a softmax.
 #pragma once
-#include "common.h"
+#include "substrate/common.h"
 
 namespace fastreenact {
 

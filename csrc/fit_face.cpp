@@ -2,8 +2,8 @@
 // first cache, and the dot products of the normal equations are nine tenths of the work.
 #include "fit_face.h"
 
-#include "isa.h"
-#include "vec.h"
+#include "substrate/isa.h"
+#include "substrate/vec.h"
 
 namespace fastreenact {
 namespace FASTREENACT_ISA {

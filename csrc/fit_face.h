@@ -1,7 +1,7 @@
 // fit_face: pose and expression of the face model on one frame's keypoints, by Gauss-Newton in float64. On the CPU
-// alone. fastreenact/face/fit.py says in NumPy what it computes.
+// alone. fastreenact/face/morphable/fit.py says in NumPy what it computes.
 #pragma once
-#include "common.h"
+#include "substrate/common.h"
 
 namespace fastreenact {
 

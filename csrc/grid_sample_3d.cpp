@@ -2,9 +2,9 @@
 // vectorised over points; then each point, vectorised over channels.
 #include "grid_sample_3d.h"
 
-#include "isa.h"
-#include "place.h"
-#include "vec.h"
+#include "substrate/isa.h"
+#include "substrate/place.h"
+#include "substrate/vec.h"
 
 namespace fastreenact {
 namespace FASTREENACT_ISA {

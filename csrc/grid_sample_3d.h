@@ -1,6 +1,6 @@
 // grid_sample_3d: trilinear sampling of channels-last volumes by a grid, summed over the depth where wanted.
 #pragma once
-#include "common.h"
+#include "substrate/common.h"
 
 namespace fastreenact {
 

@@ -2,8 +2,8 @@
 // evaluated at the nodes that may move, vectorised over nodes; then each row of fine nodes is filled in.
 #include "landmark_field.h"
 
-#include "isa.h"
-#include "vec.h"
+#include "substrate/isa.h"
+#include "substrate/vec.h"
 
 namespace fastreenact {
 namespace FASTREENACT_ISA {

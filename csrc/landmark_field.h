@@ -1,7 +1,7 @@
 // landmark_field: three thin-plate splines through a face's control points, solved, and evaluated at the nodes of a
 // motion field: coarse around the head, finer on the face, finest along lids and lips. On the CPU alone.
 #pragma once
-#include "common.h"
+#include "substrate/common.h"
 
 namespace fastreenact {
 

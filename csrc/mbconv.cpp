@@ -7,9 +7,9 @@
 
 #include <cstring>
 
-#include "gemm.h"
-#include "isa.h"
-#include "vec.h"
+#include "substrate/gemm.h"
+#include "substrate/isa.h"
+#include "substrate/vec.h"
 
 namespace fastreenact {
 namespace FASTREENACT_ISA {

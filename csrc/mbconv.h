@@ -1,13 +1,13 @@
 // mbconv: an inverted residual: expand 1x1, ReLU, depthwise 3x3, ReLU, project 1x1; BatchNorm is folded in.
 #pragma once
-#include "common.h"
+#include "substrate/common.h"
 
 namespace fastreenact {
 
 struct MbconvParams {
     const void* x;                // [N, H, W, Cin] in `dtype`, channels contiguous
     void* out;                    // [N, Ho, Wo, Cout] in `dtype`, channels contiguous
-    const void* expand;           // panels (csrc/gemm.h; GPU: csrc/mma.h), K = Cin; null: the hidden map is x itself
+    const void* expand;           // panels (csrc/substrate/gemm.h; GPU: csrc/substrate/mma.h), K = Cin; null: the hidden map is x itself
     const float* expand_bias;     // [hidden], padded to whole panels
     const float* depthwise;       // [9][hidden], padded
     const float* depthwise_bias;  // [hidden], padded

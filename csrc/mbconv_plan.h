@@ -2,7 +2,7 @@
 // well, which has to know the size of the hidden map, and where the tests run the kernels.
 #pragma once
 #include "mbconv.h"
-#include "mma.h"
+#include "substrate/mma.h"
 
 namespace fastreenact {
 

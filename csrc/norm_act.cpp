@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include "isa.h"
-#include "vec.h"
+#include "substrate/isa.h"
+#include "substrate/vec.h"
 
 namespace fastreenact {
 namespace FASTREENACT_ISA {

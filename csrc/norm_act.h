@@ -2,7 +2,7 @@
 //
 // Three steps: sums of blocks of pixels, one factor and summand per channel from them, then one sweep that normalises.
 #pragma once
-#include "common.h"
+#include "substrate/common.h"
 
 namespace fastreenact {
 

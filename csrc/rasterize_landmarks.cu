@@ -1,6 +1,6 @@
 // rasterize_landmarks on the GPU: all drawings of a frame in one launch, from 576 bytes of keypoints. Compiled by nvcc
 // into the extension, or by NVRTC from this same text (fastreenact/ops/nvrtc.py).
-#include "device.h"
+#include "substrate/device.h"
 #include "rasterize_landmarks.h"
 
 namespace fastreenact {

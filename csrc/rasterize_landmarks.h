@@ -1,7 +1,7 @@
 // rasterize_landmarks: keypoints to coloured line drawings, pixel for pixel what OpenCV draws with LINE_4, thickness 1,
 // and for a single point with a filled circle of radius 1. Specs and checks: face2face_rho.md, 3.5.
 #pragma once
-#include "common.h"
+#include "substrate/common.h"
 
 namespace fastreenact {
 

@@ -7,8 +7,8 @@
 #include <initializer_list>
 #include <limits>
 
-#include "isa.h"
-#include "vec.h"
+#include "substrate/isa.h"
+#include "substrate/vec.h"
 
 namespace fastreenact {
 namespace FASTREENACT_ISA {

@@ -1,7 +1,7 @@
 // render_mesh: triangles in screen space to anti-aliased attributes, or to triangle numbers and barycentric weights.
 // Parameters, the grid that corners are rounded to, and the scratch memory that one picture needs.
 #pragma once
-#include "common.h"
+#include "substrate/common.h"
 
 namespace fastreenact {
 

@@ -2,8 +2,8 @@
 // read, which leaves a quarter of the work where samples fall on pixels.
 #include "shrink.h"
 
-#include "isa.h"
-#include "vec.h"
+#include "substrate/isa.h"
+#include "substrate/vec.h"
 
 namespace fastreenact {
 namespace FASTREENACT_ISA {

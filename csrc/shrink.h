@@ -1,6 +1,6 @@
 // shrink: a square of a picture as the networks see it: smaller, in [-1, 1]. Parameters, and where a sample lies.
 #pragma once
-#include "common.h"
+#include "substrate/common.h"
 
 namespace fastreenact {
 

@@ -1,8 +1,8 @@
 // slit_cover and lay_cover on the CPU. Compiled once per instruction set, vectorised over columns.
 #include "slit_cover.h"
 
-#include "isa.h"
-#include "vec.h"
+#include "substrate/isa.h"
+#include "substrate/vec.h"
 
 namespace fastreenact {
 namespace FASTREENACT_ISA {

@@ -1,7 +1,7 @@
 // slit_cover: how opaque a layer is that shows between two curves, lids or lips, and where it is read. On the CPU
 // alone.
 #pragma once
-#include "common.h"
+#include "substrate/common.h"
 
 namespace fastreenact {
 

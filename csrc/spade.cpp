@@ -1,8 +1,8 @@
 // spade on the CPU. Compiled once per instruction set.
 #include "spade.h"
 
-#include "isa.h"
-#include "vec.h"
+#include "substrate/isa.h"
+#include "substrate/vec.h"
 
 namespace fastreenact {
 namespace FASTREENACT_ISA {

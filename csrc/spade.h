@@ -1,6 +1,6 @@
 // spade: normalise, scale and shift by tables that are read through an index per row and column, activate.
 #pragma once
-#include "common.h"
+#include "substrate/common.h"
 
 namespace fastreenact {
 

@@ -1,7 +1,7 @@
 // tail on the GPU: a block makes 8 x 64 pixels. It convolves the doubled map depthwise, with one pixel around, into
 // shared memory, and that by the last 3x3, which has too few outputs for tensor cores. Compiled by nvcc into the
 // extension, or by NVRTC from this same text (fastreenact/ops/nvrtc.py).
-#include "device.h"
+#include "substrate/device.h"
 #include "tail.h"
 
 namespace fastreenact {

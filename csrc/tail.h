@@ -2,7 +2,7 @@
 //
 // Zero padding meets the 1x1's bias: at the border the taps outside lack it, so that there are nine biases.
 #pragma once
-#include "common.h"
+#include "substrate/common.h"
 
 namespace fastreenact {
 

@@ -1,6 +1,6 @@
 // to_frame on the GPU. Compiled by nvcc into the extension, or by NVRTC from this same text (fastreenact/ops/nvrtc.py):
 // host code stands apart under __CUDACC_RTC__, and no CUDA header beyond the built-in ones is needed.
-#include "device.h"
+#include "substrate/device.h"
 #include "to_frame.h"
 
 namespace fastreenact {

@@ -1,6 +1,6 @@
 // to_frame: the network's image in (-1, 1) to 8-bit RGB rows. Parameters, and the arithmetic that CPU and CUDA share.
 #pragma once
-#include "common.h"
+#include "substrate/common.h"
 
 namespace fastreenact {
 

@@ -2,9 +2,9 @@
 // vectorised over columns; then each pixel, vectorised over channels.
 #include "warp.h"
 
-#include "isa.h"
-#include "place.h"
-#include "vec.h"
+#include "substrate/isa.h"
+#include "substrate/place.h"
+#include "substrate/vec.h"
 
 namespace fastreenact {
 namespace FASTREENACT_ISA {

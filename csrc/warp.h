@@ -1,6 +1,6 @@
 // warp: bilinear sampling of channels-last maps by a motion field, with an affine and an activation on the way out.
 #pragma once
-#include "common.h"
+#include "substrate/common.h"
 
 namespace fastreenact {
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fastreenact import demo
+from fastreenact.app import demo
 from fastreenact.engine import Engine
 
 DOCS = Path(__file__).resolve().parent

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from fastreenact.face.keypoints import PARTS
-from fastreenact.face.morphable import EXPRESSION_NAMES, default_model
+from fastreenact.face.morphable.model import EXPRESSION_NAMES, default_model
 
 CELL, COLUMNS, ZOOM = 170, 6, 3  # px of one view, expressions in a row, oversampling
 FRONT, TURNED = (0.0, 0.0, 0.0), (0.0, np.deg2rad(50.0), 0.0)

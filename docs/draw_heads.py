@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastreenact.training.heads import make_person, random_expression, random_pose, render
+from fastreenact.synth.heads.render import make_person, random_expression, random_pose, render
 
 CELL, COLUMNS, ROWS = 160, 8, 3
 

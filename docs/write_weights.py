@@ -20,8 +20,8 @@ from fastreenact.evaluation.activations import Excess, clip_draw, known_ranges, 
 from fastreenact.evaluation.clips import Faces, read_clip
 from fastreenact.evaluation.report import Evaluation
 from fastreenact.evaluation.run import evaluate
-from fastreenact.face.tracker import Tracker
-from fastreenact.training.head_pairs import HeadPairs
+from fastreenact.face.track.tracker import Tracker
+from fastreenact.training.data.heads import HeadPairs
 from fastreenact.weights import default_weights, load_face2face_rho
 
 DOCS = Path(__file__).resolve().parent

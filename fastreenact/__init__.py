@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from fastreenact.engine import Engine
     from fastreenact.errors import FastreenactError, MediaError, NoFaceError, WeightsError
-    from fastreenact.face.morphable import MorphableModel
+    from fastreenact.face.morphable.model import MorphableModel
     from fastreenact.face.motion import Motion, MotionClip
 
 __all__ = [
@@ -19,7 +19,7 @@ _HOME = {
     "Engine": "fastreenact.engine",
     "FastreenactError": "fastreenact.errors",
     "MediaError": "fastreenact.errors",
-    "MorphableModel": "fastreenact.face.morphable",
+    "MorphableModel": "fastreenact.face.morphable.model",
     "Motion": "fastreenact.face.motion",
     "MotionClip": "fastreenact.face.motion",
     "NoFaceError": "fastreenact.errors",

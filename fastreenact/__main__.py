@@ -2,7 +2,7 @@
 
 import sys
 
-from fastreenact.cli import main
+from fastreenact.app.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastreenact.models import make_renderer
-from fastreenact.models.landmark_warp import LandmarkWarp
+from fastreenact.models.landmark_warp.warp import LandmarkWarp
 
 log = logging.getLogger("fastreenact")
 

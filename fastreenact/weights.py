@@ -17,8 +17,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fastreenact.errors import WeightsError
-from fastreenact.media_files import file_size
-from fastreenact.models.face2face_rho import (
+from fastreenact.media.files import file_size
+from fastreenact.models.face2face_rho.networks import (
     BASE,
     MODEL_NAME,
     Face2FaceRho,
@@ -26,7 +26,7 @@ from fastreenact.models.face2face_rho import (
     RenderingNet,
     motion_input_size,
 )
-from fastreenact.models.head_pose import check_convention
+from fastreenact.models.face2face_rho.head_pose import check_convention
 
 FORMAT = "fastreenact-weights-1"
 _PICKLES = {".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".tar"}

@@ -1,6 +1,6 @@
-// Stands in for csrc/device.h and csrc/instructions.h where a test runs a kernel on the host: the same functions, and a
+// Stands in for csrc/substrate/device.h and csrc/substrate/instructions.h where a test runs a kernel on the host: the same functions, and a
 // scheduler that runs the threads of a block in turn, one at a time. What a warp does together (ldmatrix, mma, shuffles)
-// is written here from the PTX ISA, apart from the index functions of csrc/mma.h. Shared memory begins as NaN, and
+// is written here from the PTX ISA, apart from the index functions of csrc/substrate/mma.h. Shared memory begins as NaN, and
 // copies arrive as late as they may.
 #pragma once
 #include <ucontext.h>
@@ -41,7 +41,7 @@ inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
     return {x, y, z, w};
 }
 
-#include "common.h"
+#include "substrate/common.h"
 
 namespace host {
 

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from fastreenact.engine import Engine
-from fastreenact.face.morphable import default_model
+from fastreenact.face.morphable.model import default_model
 from fastreenact.face.motion import Motion
-from fastreenact.face.tracker import Landmarks
+from fastreenact.face.track.tracker import Landmarks
 
 HEIGHT, WIDTH, FACE_PX = 320, 200, 90
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from engine_case import landmarks, make
 
-from fastreenact.models.face2face_rho import random_face2face_rho
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
 
 
 class Said(logging.Handler):

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from fakes import FakeEngine, fake_tracking
 
-from fastreenact import animate
-from fastreenact.cli import main
+from fastreenact.app import animate
+from fastreenact.app.cli import main
 from fastreenact.errors import MediaError
 from fastreenact.media import VideoReader
 

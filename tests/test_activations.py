@@ -6,9 +6,9 @@ from torch import nn
 
 from fastreenact.evaluation.activations import clip_draw, known_ranges, leave_ranges
 from fastreenact.evaluation.clips import Clip, Faces
-from fastreenact.face.fit import Fit
-from fastreenact.models.face2face_rho import random_face2face_rho
-from fastreenact.training.head_pairs import HeadPairs
+from fastreenact.face.morphable.fit import Fit
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
+from fastreenact.training.data.heads import HeadPairs
 
 SIZE = 64
 

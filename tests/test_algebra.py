@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from face2face_rho_case import fill, numbers
 from torch import Tensor, nn
 
-from fastreenact.models import algebra
-from fastreenact.models.face2face_rho import RenderingNet
-from fastreenact.models.layers import DownBlock, InvertedResidual, PoseEncoder, Spade, UpBlock, upsample_to
+from fastreenact.fuse import algebra
+from fastreenact.models.face2face_rho.networks import RenderingNet
+from fastreenact.models.blocks import DownBlock, InvertedResidual, PoseEncoder, Spade, UpBlock, upsample_to
 from fastreenact.ops import conv_reference, mbconv_reference, pack_conv, plain_kernel, tail_reference
 
 EXACT = {"rtol": 0, "atol": 1e-12}

@@ -11,11 +11,11 @@ pytest.importorskip("av", reason="PyAV is not installed")
 from clips import TIMINGS, make_clip, ramp, sound_packets, tone, true_times
 from fakes import FakeEngine, a_template, fake_tracking
 
-from fastreenact import animate as animate_module
-from fastreenact.animate import animate, check_paths, default_out, driver_kind, track
+from fastreenact.app import animate as animate_module
+from fastreenact.app.animate import animate, check_paths, default_out, driver_kind, track
 from fastreenact.errors import MediaError, NoFaceError
 from fastreenact.face.motion import MotionClip
-from fastreenact.face.tracker import Tracker
+from fastreenact.face.track.tracker import Tracker
 from fastreenact.media import VideoReader, read_image, write_image
 
 

@@ -8,8 +8,8 @@ import torch
 from launches import Launch, Trace, frame
 
 from fastreenact import ops
-from fastreenact.models.face2face_rho import random_face2face_rho
-from fastreenact.models.fuse_face2face_rho import fuse
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
+from fastreenact.models.face2face_rho.inference import fuse
 
 
 def kernel(channels_in, hidden, channels_out):

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.face.crop import Box
-from fastreenact.face.fit import fit
-from fastreenact.face.morphable import default_model
-from fastreenact.models.landmark_warp import LandmarkWarp
+from fastreenact.face.morphable.fit import fit
+from fastreenact.face.morphable.model import default_model
+from fastreenact.models.landmark_warp.warp import LandmarkWarp
 
 CANARY = 64  # bytes
 PATTERN = 0xA5

@@ -16,11 +16,11 @@ from clips import make_clip, ramp, tone, true_times  # noqa: E402
 from fakes import FakeEngine, a_template, fake_tracking  # noqa: E402
 
 import fastreenact  # noqa: E402
-from fastreenact import animate as animate_module  # noqa: E402
+from fastreenact.app import animate as animate_module  # noqa: E402
 from fastreenact import engine as engine_module  # noqa: E402
-from fastreenact.cli import main  # noqa: E402
+from fastreenact.app.cli import main  # noqa: E402
 from fastreenact.media import read_image, write_image  # noqa: E402
-from fastreenact.progress import ProgressLine, line  # noqa: E402
+from fastreenact.app.progress import ProgressLine, line  # noqa: E402
 
 
 @pytest.fixture
@@ -338,7 +338,7 @@ def test_track(engines, folder, capsys):
 
 
 def test_convert_passes_its_arguments(monkeypatch, capsys):
-    from fastreenact import convert as convert_module
+    from fastreenact.models.face2face_rho.networks import convert as convert_module
 
     calls = []
     monkeypatch.setattr(convert_module, "convert", lambda *a, **k: calls.append((a, k)))
@@ -355,7 +355,8 @@ def test_convert_error(capsys, tmp_path, monkeypatch):
 
 
 def test_demo_and_doctor_are_called(monkeypatch, tmp_path):
-    from fastreenact import demo, doctor
+    from fastreenact.app import demo
+    from fastreenact.app import doctor
 
     asked = []
     monkeypatch.setattr(demo, "main", lambda folder: asked.append(folder) or 0)
@@ -386,7 +387,7 @@ def test_version_and_help(capsys):
 
 
 def test_help_imports_nothing_heavy():
-    code = ("import sys; from fastreenact.cli import main; code = main(['animate', '--help']); "
+    code = ("import sys; from fastreenact.app.cli import main; code = main(['animate', '--help']); "
             "heavy = {'torch', 'numpy', 'av', 'PIL', 'triton', 'cupy', 'mediapipe'} & set(sys.modules); "
             "sys.exit(code or len(heavy))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)

@@ -6,9 +6,9 @@ import pickle
 import pytest
 import torch
 
-from fastreenact.convert import convert
+from fastreenact.models.face2face_rho.convert import convert
 from fastreenact.errors import WeightsError
-from fastreenact.models.face2face_rho import random_face2face_rho
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
 from fastreenact.weights import load_face2face_rho
 
 

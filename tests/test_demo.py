@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fastreenact import demo
-from fastreenact.face.expressions import EXPRESSION_NAMES
+from fastreenact.app import demo
+from fastreenact.face.morphable.expressions import EXPRESSION_NAMES
 
 FIELDS = ("pose", "expression", "time", "confidence")
 

@@ -6,8 +6,10 @@ import sys
 
 import pytest
 
-from fastreenact import _C, doctor
-from fastreenact.ops import library, nvrtc
+from fastreenact import _C
+from fastreenact.app import doctor
+from fastreenact.ops import nvrtc
+from fastreenact.ops import define as library
 
 NAMES = [
     "package", "extension", "instructions", "threads", "torch", "GPU", "kernels", "Triton", "CuPy", "tracker",

@@ -10,10 +10,10 @@ from fastreenact.errors import NoFaceError
 from fastreenact.face.crop import crop_box
 from fastreenact.face.driver import Driver, SourceFace, fit_source, locate_face
 from fastreenact.face.keypoints import face_size
-from fastreenact.face.morphable import EXPRESSION_NAMES, default_model
+from fastreenact.face.morphable.model import EXPRESSION_NAMES, default_model
 from fastreenact.face.motion import MotionClip
 from fastreenact.face.retarget import Retargeter, choose_reference
-from fastreenact.face.tracker import Landmarks
+from fastreenact.face.track.tracker import Landmarks
 
 MODEL = default_model()
 FRAME = np.zeros((480, 640, 3), np.uint8)

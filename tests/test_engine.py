@@ -14,7 +14,7 @@ from engine_case import HEIGHT, WIDTH, frame, landmarks, make, motion, source
 from fastreenact.errors import NoFaceError
 from fastreenact.face.crop import crop
 from fastreenact.face.motion import MotionClip
-from fastreenact.models.face2face_rho import random_face2face_rho
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
 from fastreenact.timings import STAGES
 from fastreenact.weights import default_weights
 
@@ -379,7 +379,7 @@ def test_engines_in_eight_threads_are_as_in_one(row, weights):
 
 
 def test_engine_animating_two_files_at_once_serialises(monkeypatch):
-    from fastreenact import animate as module
+    from fastreenact.app import animate as module
 
     inside = threading.Semaphore(1)
 

@@ -6,7 +6,7 @@ import torch
 from engine_case import frame, make, motion, source
 from pretend_cuda import Pretended
 
-from fastreenact.models.face2face_rho import random_face2face_rho
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
 
 OVER_BASE = random_face2face_rho(0, over_base=True)
 OVER_BASE.metadata |= {"size": "64", "motion_size": "64"}

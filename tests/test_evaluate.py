@@ -12,17 +12,17 @@ pytest.importorskip("av", reason="PyAV is not installed")
 
 from clips import make_clip
 
-from fastreenact.cli import main
+from fastreenact.app.cli import main
 from fastreenact.errors import MediaError, NoFaceError
 from fastreenact.evaluation import clips as clips_module
 from fastreenact.evaluation import metrics, run
 from fastreenact.evaluation.clips import Faces, read_clip
 from fastreenact.evaluation.learned import Learned
 from fastreenact.evaluation.report import Row, means, table
-from fastreenact.face.morphable import default_model
-from fastreenact.face.tracker import Landmarks
+from fastreenact.face.morphable.model import default_model
+from fastreenact.face.track.tracker import Landmarks
 from fastreenact.media import read_image, write_image
-from fastreenact.models.face2face_rho import random_face2face_rho
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
 
 SIZE = 64
 POINTS = default_model().project(np.zeros(50), np.zeros(51), np.array([0, 0, 0, 0, 0.05, 0.42]))  # [72, 2] in -1..1

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from fastreenact.cli import main
+from fastreenact.app.cli import main
 from fastreenact.errors import FastreenactError
 from fastreenact.evaluation import run, sizes, steady
 from fastreenact.evaluation.clips import Faces
@@ -29,10 +29,10 @@ from fastreenact.evaluation.learned import Learned
 from fastreenact.evaluation.metrics import head_angles_deg, psnr
 from fastreenact.evaluation.numbers import numbers
 from fastreenact.evaluation.report import CLIPS, CROSS_HEADS, LARGEST, SELF_HEADS, SIZES, STEADY, Row
-from fastreenact.face.tracker import Landmarks
+from fastreenact.face.track.tracker import Landmarks
 from fastreenact.media import read_image
-from fastreenact.models.face2face_rho import random_face2face_rho
-from fastreenact.training.head_pairs import HeadPairs
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
+from fastreenact.training.data.heads import HeadPairs
 
 SIZE = 64
 WARP = Methods("landmark-warp", None, "cpu", None)

@@ -6,11 +6,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fastreenact.face import fit as fit_module
+from fastreenact.face.morphable.model import fit as fit_module
 from fastreenact.face.crop import crop_box
-from fastreenact.face.fit import MAX_SHAPE_FRAMES, Fit, fit, fit_shape, rotation_vector
+from fastreenact.face.morphable.fit import MAX_SHAPE_FRAMES, Fit, fit, fit_shape, rotation_vector
 from fastreenact.face.keypoints import MIRROR, from_mediapipe
-from fastreenact.face.morphable import EXPRESSION_NAMES, MorphableModel, default_model, rotation_matrix
+from fastreenact.face.morphable.model import EXPRESSION_NAMES, MorphableModel, default_model, rotation_matrix
 
 PX = 128  # pixels of a 256 crop per normalised unit
 REST = np.zeros(50, np.float32)
@@ -213,7 +213,7 @@ def test_real_clips_are_followed(clip: str, shared) -> None:
     path = shared / "data" / "videos" / f"{clip}.mp4"
     if not path.exists():
         pytest.skip(f"{path} is not there")
-    from fastreenact.face.tracker import Tracker
+    from fastreenact.face.track.tracker import Tracker
 
     tracker, seen = Tracker(), []
     with av.open(str(path)) as container:

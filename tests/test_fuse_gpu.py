@@ -5,7 +5,7 @@ import torch
 from face2face_rho_case import face, model, picture
 from pretend_cuda import CUDA, Pretended
 
-from fastreenact.models.fuse_face2face_rho import fuse
+from fastreenact.models.face2face_rho.inference import fuse
 from fastreenact.timings import StageTimer
 
 DTYPES = {torch.float32: 60, torch.bfloat16: 43}  # and the least dB against float32 on the CPU

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from fastreenact import ops
 from fastreenact.face.crop import Box
-from fastreenact.face.fit import fit
-from fastreenact.face.morphable import default_model
-from fastreenact.models.landmark_warp import LandmarkWarp
+from fastreenact.face.morphable.fit import fit
+from fastreenact.face.morphable.model import default_model
+from fastreenact.models.landmark_warp.warp import LandmarkWarp
 
 HOLDS = "hostile coordinates: nothing but finite pixels, NaN is outside, numbers as the reference has them"
 BATCH = 50  # fields of one call

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 
 from fastreenact import weights
 from fastreenact.errors import MediaError, WeightsError
-from fastreenact.face.morphable import MorphableModel
+from fastreenact.face.morphable.model import MorphableModel
 from fastreenact.face.motion import MotionClip
-from fastreenact.models.face2face_rho import Face2FaceRho, random_face2face_rho
+from fastreenact.models.face2face_rho.networks import Face2FaceRho, random_face2face_rho
 from fastreenact.weights import FORMAT, default_weights, load_face2face_rho
 
 METADATA = {"format": FORMAT, "model": "face2face-rho", "size": "512", "head_pose": "official"}

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from fastreenact.face.identities import Identities
-from fastreenact.face.tracker import Tracker
+from fastreenact.face.track.people import Identities
+from fastreenact.face.track.tracker import Tracker
 
 
 def face(x, y, size):

@@ -15,7 +15,7 @@ from torch import Tensor
 from fastreenact import _C
 from fastreenact.ops import Axis, ConvKernel, conv, conv_many, conv_reference, pack_conv
 from fastreenact.ops.conv import ConvWeights, _geometry, _prepare, _unpack
-from fastreenact.ops.fragments import pack_fragments
+from fastreenact.ops.packing import pack_fragments
 
 # `tile` forces one that the plan would not choose.
 RUN = """

@@ -10,7 +10,8 @@ from conftest import HAS_GPU, assert_close
 from gpu_case import need_graph_replay, need_side_stream, on
 from triton_case import ARCHITECTURES, compile_offline, need_no_spills
 
-from fastreenact.ops import dictionary_read, dictionary_read_reference, library
+from fastreenact.ops import dictionary_read, dictionary_read_reference
+from fastreenact.ops import define as library
 
 pytest.importorskip("triton", reason="Triton is not installed")
 

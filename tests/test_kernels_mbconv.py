@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import MbconvKernel, checks, mbconv, mbconv_reference, nvrtc, pack_mbconv
-from fastreenact.ops.fragments import pack_fragments
-from fastreenact.ops.panels import padded
+from fastreenact.ops.packing import pack_fragments
+from fastreenact.ops.packing import padded
 
 RUN = """
 #include "mbconv.cu"

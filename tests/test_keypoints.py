@@ -102,7 +102,7 @@ def test_tracked_keypoints_lie_on_the_official_ones(shared):
     pytest.importorskip("mediapipe")
     from PIL import Image
 
-    from fastreenact.face.tracker import Tracker
+    from fastreenact.face.track.tracker import Tracker
 
     errors = []
     with Tracker() as tracker:

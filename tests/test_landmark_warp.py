@@ -13,15 +13,15 @@ pytest.importorskip("scipy", reason="SciPy is not installed")
 from scipy.spatial import ConvexHull
 
 from fastreenact.face.crop import Box
-from fastreenact.face.expressions import EXPRESSION_NAMES
+from fastreenact.face.morphable.expressions import EXPRESSION_NAMES
 from fastreenact.face.keypoints import COUNT, MIRROR
-from fastreenact.face.morphable import default_model
-from fastreenact.models.landmark_field import Controls
-from fastreenact.models.landmark_grid import Grid, Rect
-from fastreenact.models.landmark_head import follow, make_head, rotation
-from fastreenact.models.landmark_slits import EYES, MOUTH, Slit, cover
-from fastreenact.models.landmark_unfold import _areas, triangulate
-from fastreenact.models.landmark_warp import LandmarkWarp
+from fastreenact.face.morphable.model import default_model
+from fastreenact.models.landmark_warp.field import Controls
+from fastreenact.models.landmark_warp.grid import Grid, Rect
+from fastreenact.models.landmark_warp.head import follow, make_head, rotation
+from fastreenact.models.landmark_warp.slits import EYES, MOUTH, Slit, cover
+from fastreenact.models.landmark_warp.unfold import _areas, triangulate
+from fastreenact.models.landmark_warp.warp import LandmarkWarp
 from fastreenact.timings import StageTimer
 
 MODEL = default_model()

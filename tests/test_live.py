@@ -10,7 +10,7 @@ import pytest
 from engine_case import HEIGHT, WIDTH, frame, make
 
 from fastreenact.errors import MediaError
-from fastreenact.live import LatestFrames
+from fastreenact.media.camera import LatestFrames
 
 
 class Camera:

@@ -16,7 +16,7 @@ from pictures import tiff, write_png  # noqa: E402
 
 from fastreenact.errors import MediaError  # noqa: E402
 from fastreenact.media import VideoReader, VideoWriter, in_a_row, is_picture, read_image, write_image  # noqa: E402
-from fastreenact.media_files import fit_name, part_path, shown  # noqa: E402
+from fastreenact.media.files import fit_name, part_path, shown  # noqa: E402
 
 HOSTILE = ["-dash.X", "two\nlines.X", "quote'\"`$(x).X", "sm\N{GRINNING FACE}le.X", "a:b%03d.X", "\udcff\udcfe.X",
            "e" * 251 + ".X"]

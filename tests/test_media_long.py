@@ -17,8 +17,8 @@ pytest.importorskip("av", reason="PyAV is not installed")
 from clips import loudest_time, make_clip, sound_packets, tone, true_times
 from fakes import FakeEngine, fake_tracking
 
-from fastreenact import animate as animate_module
-from fastreenact.animate import animate
+from fastreenact.app import animate as animate_module
+from fastreenact.app.animate import animate
 from fastreenact.media import VideoReader, write_image
 
 
@@ -94,7 +94,7 @@ def test_gaps_and_short_sound_keep_the_times(tmp_path, monkeypatch):
 _LONG = """
 import json, sys
 from fuzz_media import peak_memory
-from fastreenact.animate import animate
+from fastreenact.app.animate import animate
 from fastreenact.engine import Engine
 with Engine(sys.argv[1]) as engine:
     done = animate(engine, sys.argv[2], sys.argv[2] + ".o.mp4")
@@ -117,7 +117,7 @@ def test_memory_of_ten_minutes(tmp_path, row):
     pytest.importorskip("skimage.data")
     from engine import driver_frames  # of bench: the demo as driving pictures
 
-    from fastreenact import demo
+    from fastreenact.app import demo
 
     size, count = ((1080, 1920), 18_000) if row.full else ((270, 480), 400)
     write_image(tmp_path / "p.png", in_the_middle(demo.portrait(), size))

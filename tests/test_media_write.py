@@ -12,7 +12,7 @@ from clips import TIMINGS, make_clip, ramp, sound_packets, tone, true_times  # n
 
 from fastreenact.errors import MediaError  # noqa: E402
 from fastreenact.media import VideoReader, VideoWriter  # noqa: E402
-from fastreenact.media_write import crf_of  # noqa: E402
+from fastreenact.media.write import crf_of  # noqa: E402
 
 
 def test_no_length_loses_a_frame(tmp_path):

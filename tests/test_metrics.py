@@ -15,8 +15,8 @@ from fastreenact.evaluation.metrics import (
     ssim,
     ssim_map,
 )  # fmt: skip
-from fastreenact.face.fit import rotation_vector
-from fastreenact.face.morphable import EXPRESSION_NAMES, default_model, rotation_matrix
+from fastreenact.face.morphable.fit import rotation_vector
+from fastreenact.face.morphable.model import EXPRESSION_NAMES, default_model, rotation_matrix
 
 
 def pictures(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The fragments of csrc/mma.h: matrices multiplied on the host through the lanes that multiply them on a GPU."""
+"""The fragments of csrc/substrate/mma.h: matrices multiplied on the host through the lanes that multiply them on a GPU."""
 
 import ctypes
 import shutil
@@ -9,7 +9,7 @@ import torch
 from host_emulation import build
 
 from fastreenact.ops import nvrtc
-from fastreenact.ops.fragments import pack_fragments, unpack_fragments
+from fastreenact.ops.packing import pack_fragments, unpack_fragments
 
 # One warp. Values are floats throughout: where a value lies is what is tested, not how it is rounded. ldmatrix and mma
 # are written as the PTX ISA has them, apart from the index functions.

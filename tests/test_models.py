@@ -6,7 +6,7 @@ import torch
 from face2face_rho_case import face, model, picture
 
 from fastreenact.face.crop import Box
-from fastreenact.face.morphable import default_model
+from fastreenact.face.morphable.model import default_model
 from fastreenact.models import MODELS, make_renderer
 from fastreenact.weights import save_face2face_rho
 

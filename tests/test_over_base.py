@@ -7,7 +7,7 @@ import torch
 from fastreenact.errors import WeightsError
 from fastreenact.face.crop import Box
 from fastreenact.models import make_renderer
-from fastreenact.models.face2face_rho import (
+from fastreenact.models.face2face_rho.networks import (
     BASE,
     MOST_GAIN,
     Face2FaceRho,
@@ -16,13 +16,13 @@ from fastreenact.models.face2face_rho import (
     random_face2face_rho,
     resize_field,
 )
-from fastreenact.models.landmark_warp import LandmarkWarp, Placement
-from fastreenact.models.over_base import _Cells, _Nodes
+from fastreenact.models.landmark_warp.warp import LandmarkWarp, Placement
+from fastreenact.models.refined_warp.inference import _Cells, _Nodes
 from fastreenact.ops import compose_frame
-from fastreenact.training.base import base_picture
-from fastreenact.training.data import batch_of
-from fastreenact.training.head_pairs import HeadPairs
-from fastreenact.training.heads import make_person, random_expression, random_pose, render
+from fastreenact.training.over_base import base_picture
+from fastreenact.training.data.batches import batch_of
+from fastreenact.training.data.heads import HeadPairs
+from fastreenact.synth.heads.render import make_person, random_expression, random_pose, render
 from fastreenact.weights import load_face2face_rho, save_face2face_rho
 
 

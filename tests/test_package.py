@@ -31,7 +31,7 @@ def run(code):
 @pytest.mark.row("R7", "`import fastreenact` and `--help` load neither torch, Triton, CuPy nor MediaPipe")
 def test_import_pulls_in_nothing_heavy(row):
     loaded = run(f"import sys, fastreenact; print(*[name for name in {HEAVY} if name in sys.modules])")
-    code = "import sys; from fastreenact.cli import main; code = main(['--help']); assert code == 0\n"
+    code = "import sys; from fastreenact.app.cli import main; code = main(['--help']); assert code == 0\n"
     helped = run(code + f"print('loaded:', *[name for name in {HEAVY} if name in sys.modules])")
     row.measured(f"{len(loaded.split())} of {len(HEAVY)} large packages by the import")
     assert loaded.split() == []
@@ -196,7 +196,7 @@ def test_wheel_from_the_source_archive(sources, tmp_path, row):
         file.extractall(tmp_path / "site")
     wanted = {path.relative_to(ROOT).as_posix() for path in SHIPPED}
     wanted = {f"fastreenact/{name}" if name.startswith("kernels/") else name for name in wanted}
-    wanted |= {"fastreenact/py.typed", "fastreenact/csrc/common.h", "fastreenact/csrc/to_frame.cu",
+    wanted |= {"fastreenact/py.typed", "fastreenact/csrc/substrate/common.h", "fastreenact/csrc/to_frame.cu",
                "fastreenact/data/face2face_rho.safetensors"}  # fmt: skip
     assert wanted <= names, wanted - names
     assert any(re.match(r"fastreenact/_C\..*\.so", name) for name in names)

@@ -12,10 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastreenact import renderer as module
 from fastreenact.face.crop import Box
 from fastreenact.models import make_renderer
-from fastreenact.models.enlarged import Enlarged
-from fastreenact.models.face2face_rho import random_face2face_rho
+from fastreenact.models.face2face_rho.enlarged import Enlarged
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
 from fastreenact.renderer import Renderer
-from fastreenact.training.heads import make_person, random_pose, render
+from fastreenact.synth.heads.render import make_person, random_pose, render
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda")

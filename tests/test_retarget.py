@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastreenact.face.keypoints import face_size
-from fastreenact.face.morphable import EXPRESSION_NAMES, default_model, rotation_matrix
+from fastreenact.face.morphable.model import EXPRESSION_NAMES, default_model, rotation_matrix
 from fastreenact.face.motion import Motion, MotionClip
 from fastreenact.face.retarget import REGIONS, Retargeter, choose_reference, reference_score
 

@@ -24,7 +24,7 @@ def test_a_long_run_does_not_grow(row):
     pytest.importorskip("skimage.data")
     from engine import driver_frames  # of bench: the demo as driving pictures
 
-    from fastreenact import demo
+    from fastreenact.app import demo
     from fastreenact.engine import Engine
 
     count, settled_after = row.amount(150, 108_000), row.amount(75, 1000)

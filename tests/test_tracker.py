@@ -15,12 +15,12 @@ from PIL import Image
 
 from fastreenact.engine import Engine
 from fastreenact.errors import FastreenactError, NoFaceError
-from fastreenact.face import backends
-from fastreenact.face.backends import quiet_stderr
+from fastreenact.face.track import backends
+from fastreenact.face.track.backends import quiet_stderr
 from fastreenact.face.driver import Driver, locate_face
 from fastreenact.face.keypoints import face_size, from_mediapipe
-from fastreenact.face.tracker import Landmarks, Tracker
-from fastreenact.face.views import View, views
+from fastreenact.face.track.tracker import Landmarks, Tracker
+from fastreenact.face.track.views import View, views
 from fastreenact.weights import default_weights, load_face2face_rho
 
 
@@ -229,7 +229,7 @@ def test_every_frame_of_the_clips_is_found(tracker, shared):
 
 QUIET = """
 import numpy as np, skimage.data
-from fastreenact.face.tracker import Tracker
+from fastreenact.face.track.tracker import Tracker
 with Tracker() as tracker:
     found = [tracker(skimage.data.astronaut()) is not None for _ in range(4)]
     tracker(np.zeros((50, 70, 3), np.uint8))
@@ -274,7 +274,7 @@ def test_quiet_stderr_comes_back_after_an_error(capfd):
 def test_quiet_stderr_without_a_stderr(capfd):
     code = (
         "import os, sys; os.close(2); sys.stderr = None\n"
-        "from fastreenact.face.backends import quiet_stderr\n"
+        "from fastreenact.face.track.backends import quiet_stderr\n"
         "with quiet_stderr(): pass\n"
         "print('fine')"
     )

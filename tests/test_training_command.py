@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from training_case import write_folder
 
-from fastreenact.cli import main
+from fastreenact.app.cli import main
 from fastreenact.training import command
 from fastreenact.training.loop import Progress, saved_config
 from fastreenact.weights import load_face2face_rho

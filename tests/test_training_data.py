@@ -9,9 +9,9 @@ from training_case import RNG, Discs, disc, keypoints, write_folder
 from fastreenact import ops
 from fastreenact.errors import FastreenactError, MediaError
 from fastreenact.face.crop import Box
-from fastreenact.models.landmark_warp import LandmarkWarp
-from fastreenact.training.base import base_picture, join_bases, landmark_bases
-from fastreenact.training.data import (
+from fastreenact.models.landmark_warp.warp import LandmarkWarp
+from fastreenact.training.over_base import base_picture, join_bases, landmark_bases
+from fastreenact.training.data.batches import (
     Draw,
     Mixture,
     VoxCelebFolder,
@@ -21,7 +21,7 @@ from fastreenact.training.data import (
     draw_landmarks,
     picture_tensor,
 )
-from fastreenact.training.head_pairs import HeadPairs
+from fastreenact.training.data.heads import HeadPairs
 
 
 def test_draw_shapes_and_batch_ranges(tmp_path):

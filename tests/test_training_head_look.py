@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fastreenact.face.morphable import EXPRESSION_NAMES
-from fastreenact.training.head_backdrop import background
-from fastreenact.training.head_light import lit
-from fastreenact.training.head_mesh import surface
-from fastreenact.training.head_scene import make_scene, photograph
-from fastreenact.training.head_skin import draw_skin, regions, skin_uv, wrinkled
-from fastreenact.training.head_traits import Traits
-from fastreenact.training.heads import make_person
+from fastreenact.face.morphable.model import EXPRESSION_NAMES
+from fastreenact.synth.heads.backdrop import background
+from fastreenact.synth.heads.light import lit
+from fastreenact.synth.heads.mesh import surface
+from fastreenact.synth.heads.scene import make_scene, photograph
+from fastreenact.synth.heads.skin import draw_skin, regions, skin_uv, wrinkled
+from fastreenact.synth.heads.traits import Traits
+from fastreenact.synth.heads.render import make_person
 
 
 def at_keypoints(picture: torch.Tensor, points: list[int], below: float = 0.0) -> np.ndarray:

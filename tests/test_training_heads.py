@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fastreenact.face.morphable import EXPRESSION_NAMES, default_model
-from fastreenact.training import head_pairs
-from fastreenact.training.head_mesh import surface, triangulate
-from fastreenact.training.head_pairs import HeadPairs
-from fastreenact.training.head_parts import parts
-from fastreenact.training.head_scene import make_scene
-from fastreenact.training.heads import flow, make_person, random_expression, random_pose, render
+from fastreenact.face.morphable.model import EXPRESSION_NAMES, default_model
+from fastreenact.training.data.batches import heads as head_pairs
+from fastreenact.synth.heads.mesh import surface, triangulate
+from fastreenact.training.data.heads import HeadPairs
+from fastreenact.synth.heads.parts import parts
+from fastreenact.synth.heads.scene import make_scene
+from fastreenact.synth.heads.render import flow, make_person, random_expression, random_pose, render
 
 SIZE = 96
 FRONT = np.array([0, 0, 0, 0, 0.1, 0.45], np.float32)

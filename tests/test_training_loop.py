@@ -14,14 +14,14 @@ from PIL import Image
 from training_case import Discs, disc, keypoints
 
 from fastreenact.errors import FastreenactError, WeightsError
-from fastreenact.face.morphable import EXPRESSION_NAMES
-from fastreenact.models.face2face_rho import compose, random_face2face_rho
-from fastreenact.models.fuse_face2face_rho import fuse
-from fastreenact.training.base import base_picture, features_field, motion_fields
-from fastreenact.training.data import Batch, Dataset, Draw, Frame, batches
-from fastreenact.training.data import batch_of as make_batch
-from fastreenact.training.head_pairs import HeadPairs, _flow
-from fastreenact.training.heads import make_person, render
+from fastreenact.face.morphable.model import EXPRESSION_NAMES
+from fastreenact.models.face2face_rho.networks import compose, random_face2face_rho
+from fastreenact.models.face2face_rho.inference import fuse
+from fastreenact.training.over_base import base_picture, features_field, motion_fields
+from fastreenact.training.data.batches import Batch, Dataset, Draw, Frame, batches
+from fastreenact.training.data.batches import batch_of as make_batch
+from fastreenact.training.data.heads import HeadPairs, _flow
+from fastreenact.synth.heads.render import make_person, render
 from fastreenact.training.loop import LOSSES, SHEETS, STATE, WEIGHTS, Progress, Trainer, saved_config
 from fastreenact.training.schedule import TrainConfig
 from fastreenact.weights import load_face2face_rho

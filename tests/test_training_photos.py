@@ -12,18 +12,18 @@ from fastreenact.errors import FastreenactError, MediaError
 from fastreenact.face.crop import Box
 from fastreenact.face.driver import SourceFace
 from fastreenact.face.keypoints import MIRROR
-from fastreenact.face.morphable import EXPRESSION_NAMES, default_model
-from fastreenact.face.tracker import Landmarks
-from fastreenact.models.head_pose import head_pose_input
-from fastreenact.training import photos
-from fastreenact.training.head_parts import parts
-from fastreenact.training.head_scene import make_scene
-from fastreenact.training.heads import Person, make_person
-from fastreenact.training.heads import render as draw_head
-from fastreenact.training.photo_head import PhotoHead, prepare
-from fastreenact.training.photo_layers import fill
-from fastreenact.training.photo_render import Seen, flow, render
-from fastreenact.training.photos import PhotoFolder
+from fastreenact.face.morphable.model import EXPRESSION_NAMES, default_model
+from fastreenact.face.track.tracker import Landmarks
+from fastreenact.models.face2face_rho.head_pose import head_pose_input
+from fastreenact.training.data.batches import photos
+from fastreenact.synth.heads.parts import parts
+from fastreenact.synth.heads.scene import make_scene
+from fastreenact.synth.heads.render import Person, make_person
+from fastreenact.synth.heads.render import render as draw_head
+from fastreenact.synth.photos.head import PhotoHead, prepare
+from fastreenact.synth.photos.layers import fill
+from fastreenact.synth.photos.render import Seen, flow, render
+from fastreenact.training.data.photos import PhotoFolder
 
 SIZE = 128
 FRONT = np.array([0.05, 0.1, 0, 0, 0.1, 0.45], np.float32)

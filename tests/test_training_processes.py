@@ -14,7 +14,7 @@ from training_case import Discs, digest
 from training_processes import CONFIG, frozen_steps
 
 from fastreenact.training import processes
-from fastreenact.training.data import Batch, batch_of
+from fastreenact.training.data.batches import Batch, batch_of
 from fastreenact.training.loop import LOSSES, Trainer
 
 

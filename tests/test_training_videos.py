@@ -14,17 +14,17 @@ pytest.importorskip("av", reason="PyAV is not installed")
 from fastreenact.errors import FastreenactError, MediaError
 from fastreenact.face.crop import crop_box
 from fastreenact.face.driver import fit_source
-from fastreenact.face.morphable import EXPRESSION_NAMES
-from fastreenact.face.tracker import Landmarks
+from fastreenact.face.morphable.model import EXPRESSION_NAMES
+from fastreenact.face.track.tracker import Landmarks
 from fastreenact.media import VideoWriter
-from fastreenact.models.head_pose import head_pose_input
-from fastreenact.training import video_shots
-from fastreenact.training.data import batch_of
-from fastreenact.training.face_mask import face_mask
-from fastreenact.training.heads import make_person, random_expression, random_pose, render
-from fastreenact.training.video_cache import read_frames
-from fastreenact.training.video_shots import read_shots
-from fastreenact.training.videos import CACHE, VideoFolder
+from fastreenact.models.face2face_rho.head_pose import head_pose_input
+from fastreenact.training.data.batches import video_shots
+from fastreenact.training.data.batches import batch_of
+from fastreenact.training.data.face_mask import face_mask
+from fastreenact.synth.heads.render import make_person, random_expression, random_pose, render
+from fastreenact.training.data.video_cache import read_frames
+from fastreenact.training.data.video_shots import read_shots
+from fastreenact.training.data.videos import CACHE, VideoFolder
 
 RNG = np.random.default_rng
 SIDE = 96  # px of the clips

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from fastreenact import weights
 from fastreenact.errors import WeightsError
-from fastreenact.models.face2face_rho import random_face2face_rho
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
 from fastreenact.weights import FORMAT, default_weights, expected_tensors, load_face2face_rho, save_face2face_rho
 
 METADATA = {"format": FORMAT, "model": "face2face-rho", "size": "512", "head_pose": "official"}

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastreenact.face.morphable import default_model
-from fastreenact.training.data import Draw, Frame
+from fastreenact.face.morphable.model import default_model
+from fastreenact.training.data.batches import Draw, Frame
 from fastreenact.training.loop import Trainer
 
 RNG = np.random.default_rng

@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fastreenact.evaluation.clips import Clip, Faces, Picture
-from fastreenact.face.fit import Fit
+from fastreenact.face.morphable.fit import Fit
 from fastreenact.face.motion import Motion
-from fastreenact.models.face2face_rho import Face2FaceRho
-from fastreenact.models.head_pose import head_pose_input
-from fastreenact.training.base import base_picture, features_field, motion_fields
-from fastreenact.training.data import Draw, Frame, batch_of
+from fastreenact.models.face2face_rho.networks import Face2FaceRho
+from fastreenact.models.face2face_rho.head_pose import head_pose_input
+from fastreenact.training.over_base import base_picture, features_field, motion_fields
+from fastreenact.training.data.batches import Draw, Frame, batch_of
 
 _AT_ONCE = 8  # pairs
 

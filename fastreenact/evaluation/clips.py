@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from fastreenact.errors import NoFaceError
 from fastreenact.face.crop import Box, crop
 from fastreenact.face.driver import SourceFace, fit_source
-from fastreenact.face.fit import Fit, fit, fit_shape
+from fastreenact.face.morphable.fit import Fit, fit, fit_shape
 from fastreenact.face.keypoints import from_any
-from fastreenact.face.morphable import MorphableModel, default_model
+from fastreenact.face.morphable.model import MorphableModel, default_model
 from fastreenact.face.motion import Motion
 from fastreenact.media import VideoReader
-from fastreenact.media_files import shown
+from fastreenact.media.files import shown
 
 MAX_FRAMES = 1000  # drivers of a clip, which stay in memory: 200 MB at 256 px
 

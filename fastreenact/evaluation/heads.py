@@ -12,10 +12,10 @@ from fastreenact.evaluation.clips import Keypoints, Picture, Progress
 from fastreenact.evaluation.judge import Judge, Sample, Truth, row
 from fastreenact.evaluation.report import CROSS_HEADS, SELF_HEADS, Row
 from fastreenact.face.crop import Box
-from fastreenact.face.fit import rotation_vector
-from fastreenact.face.morphable import rotation_matrix
+from fastreenact.face.morphable.fit import rotation_vector
+from fastreenact.face.morphable.model import rotation_matrix
 from fastreenact.models import make_renderer
-from fastreenact.training.heads import Person, Rendered, make_person, random_expression, random_pose, render
+from fastreenact.synth.heads.render import Person, Rendered, make_person, random_expression, random_pose, render
 
 UNCHANGED, TRUE_IMAGE, BASELINE = "source unchanged", "true image, tracked again", "landmark-warp"
 USUAL, LARGE = "poses as they come", "heads turned by 30 to 45 degrees"

@@ -11,7 +11,7 @@ from fastreenact.evaluation.clips import Faces, Keypoints, Picture
 from fastreenact.evaluation.learned import Learned
 from fastreenact.evaluation.metrics import Mask
 from fastreenact.evaluation.report import Row
-from fastreenact.face.fit import Fit
+from fastreenact.face.morphable.fit import Fit
 from fastreenact.face.motion import Motion
 
 PIXELS = ("psnr_db", "psnr_face_db", "ssim", "ssim_face")

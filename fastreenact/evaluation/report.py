@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastreenact.errors import MediaError
 from fastreenact.media import write_image
-from fastreenact.media_files import check_out, fit_name, shown, whole_file
+from fastreenact.media.files import check_out, fit_name, shown, whole_file
 
 _COLUMNS = {  # metric -> (heading, digits)
     "psnr_db": ("PSNR dB", 1),

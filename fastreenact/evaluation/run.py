@@ -33,9 +33,9 @@ from fastreenact.evaluation.steady import judge_steadiness
 from fastreenact.face.crop import crop
 from fastreenact.face.driver import SourceFace
 from fastreenact.face.motion import Motion
-from fastreenact.face.tracker import Tracker
+from fastreenact.face.track.tracker import Tracker
 from fastreenact.media import read_image
-from fastreenact.media_files import shown
+from fastreenact.media.files import shown
 
 _HEAD_SHEETS = {SELF_HEADS: "heads-self.png", CROSS_HEADS: "heads-cross.png"}
 _STEADY_HEADS, _STEADY_FRAMES, _SIZE_HEADS = 8, 60, 4  # at most, of the heads asked for

@@ -7,7 +7,7 @@ from fastreenact.evaluation.heads import USUAL, Methods, encoded, head_case
 from fastreenact.evaluation.judge import Sample, pixels, row
 from fastreenact.evaluation.report import SELF_HEADS, SIZES, Row
 from fastreenact.face.crop import Box, crop
-from fastreenact.training.heads import render
+from fastreenact.synth.heads.render import render
 
 _SCALES = (1, 2, 4, 5.625)  # 256, 512, 1024 and 1440
 _MOST = 2048  # px; the models go no further

@@ -11,11 +11,11 @@ from fastreenact.evaluation.heads import FIRST_SHOT, Case, Methods, encoded, hea
 from fastreenact.evaluation.judge import Sample, row
 from fastreenact.evaluation.report import STEADY, Row
 from fastreenact.face.driver import Driver
-from fastreenact.face.morphable import default_model
+from fastreenact.face.morphable.model import default_model
 from fastreenact.face.retarget import Retargeter
 from fastreenact.face.smoothing import FPS
-from fastreenact.training.head_scene import make_scene
-from fastreenact.training.heads import Rendered, random_expression, random_pose, render
+from fastreenact.synth.heads.scene import make_scene
+from fastreenact.synth.heads.render import Rendered, random_expression, random_pose, render
 
 STILL, NOISY, SMOOTH = "still driver", "still driver, tracked with noise", "smooth motion"
 NOISE_PX = 0.3  # standard deviation of a keypoint; what the tracker has on real pictures of 256 px

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from fastreenact.errors import NoFaceError
 from fastreenact.face.crop import Box, crop_box
-from fastreenact.face.fit import MAX_SHAPE_FRAMES, Fit, fit, fit_shape
+from fastreenact.face.morphable.fit import MAX_SHAPE_FRAMES, Fit, fit, fit_shape
 from fastreenact.face.keypoints import COUNT, from_any
-from fastreenact.face.morphable import MorphableModel, default_model
+from fastreenact.face.morphable.model import MorphableModel, default_model
 from fastreenact.face.motion import Motion, MotionClip
-from fastreenact.face.tracker import Landmarks, Tracker
+from fastreenact.face.track.tracker import Landmarks, Tracker
 
 # A live driver's shape is fitted anew when so many good frames have been seen, then it is frozen.
 _SHAPE_AT = (1, 5, 15, MAX_SHAPE_FRAMES)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact.errors import MediaError
-from fastreenact.media_files import file_size, fit_name
+from fastreenact.media.files import file_size, fit_name
 
 POSE_SIZE, EXPRESSION_SIZE = 6, 51
 FORMAT = "fastreenact-motion"

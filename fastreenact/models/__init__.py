@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from fastreenact.face.crop import Box
-from fastreenact.models.enlarged import Enlarged
-from fastreenact.models.face2face_rho import Face2FaceRho
-from fastreenact.models.fuse_face2face_rho import FusedFace2FaceRho, fuse
-from fastreenact.models.landmark_warp import LandmarkWarp, State
-from fastreenact.models.over_base import FusedOverBase
+from fastreenact.models.face2face_rho.enlarged import Enlarged
+from fastreenact.models.face2face_rho.networks import Face2FaceRho
+from fastreenact.models.face2face_rho.inference import FusedFace2FaceRho, fuse
+from fastreenact.models.landmark_warp.warp import LandmarkWarp, State
+from fastreenact.models.refined_warp.inference import FusedOverBase
 
 _WARP_SIZE = 512  # of the landmark warp's square frames where nobody names a size
 _LEAST_SIZE = 64  # px, of Face2Face^rho

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Numbers of csrc/common.h.
+# Numbers of csrc/substrate/common.h.
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.uint8: 3}
 DTYPE_OF = {number: dtype for dtype, number in DTYPES.items()}
 ACTIVATIONS = {None: 0, "relu": 1, "tanh": 2}

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.fragments import pack_fragments, unpack_fragments
-from fastreenact.ops.library import architecture, cuda_kernels, register
-from fastreenact.ops.panels import PANEL, padded, panels
-from fastreenact.ops.winograd import transformed
+from fastreenact.ops.packing import pack_fragments, unpack_fragments
+from fastreenact.ops.define import architecture, cuda_kernels, register
+from fastreenact.ops.packing import PANEL, padded, panels
+from fastreenact.ops.packing import transformed
 
 MAX_PHASES = 5  # kMaxPhases of csrc/conv.h
 _ACTIVATIONS = (None, "relu")

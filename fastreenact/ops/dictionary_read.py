@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import has_triton, register
+from fastreenact.ops.define import has_triton, register
 
 _MAX_KEY = 64  # elements of a key with which the GPU's kernel, in float32, fits every shared memory from sm_80 on
 

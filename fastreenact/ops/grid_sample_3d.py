@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import has_triton, register
+from fastreenact.ops.define import has_triton, register
 
 
 def grid_sample_3d(

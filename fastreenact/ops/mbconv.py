@@ -9,9 +9,9 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.fragments import pack_fragments, unpack_fragments
-from fastreenact.ops.library import architecture, cuda_kernels, register
-from fastreenact.ops.panels import PANEL, depthwise_order, multiplies_pairs, padded, panels
+from fastreenact.ops.packing import pack_fragments, unpack_fragments
+from fastreenact.ops.define import architecture, cuda_kernels, register
+from fastreenact.ops.packing import PANEL, depthwise_order, multiplies_pairs, padded, panels
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import has_triton, register
+from fastreenact.ops.define import has_triton, register
 
-_ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 3}  # numbers of csrc/common.h
+_ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 3}  # numbers of csrc/substrate/common.h
 LEAKY_SLOPE = 0.2
 
 

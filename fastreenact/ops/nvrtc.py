@@ -98,18 +98,18 @@ def source(name: str) -> str:
 
 
 def mbconv_kernel(kernel: int, dtype: int, half_sums: bool) -> str:
-    """C++'s name of a kernel of mbconv: MbconvKernel (csrc/mbconv_plan.h), Dtype (csrc/common.h)."""
+    """C++'s name of a kernel of mbconv: MbconvKernel (csrc/mbconv_plan.h), Dtype (csrc/substrate/common.h)."""
     word = ("narrow", "wide", "expand", "project")[kernel]
     return f"fastreenact::mbconv_{word}_kernel<{dtype}, {'true' if half_sums else 'false'}>"
 
 
 def conv_kernel(dtype: int, tile: int) -> str:
-    """C++'s name of a kernel of conv: Dtype (csrc/common.h), index into kConvTiles (csrc/conv_tiles.h)."""
+    """C++'s name of a kernel of conv: Dtype (csrc/substrate/common.h), index into kConvTiles (csrc/conv_tiles.h)."""
     return f"fastreenact::conv_kernel<{dtype}, {tile}>"
 
 
 def tail_kernel(dtype: int) -> str:
-    """C++'s name of a kernel of tail: Dtype (csrc/common.h)."""
+    """C++'s name of a kernel of tail: Dtype (csrc/substrate/common.h)."""
     return f"fastreenact::tail_kernel<{dtype}>"
 
 
@@ -155,7 +155,7 @@ def compose_frame_cuda(*, stream: int, most_gain: float, **params: float) -> Non
     """
     if params["width"] == 0 or params["height"] == 0:
         return
-    # most_gain * sigmoid(value - gain_middle) - 1, by sigmoid(x) = (1 + tanh(x / 2)) / 2, as in csrc/bind_frames.cpp
+    # most_gain * sigmoid(value - gain_middle) - 1, by sigmoid(x) = (1 + tanh(x / 2)) / 2, as in csrc/bind/bind_frames.cpp
     params |= {"gain_scale": most_gain / 2, "gain_shift": most_gain / 2 - 1, "gain_middle": math.log(most_gain - 1)}
     x, y = _THREADS
     grid = (min(-(-int(params["width"]) // x), _MAX_GRID), min(-(-int(params["height"]) // y), _MAX_GRID))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import register
+from fastreenact.ops.define import register
 
 # Numbers of csrc/render_mesh.h.
 GRID = 4096

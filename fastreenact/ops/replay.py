@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fastreenact import _C
-from fastreenact.ops.library import cuda_kernels
+from fastreenact.ops.define import cuda_kernels
 
 _WARM_UPS = 2  # kernels are compiled and loaded at their first call, which a capture does not allow
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import register
+from fastreenact.ops.define import register
 from fastreenact.ops.warp import warp
 
 _MOST_SIDE = 16384

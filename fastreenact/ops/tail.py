@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import cuda_kernels, register
-from fastreenact.ops.panels import PANEL, panels
+from fastreenact.ops.define import cuda_kernels, register
+from fastreenact.ops.packing import PANEL, panels
 
 CHANNELS = 8  # of the input: kChannels of csrc/tail.cpp
 _TOGETHER = 4  # pixels whose outputs share a panel there

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import cuda_kernels, register
+from fastreenact.ops.define import cuda_kernels, register
 
 
 def to_frame(

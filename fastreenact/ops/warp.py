@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.library import has_triton, register
+from fastreenact.ops.define import has_triton, register
 
 _NONE = (0, 0, 0, 0)
 _ACTIVATIONS = tuple(checks.ACTIVATIONS)

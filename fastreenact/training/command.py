@@ -13,14 +13,14 @@ from typing import Any, NamedTuple, TextIO
 import torch
 
 from fastreenact.errors import MediaError
-from fastreenact.progress import ProgressLine
+from fastreenact.app.progress import ProgressLine
 from fastreenact.training import processes
-from fastreenact.training.data import Dataset, Mixture, VoxCelebFolder, broken_summary
-from fastreenact.training.head_pairs import HeadPairs
+from fastreenact.training.data.batches import Dataset, Mixture, VoxCelebFolder, broken_summary
+from fastreenact.training.data.heads import HeadPairs
 from fastreenact.training.loop import WEIGHTS, Progress, Trainer, saved_config
 from fastreenact.training.reconstruction import VggLoss, load_vgg19
 from fastreenact.training.schedule import TrainConfig
-from fastreenact.training.videos import VideoFolder
+from fastreenact.training.data.videos import VideoFolder
 from fastreenact.weights import load_face2face_rho
 
 SKIPPED = "skipped.txt"
@@ -104,7 +104,7 @@ def _dataset(
     if heads is not None:
         parts["heads"] = HeadPairs(size, people=heads)
     if photos is not None:
-        from fastreenact.training.photos import PhotoFolder
+        from fastreenact.training.data.photos import PhotoFolder
 
         parts["photos"] = PhotoFolder(photos, size)
     if videos is not None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fastreenact import weights
 from fastreenact.errors import FastreenactError, WeightsError
 from fastreenact.media import write_image
-from fastreenact.models.face2face_rho import (
+from fastreenact.models.face2face_rho.networks import (
     BASE,
     MODEL_NAME,
     Face2FaceRho,
@@ -26,10 +26,10 @@ from fastreenact.models.face2face_rho import (
     RenderingNet,
     compose,
 )
-from fastreenact.models.head_pose import check_convention
+from fastreenact.models.face2face_rho.head_pose import check_convention
 from fastreenact.training import losses, processes
-from fastreenact.training.base import Base, base_picture, features_field, motion_fields, on_field
-from fastreenact.training.data import Batch, Dataset, batch_of, batches
+from fastreenact.training.over_base import Base, base_picture, features_field, motion_fields, on_field
+from fastreenact.training.data.batches import Batch, Dataset, batch_of, batches
 from fastreenact.training.discriminator import Discriminator
 from fastreenact.training.reconstruction import PyramidLoss, VggLoss
 from fastreenact.training.schedule import LEAST_ALONE, TrainConfig

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastreenact.models.layers import resize_nearest
+from fastreenact.models.blocks import resize_nearest
 
 # Source of all five: the released code's configuration.
 RECONSTRUCTION_WEIGHT = 15.0

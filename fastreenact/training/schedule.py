@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from fastreenact.models.face2face_rho import motion_input_size
+from fastreenact.models.face2face_rho.networks import motion_input_size
 from fastreenact.training.losses import FIELD_WEIGHT
 
 # Shares of the whole run. Source: Face2Face^rho, Sec. 4 (constant to 330k of 380k iterations) and released code (the

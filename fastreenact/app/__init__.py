@@ -1,0 +1,1 @@
+"""What people start: the command line, files animated, the demo, the doctor, the speed of this machine."""

@@ -1,0 +1,1 @@
+"""What inference forms are made of: exact algebra, fused layers, staging buffers and slabs."""

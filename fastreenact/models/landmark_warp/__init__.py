@@ -1,0 +1,1 @@
+"""The landmark warp: a portrait moved by a smooth field from its keypoints, without weights."""

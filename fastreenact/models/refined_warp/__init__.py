@@ -1,0 +1,1 @@
+"""The landmark warp refined by networks: they correct its field and draw over its picture. Not of a paper."""

@@ -1,0 +1,1 @@
+"""What training is fed with: shots of one person, from generated heads, photographs, videos or VoxCeleb."""
