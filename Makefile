@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet 
 ifeq ($(origin CXX),default)
 CXX := $(firstword $(foreach c,c++ g++ clang++,$(if $(shell command -v $(c)),$(c))) c++)
 endif
-SOURCES := $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
+SOURCES := $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h csrc/*/*.cpp csrc/*/*.h)
 
 # A name on the PATH is not enough (version managers leave stubs that only print an error): each candidate has to run.
 SUITABLE := import ensurepip, os, sys, sysconfig, venv; \
@@ -55,11 +55,13 @@ soak: build $(VENV)/.test-packages
 
 lint: build $(VENV)/.test-packages
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
 
 format: $(VENV)/.test-packages
 	$(BIN)/ruff check --fix-only --select I .
+	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(SOURCES)
 
 clean:
@@ -81,7 +83,7 @@ $(VENV)/.packages: $(BIN)/python requirements/run.txt requirements/demo.txt requ
 	@$(PIP) --no-deps -r requirements/track.txt
 	@touch $@
 
-$(VENV)/.extension: $(VENV)/.packages pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*)
+$(VENV)/.extension: $(VENV)/.packages pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/* csrc/*/*)
 	@echo "building the extension"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" CXX="$(CXX)" $(PIP) --no-build-isolation --no-deps -e .
 	@touch $@

@@ -1,6 +1,6 @@
 """compose_frame: ours against the same arithmetic in PyTorch, eager and compiled.
 
-    python bench/compose_frame.py [--quick] [--device cuda] [--no-compile]
+python bench/compose_frame.py [--quick] [--device cuda] [--no-compile]
 """
 
 import timing
@@ -30,9 +30,10 @@ def frame_case(size: int, share: float, fade: float, dtype: torch.dtype) -> timi
 
     raw = take()
     timing.need_close(
-        f"{size} {share} {dtype}", ops.compose_frame(raw, surface.clone(), box, **options),
+        f"{size} {share} {dtype}",
+        ops.compose_frame(raw, surface.clone(), box, **options),
         ops.compose_frame_reference(raw.double(), surface.clone(), box, **options),
-    )  # fmt: skip
+    )
     case = {
         "what": f"{SIDE} to {round(share * size)} in {size} x {size}" + (", faded in" if fade else ""),
         "dtype": str(dtype).removeprefix("torch."),
@@ -54,9 +55,7 @@ def main() -> None:
         f"MB: the maps read, the covered pixels read and written; the copy moves {copy_rate:.0f} GB/s.",
         "Activations, bilinear enlargement, gain, colour and fade in one pass, in place.",
     ]
-    timing.report(
-        "compose_frame", f"compose_frame {timing.WHERE[device]}", ["what", "dtype"], rows, notes, options
-    )
+    timing.report("compose_frame", f"compose_frame {timing.WHERE[device]}", ["what", "dtype"], rows, notes, options)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """conv: blocks of the motion network and tables of SPADE layers, against PyTorch, eager and compiled.
 
-    python bench/conv.py [--quick] [--device cuda] [--no-compile]
+python bench/conv.py [--quick] [--device cuda] [--no-compile]
 """
 
 import copy
@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastreenact.fuse import algebra
-from fastreenact.models.face2face_rho.networks import motion_input_size, random_face2face_rho
 from fastreenact.fuse.layers import ConvLayer, SpadeLayer, make_tables
 from fastreenact.models.blocks import DownBlock, ResidualBlock, UpBlock, resize_nearest
+from fastreenact.models.face2face_rho.networks import motion_input_size, random_face2face_rho
 
 # Blocks of the motion network, and what part of M the side of their input is; SPADE layers, and what part of S.
 BLOCKS = {"f1_model.4": 32, "model1_2.2": 32, "model2_2.5": 16, "model2_2.7": 4}
@@ -33,7 +33,7 @@ def layer_of(block: Any, side: int, like: Tensor) -> tuple[ConvLayer, str, Calla
     if isinstance(block, DownBlock):
         kernel, out, what = algebra.convolution(block.conv, block.norm), side // 2, "4x4 by 2"
     elif isinstance(block, UpBlock):
-        kernel, out, what = algebra.doubled(block.conv, block.norm), side * 2, "doubled, 3x3"
+        kernel, out, what = algebra.upsampled(block.conv, block.norm), side * 2, "doubled, 3x3"
     else:
         kernel, out, what = algebra.convolution(block.conv1, block.norm), side, "3x3"
     layer = ConvLayer(kernel, like, out, out, activation="relu")

@@ -1,6 +1,6 @@
 """dictionary_read: ours against two matrix products and a softmax, eager and compiled, and PyTorch's fused attention.
 
-    python bench/dictionary_read.py [--quick] [--device cuda] [--no-compile]
+python bench/dictionary_read.py [--quick] [--device cuda] [--no-compile]
 """
 
 from functools import partial
@@ -18,9 +18,7 @@ LEVELS = ((2, 512, 32), (4, 256, 64), (8, 128, 128), (16, 64, 256))
 KEY = 32
 
 
-def read_case(
-    size: int, divisor: int, entries: int, channels: int, dtype: torch.dtype, options: Any
-) -> dict[str, Any]:
+def read_case(size: int, divisor: int, entries: int, channels: int, dtype: torch.dtype, options: Any) -> dict[str, Any]:
     """One line of the table."""
     rows = (size // divisor) ** 2
     u = (torch.randn(entries, KEY) * 3 / KEY**0.5).to(dtype)  # scores spread as widely as a trained network's

@@ -138,15 +138,24 @@ def main() -> None:
         f"{LIVE.capitalize()}: the whole frame where each comes {1000 // LIVE_FPS} ms after the one before. "
         "Last column: the paper's Table 4 (Kryo 680, 4 threads), its 3DMM fit set beside track + fit."
     )
-    timing.write("engine", {
-        "title": f"Whole frames, track to deliver, {options.size} x {options.size}", "notes": notes,
-        "columns": ["stage", *results, "paper, Kryo 680"], "rows": stage_rows(results),
-        "size": options.size, "frames": count, "results": results,
-    }, device=options.device)
+    timing.write(
+        "engine",
+        {
+            "title": f"Whole frames, track to deliver, {options.size} x {options.size}",
+            "notes": notes,
+            "columns": ["stage", *results, "paper, Kryo 680"],
+            "rows": stage_rows(results),
+            "size": options.size,
+            "frames": count,
+            "results": results,
+        },
+        device=options.device,
+    )
 
 
 def stage_rows(results: dict[str, dict[str, dict[str, float]]]) -> list[list[str]]:
     """Table rows: median ms of every stage and run, the paper's number beside it; percentiles; what comes once."""
+
     def cell(run: str, stage: str, key: str = "p50_ms") -> str:
         return f"{results[run][stage][key]:.2f}" if stage in results[run] else "-"
 

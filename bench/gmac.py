@@ -18,14 +18,19 @@ import torch
 from torch import Tensor, nn
 
 from fastreenact.fuse import layers as fused_layers
-from fastreenact.models.face2face_rho.networks import motion_input_size, random_face2face_rho
 from fastreenact.models.face2face_rho.inference import fuse
+from fastreenact.models.face2face_rho.networks import motion_input_size, random_face2face_rho
 
 SIZES = (256, 512, 1024, 1440, 2048)
 # Kinds of layers, as the inference form names them -> columns of the table: a SPADE layer's tables begin at the pose.
 COLUMNS = {
-    "pose": "SPADE", "spade": "SPADE", "pointwise": "1x1", "depthwise": "depthwise", "tail": "tail", "motion": "motion",
-}  # fmt: skip
+    "pose": "SPADE",
+    "spade": "SPADE",
+    "pointwise": "1x1",
+    "depthwise": "depthwise",
+    "tail": "tail",
+    "motion": "motion",
+}
 
 
 @dataclass(frozen=True)
@@ -126,8 +131,9 @@ def main() -> None:
     words = {"before": "plain networks", "after": "inference form"}
     points = [
         {"size": size, "networks": words[form], "GMAC": sum(kinds.values()) / 1e9}
-        for size, pair in counts.items() for form, kinds in pair.items()
-    ]  # fmt: skip
+        for size, pair in counts.items()
+        for form, kinds in pair.items()
+    ]
     payload = {"title": "Face2Face^rho, multiplications per frame", "columns": columns, "rows": rows, "notes": notes}
     plot = {"x": "size", "y": "GMAC", "series": "networks", "rows": points}
     timing.write("gmac", payload | {"counts": counts, "plot": plot})

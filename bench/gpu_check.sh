@@ -83,12 +83,12 @@ build_by_hand() {
     if command -v nvcc >/dev/null; then
         toolkit=$(dirname "$(dirname "$(readlink -f "$(nvcc --dryrun -c -x cu /dev/null 2>&1 | sed -n 's/^#\$ _HERE_=//p')/nvcc")")")
         printf '%s\0' csrc/*.cu | xargs -0 -P "$(nproc)" -I{} sh -c \
-            'nvcc -std=c++17 -O3 -Xcompiler -fPIC -arch='"$ARCH"' -c {} -o "$SITE/objects/$(basename {}).o"'
+            'nvcc -std=c++17 -O3 -Icsrc -Xcompiler -fPIC -arch='"$ARCH"' -c {} -o "$SITE/objects/$(basename {}).o"'
         flags+=("-I$toolkit/include" -DFASTREENACT_WITH_CUDA=1 "-DFASTREENACT_CUDA_ARCHITECTURES=\"$ARCH\"")
         libraries+=("-L$toolkit/lib64" -lcudart_static -ldl -lrt)
     fi
-    flags+=(-fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -DFASTREENACT_ISA=plain '-DFASTREENACT_ISAS=ISA(plain)')
-    printf '%s\0' csrc/*.cpp | xargs -0 -P "$(nproc)" -I{} sh -c \
+    flags+=(-Icsrc -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -DFASTREENACT_ISA=plain '-DFASTREENACT_ISAS=ISA(plain)')
+    printf '%s\0' csrc/*.cpp csrc/*/*.cpp | xargs -0 -P "$(nproc)" -I{} sh -c \
         '"${CXX:-c++}" "$@" -c {} -o "$SITE/objects/$(basename {}).o"' sh "${flags[@]}"
     "${CXX:-c++}" -shared "$SITE"/objects/*.o -o "$SITE/fastreenact/_C$suffix" "${libraries[@]}"
 }

@@ -1,6 +1,6 @@
 """The landmark warp's placement of a frame: our compiled parts against the same arithmetic in NumPy.
 
-    python bench/landmark_field.py [--quick]
+python bench/landmark_field.py [--quick]
 """
 
 import argparse
@@ -58,22 +58,21 @@ def field_rows(size: int, quick: bool) -> list[dict[str, object]]:
         renderer.place(state, keypoints[i], poses[i], nodes)
 
     times = timing.measure(
-        {
-            "field": lambda: grid.draw(controls[following()], nodes),
-            "NumPy": plain,
-            "placement": placement,
-        },
+        {"field": lambda: grid.draw(controls[following()], nodes), "NumPy": plain, "placement": placement},
         9 if quick else 40,
         max_seconds=3.0,
     )
-    return [{
-        "picture": f"{size} x {size}", "nodes": f"{side} x {side}",
-        "field ms": round(times["field"]["median_ms"], 3),
-        "p20 - p80": f"{times['field']['p20_ms']:.3g} - {times['field']['p80_ms']:.3g}",
-        "NumPy ms": round(times["NumPy"]["median_ms"], 2),
-        "faster": f"{times['NumPy']['median_ms'] / times['field']['median_ms']:.1f} x",
-        "all of a placement ms": round(times["placement"]["median_ms"], 3),
-    }]  # fmt: skip
+    return [
+        {
+            "picture": f"{size} x {size}",
+            "nodes": f"{side} x {side}",
+            "field ms": round(times["field"]["median_ms"], 3),
+            "p20 - p80": f"{times['field']['p20_ms']:.3g} - {times['field']['p80_ms']:.3g}",
+            "NumPy ms": round(times["NumPy"]["median_ms"], 2),
+            "faster": f"{times['NumPy']['median_ms'] / times['field']['median_ms']:.1f} x",
+            "all of a placement ms": round(times["placement"]["median_ms"], 3),
+        }
+    ]
 
 
 def main() -> None:

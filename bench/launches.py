@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastreenact import _C, ops
 from fastreenact.fuse import layers as fused_layers
-from fastreenact.models.face2face_rho.networks import random_face2face_rho
 from fastreenact.models.face2face_rho.inference import fuse
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
 from fastreenact.ops import checks
 
 ARCHITECTURE = 75  # whose plan of `mbconv` is followed
@@ -70,9 +70,15 @@ def _mbconv(base: Launch, given: dict[str, Any], out: Tensor) -> list[Launch]:
     if not expand:
         return [replace(base, multiplications=count, tensor=project, depthwise=depthwise)]
     between = _C.mbconv_workspace(
-        x_shape=tuple(x.shape), out_shape=tuple(out.shape), expanded=True, hidden=hidden, stride=stride,
-        upsample=upsample, dtype=checks.DTYPES[torch.float16], architecture=ARCHITECTURE,
-    )  # fmt: skip
+        x_shape=tuple(x.shape),
+        out_shape=tuple(out.shape),
+        expanded=True,
+        hidden=hidden,
+        stride=stride,
+        upsample=upsample,
+        dtype=checks.DTYPES[torch.float16],
+        architecture=ARCHITECTURE,
+    )
     if not between:
         rows, columns = (n // 2 if upsample else n for n in TILE)
         again = (rows + 2) * (columns + 2) / (rows * columns)

@@ -1,6 +1,6 @@
 """mbconv: every inverted residual of Face2Face^rho's decoder, against the same block in PyTorch, eager and compiled.
 
-    python bench/mbconv.py [--quick] [--device cuda] [--no-compile]
+python bench/mbconv.py [--quick] [--device cuda] [--no-compile]
 """
 
 import copy
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from fastreenact import ops
 from fastreenact.fuse import algebra
-from fastreenact.models.face2face_rho.networks import random_face2face_rho
 from fastreenact.models.blocks import InvertedResidual
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
 
 DOUBLED = "de_up_block3.1.0.0"  # sees its input enlarged by nearest; the block after it is bench/tail.py's
 CORNER = 64  # px of the output that are compared with the block in float64, which takes long for all
@@ -25,7 +25,7 @@ CORNER = 64  # px of the output that are compared with the block in float64, whi
 
 def block_case(
     block: Any, side: int, dtype: torch.dtype, device: str, *, doubled: bool, half_sums: bool = False
-) -> timing.Case:  # fmt: skip
+) -> timing.Case:
     """One block for outputs of side x side."""
     weights = ops.pack_mbconv(algebra.inverted_residual(block), dtype, device, half_sums=half_sums)
     channels_in, hidden, channels_out = weights.spec[:3]

@@ -91,10 +91,15 @@ def row(size: int, accumulation: str, launches: list[Launch], shares: Shares) ->
         ms[launch.stage] += seconds(launch, accumulation, shares) * 1e3
     total = sum(ms.values())
     return {
-        "size": size, "accumulation": f"{accumulation}, modelled", **ms, "modelled ms": total,
-        "modelled frames/s": round(1e3 / total), "MB": sum(x.reads + x.writes for x in launches) / 1e6,
-        "GMAC": sum(x.multiplications for x in launches) / 1e9, "launches": len(launches),
-    }  # fmt: skip
+        "size": size,
+        "accumulation": f"{accumulation}, modelled",
+        **ms,
+        "modelled ms": total,
+        "modelled frames/s": round(1e3 / total),
+        "MB": sum(x.reads + x.writes for x in launches) / 1e6,
+        "GMAC": sum(x.multiplications for x in launches) / 1e9,
+        "launches": len(launches),
+    }
 
 
 def main() -> None:
@@ -117,10 +122,14 @@ def main() -> None:
         "look better than they are."
     )
     payload = {
-        "title": "RTX 2080 Ti, modelled: the online step", "modelled": True, "columns": columns, "rows": rows,
-        "notes": notes, "plot": {"x": "size", "y": "modelled ms", "series": "accumulation"},
+        "title": "RTX 2080 Ti, modelled: the online step",
+        "modelled": True,
+        "columns": columns,
+        "rows": rows,
+        "notes": notes,
+        "plot": {"x": "size", "y": "modelled ms", "series": "accumulation"},
         "launches at 1440": [vars(launch) for launch in counted[1440]],
-    }  # fmt: skip
+    }
     timing.write("model_2080ti", payload)
 
 

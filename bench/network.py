@@ -28,23 +28,41 @@ HERE = Path(__file__).resolve().parent
 # (engine, dtype) of each device; the first is what the others are compared with.
 RUNS = {
     "cpu": [
-        ("eager PyTorch", "float32"), ("torch.compile", "float32"), ("ONNX Runtime", "float32"),
-        ("OpenVINO", "float32"), ("OpenVINO", "bfloat16"), ("ours", "float32"), ("ours", "bfloat16"),
+        ("eager PyTorch", "float32"),
+        ("torch.compile", "float32"),
+        ("ONNX Runtime", "float32"),
+        ("OpenVINO", "float32"),
+        ("OpenVINO", "bfloat16"),
+        ("ours", "float32"),
+        ("ours", "bfloat16"),
     ],
     "cuda": [
-        ("eager PyTorch", "float32"), ("eager PyTorch", "float16"), ("torch.compile", "float16"), ("ours", "float32"),
+        ("eager PyTorch", "float32"),
+        ("eager PyTorch", "float16"),
+        ("torch.compile", "float16"),
+        ("ours", "float32"),
         ("ours", "float16"),
     ],
-}  # fmt: skip
+}
 # What an engine needs beside PyTorch: those that have a row here read an ONNX export.
 PACKAGES = {"ONNX Runtime": ("onnxruntime", "onnx", "onnxscript"), "OpenVINO": ("openvino", "onnx", "onnxscript")}
 # Relative L2 of the picture: float32 as for a whole network; bfloat16 as measured on random weights (0.027), doubled,
 # and float16, which keeps three bits more, an eighth of that.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 7e-3}
 COLUMNS = [
-    "size", "network", "frames", "ms", "p95", "p99", "times eager", "ahead", "relative L2", "memory MB",
-    "load s", "first frame ms",
-]  # fmt: skip
+    "size",
+    "network",
+    "frames",
+    "ms",
+    "p95",
+    "p99",
+    "times eager",
+    "ahead",
+    "relative L2",
+    "memory MB",
+    "load s",
+    "first frame ms",
+]
 
 
 class Worker:
@@ -151,15 +169,23 @@ def row(size: int, worker: Worker, error: float) -> dict[str, Any]:
     ends = worker.end()
     p50 = statistics.median(statistics.median(one) for one in worker.rounds)
     return {
-        "size": size, "network": worker.name, "frames": len(times), "ms": p50,
-        "p95": timing.quantile(times, 0.95), "p99": timing.quantile(times, 0.99), "relative L2": error,
-        "memory MB": round(ends["memory_mb"]), "load s": worker.loading["load_s"],
-        "first frame ms": worker.loading["first_ms"], "stages": ends["stages"],
-    }  # fmt: skip
+        "size": size,
+        "network": worker.name,
+        "frames": len(times),
+        "ms": p50,
+        "p95": timing.quantile(times, 0.95),
+        "p99": timing.quantile(times, 0.99),
+        "relative L2": error,
+        "memory MB": round(ends["memory_mb"]),
+        "load s": worker.loading["load_s"],
+        "first frame ms": worker.loading["first_ms"],
+        "stages": ends["stages"],
+    }
 
 
 def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of one size with "times eager" (the first row) and, for ours, "ahead" of the fastest other of its dtype."""
+
     def precision(row: dict[str, Any]) -> str:
         return row["network"].rpartition(", ")[2]
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fastreenact import ops
+from fastreenact.models.face2face_rho.head_pose import head_pose_input
 from fastreenact.models.face2face_rho.networks import (
     Face2FaceRho,
     Features,
@@ -23,7 +24,6 @@ from fastreenact.models.face2face_rho.networks import (
     motion_inputs,
     random_face2face_rho,
 )
-from fastreenact.models.face2face_rho.head_pose import head_pose_input
 
 INPUTS = ("small", "middle", "large", "f1", "f2", "f3", "f4", "pose")
 

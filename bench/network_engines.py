@@ -123,8 +123,8 @@ def ours(dtype: str, size: int, device: str, folder: Path) -> Engine:
     import torch
     from network_case import Portraits
 
-    from fastreenact.models.face2face_rho.networks import random_face2face_rho
     from fastreenact.models.face2face_rho.inference import fuse
+    from fastreenact.models.face2face_rho.networks import random_face2face_rho
 
     faces = Portraits(size)
     fused = fuse(random_face2face_rho(), size, getattr(torch, dtype), device)

@@ -1,6 +1,6 @@
 """norm_act: ours against F.group_norm and the element-wise operations after it, eager and compiled.
 
-    python bench/norm_act.py [--quick] [--device cuda] [--no-compile]
+python bench/norm_act.py [--quick] [--device cuda] [--no-compile]
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ CASES: list[tuple[tuple[int, ...], int, dict[str, Any]]] = [
     ((1, 16, 64, 64, 32), 32, {"activation": "relu", "adaptive": True}),
     ((1, 16, 64, 64, 96), 32, {"activation": "relu"}),
     ((1, 128, 128, 128), 128, {"activation": "leaky_relu", "adaptive": True, "upsample": (2, 2)}),
-]
+]  # fmt: skip
 
 
 def norm_act_case(shape: tuple[int, ...], groups: int, options: dict[str, Any], dtype: torch.dtype) -> timing.Case:

@@ -33,9 +33,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from fastreenact.evaluation.metrics import AKD_POINTS, akd_px, face_mask, psnr, ssim
-from fastreenact.face.morphable.model import fit
 from fastreenact.face.crop import Box
 from fastreenact.face.keypoints import from_mediapipe
+from fastreenact.face.morphable import fit
 from fastreenact.face.morphable.model import default_model
 from fastreenact.models.landmark_warp.warp import LandmarkWarp
 from fastreenact.timings import StageTimer
@@ -192,10 +192,15 @@ def measure(clip: Clip, method: Method, track: Callable[[Frame], Points | None])
         found = track(got)
         lost += found is None
         akd = np.nan if found is None else akd_px(from_mediapipe(found), clip.keypoints[i])
-        rows.append((
-            akd, min(60.0, psnr(got, wanted, face)), ssim(got, wanted), min(60.0, psnr(got, wanted, outside)),
-            ssim(got, wanted, outside),
-        ))  # fmt: skip
+        rows.append(
+            (
+                akd,
+                min(60.0, psnr(got, wanted, face)),
+                ssim(got, wanted),
+                min(60.0, psnr(got, wanted, outside)),
+                ssim(got, wanted, outside),
+            )
+        )
     names = ("akd_px", "psnr_face_db", "ssim", "psnr_background_db", "ssim_background")
     means = np.nanmean(rows, axis=0).round(4).tolist()
     return dict(zip(names, means, strict=True)) | {"lost": lost, "frames": len(rows)}

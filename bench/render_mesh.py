@@ -23,8 +23,13 @@ def egg(size: int, rings: int) -> tuple[Tensor, Tensor]:
     """An ellipsoid that covers half a picture, 2 * rings^2 triangles (counter-clockwise outside), moved at random."""
     around = torch.arange(rings) * (2 * torch.pi / rings)
     down = torch.linspace(0, torch.pi, rings + 1)[:, None]
-    points = torch.stack([down.sin() * around.cos() * 0.35, -(down.cos() * 0.45).expand(-1, rings),
-                          down.sin() * around.sin() * 0.4], 2).view(1, -1, 3) * size  # fmt: skip
+    points = (
+        torch.stack(
+            [down.sin() * around.cos() * 0.35, -(down.cos() * 0.45).expand(-1, rings), down.sin() * around.sin() * 0.4],
+            2,
+        ).view(1, -1, 3)
+        * size
+    )
     places = torch.tensor([size / 2, size / 2, 0.0]) + torch.randn(BATCH, 1, 3) * 0.01 * size
     i, j = torch.meshgrid(torch.arange(rings), torch.arange(rings), indexing="ij")
     a, b = i * rings + j, i * rings + (j + 1) % rings
@@ -76,8 +81,12 @@ def main() -> None:
         values, behind = torch.rand(vertices.shape[1], CHANNELS), torch.rand(size, size, CHANNELS)
         out = torch.zeros(BATCH, size, size, CHANNELS), torch.zeros(BATCH, size, size)
 
-        def draw(supersample: int, mesh: tuple[Any, ...] = (vertices, triangles, values, (size, size)),
-                 background: Tensor = behind, out: tuple[Tensor, Tensor] = out) -> object:  # fmt: skip
+        def draw(
+            supersample: int,
+            mesh: tuple[Any, ...] = (vertices, triangles, values, (size, size)),
+            background: Tensor = behind,
+            out: tuple[Tensor, Tensor] = out,
+        ) -> object:
             return ops.render_mesh(*mesh, background=background, supersample=supersample, cull=True, out=out)
 
         def find(mesh: tuple[Any, ...] = (vertices, triangles, (size, size))) -> object:

@@ -19,10 +19,28 @@ import timing
 BENCH = Path(__file__).resolve().parent
 # In the order of the page.
 SCRIPTS = (
-    "engine", "network", "sizes", "gmac", "model_2080ti", "reenactment", "fit", "mbconv", "conv", "tail",
-    "warp", "grid_sample_3d", "spade", "norm_act", "dictionary_read", "rasterize_landmarks", "shrink", "to_frame",
-    "compose_frame", "landmark_field", "render_mesh",
-)  # fmt: skip
+    "engine",
+    "network",
+    "sizes",
+    "gmac",
+    "model_2080ti",
+    "reenactment",
+    "fit",
+    "mbconv",
+    "conv",
+    "tail",
+    "warp",
+    "grid_sample_3d",
+    "spade",
+    "norm_act",
+    "dictionary_read",
+    "rasterize_landmarks",
+    "shrink",
+    "to_frame",
+    "compose_frame",
+    "landmark_field",
+    "render_mesh",
+)
 
 
 def run(name: str, quick: bool) -> bool:

@@ -1,6 +1,6 @@
 """shrink: ours against the same arithmetic in PyTorch, eager and compiled.
 
-    python bench/shrink.py [--quick] [--device cuda] [--no-compile]
+python bench/shrink.py [--quick] [--device cuda] [--no-compile]
 """
 
 from typing import Any

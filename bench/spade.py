@@ -1,6 +1,6 @@
 """spade: ours against the same arithmetic in PyTorch, eager and compiled.
 
-    python bench/spade.py [--quick] [--device cuda] [--no-compile]
+python bench/spade.py [--quick] [--device cuda] [--no-compile]
 """
 
 from functools import partial
@@ -34,9 +34,10 @@ def spade_case(size: int, channels: int, divisor: int, dtype: torch.dtype) -> ti
 
     x = take()
     timing.need_close(
-        f"{channels} x {side} x {side} {dtype}", ops.spade(x, gamma, beta, index, index),
+        f"{channels} x {side} x {side} {dtype}",
+        ops.spade(x, gamma, beta, index, index),
         ops.spade_reference(x.double(), gamma.double(), beta.double(), index, index),
-    )  # fmt: skip
+    )
     case = {"what": f"{channels} x {side} x {side}", "dtype": str(dtype).removeprefix("torch.")}
     ours = partial(ops.spade, gamma_table=gamma, beta_table=beta, index_y=index, index_x=index, out=out)
     return timing.Case(case, lambda: ours(take()), eager, lambda: (take(),), moved)

@@ -1,6 +1,6 @@
 """tail: the decoder's last layers, against the same layers in PyTorch, eager and compiled.
 
-    python bench/tail.py [--quick] [--device cuda] [--no-compile]
+python bench/tail.py [--quick] [--device cuda] [--no-compile]
 """
 
 import copy
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from fastreenact import ops
 from fastreenact.fuse import algebra
-from fastreenact.models.face2face_rho.networks import random_face2face_rho
 from fastreenact.models.blocks import upsample_to
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
 
 CORNER = 64  # px of the output that are compared with the layers in float64
 

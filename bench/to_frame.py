@@ -1,6 +1,6 @@
 """to_frame: ours against the same arithmetic in PyTorch, eager and compiled.
 
-    python bench/to_frame.py [--quick] [--device cuda] [--no-compile]
+python bench/to_frame.py [--quick] [--device cuda] [--no-compile]
 """
 
 from functools import partial
@@ -26,9 +26,10 @@ def frame_case(size: int, layout: str, dtype: torch.dtype, tanh: bool) -> timing
 
     image = take()
     timing.need_close(
-        f"{size} {layout} {dtype}", ops.to_frame(image, layout=layout, tanh=tanh),
+        f"{size} {layout} {dtype}",
+        ops.to_frame(image, layout=layout, tanh=tanh),
         ops.to_frame_reference(image.double(), layout=layout, tanh=tanh),
-    )  # fmt: skip
+    )
     case = {
         "what": f"{size} x {size} {layout.upper()}" + (", tanh" if tanh else ""),
         "dtype": str(dtype).removeprefix("torch."),

@@ -1,6 +1,6 @@
 """warp: ours against F.grid_sample and the element-wise operations after it, in PyTorch, eager and compiled.
 
-    python bench/warp.py [--quick] [--device cuda] [--no-compile]
+python bench/warp.py [--quick] [--device cuda] [--no-compile]
 """
 
 from collections.abc import Iterator
@@ -54,9 +54,10 @@ def feature_case(size: int, divisor: int, dtype: torch.dtype, epilogue: bool) ->
     in_float64 = {k: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in options.items()}
     name = f"{channels} x {side} x {side}"
     timing.need_close(
-        f"{name} {dtype}", ops.warp(features, field, **options),
+        f"{name} {dtype}",
+        ops.warp(features, field, **options),
         ops.warp_reference(features.double(), field.double(), **in_float64),
-    )  # fmt: skip
+    )
     case = {"what": name + (", SPADE, ReLU" if epilogue else ""), "dtype": str(dtype).removeprefix("torch.")}
     ours = partial(ops.warp, field=field, out=out, **options)
     return timing.Case(case, lambda: ours(take()), eager, lambda: (take_nchw(),), moved)
@@ -70,9 +71,10 @@ def picture_case(size: int, dtype: torch.dtype, coarse: int) -> timing.Case:
     options: dict[str, Any] = {"padding": "border", "field_resize": "bilinear"}
     out = torch.empty_like(image)
     timing.need_close(
-        f"picture {size} {dtype}", ops.warp(image, field, **options),
+        f"picture {size} {dtype}",
+        ops.warp(image, field, **options),
         ops.warp_reference(image if dtype == torch.uint8 else image.double(), field.double(), **options),
-    )  # fmt: skip
+    )
 
     def eager(x: Tensor) -> Tensor:
         grid = F.interpolate(field.permute(0, 3, 1, 2), (size, size), mode="bilinear").permute(0, 2, 3, 1)

@@ -99,7 +99,7 @@ struct Finish {
 
 FASTREENACT_INLINE Place place_of(const ConvParams& p, int64_t n, int64_t y, int64_t x) {
     const int64_t half = p.residual_half;
-    const int64_t picture = p.pictures != nullptr ? p.pictures[n] : n;
+    const int64_t picture = p.source_index != nullptr ? p.source_index[n] : n;
     return {n * p.out_stride_n + y * p.out_stride_y + x * p.out_stride_x,
             picture * p.add_stride_n + y * p.add_stride_y + x * p.add_stride_x,
             n * p.residual_stride_n + (y >> half) * p.residual_stride_y + (x >> half) * p.residual_stride_x};

@@ -18,13 +18,13 @@ struct ConvAxis {
 };
 
 struct ConvParams {
-    const void* x;            // [N, H, W, Cin] in x_dtype, channels contiguous; beyond it are zeros
-    const void* weights;      // of all phases, one after another, in the layout of the device
-    const float* bias;        // [Cout], padded to whole panels
-    const void* add;          // [A, Ho, Wo, Cout] in out_dtype, added before the activation; null: nothing
-    const void* residual;     // [N, Ho, Wo, Cout] in out_dtype, added after it, may be `out`; null: nothing
-    void* out;                // [N, Ho, Wo, Cout] in out_dtype, channels contiguous
-    const int32_t* pictures;  // [N], the picture of `add` that each output takes; null: its own, or the only one
+    const void* x;                // [N, H, W, Cin] in x_dtype, channels contiguous; beyond it are zeros
+    const void* weights;          // of all phases, one after another, in the layout of the device
+    const float* bias;            // [Cout], padded to whole panels
+    const void* add;              // [A, Ho, Wo, Cout] in out_dtype, added before the activation; null: nothing
+    const void* residual;         // [N, Ho, Wo, Cout] in out_dtype, added after it, may be `out`; null: nothing
+    void* out;                    // [N, Ho, Wo, Cout] in out_dtype, channels contiguous
+    const int32_t* source_index;  // [N], the picture of `add` that each output takes; null: its own, or the only one
     ConvAxis axis_y;
     ConvAxis axis_x;
     int64_t

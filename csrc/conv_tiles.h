@@ -123,7 +123,7 @@ FASTREENACT_INLINE ConvRow conv_row(const ConvParams& p, const ConvBlock& block,
     const int64_t n = line / cells_y;
     const int64_t y = int64_t(cell_y) * p.axis_y.phases + block.phase_y;
     const int64_t x = int64_t(cell_x) * p.axis_x.phases + block.phase_x;
-    const int64_t picture = p.pictures != nullptr ? p.pictures[n] : n;
+    const int64_t picture = p.source_index != nullptr ? p.source_index[n] : n;
     ConvRow found;
     found.y0 = p.axis_y.step * cell_y + p.axis_y.offset[block.phase_y];
     found.x0 = p.axis_x.step * cell_x + p.axis_x.offset[block.phase_x];

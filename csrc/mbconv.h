@@ -5,9 +5,10 @@
 namespace fastreenact {
 
 struct MbconvParams {
-    const void* x;                // [N, H, W, Cin] in `dtype`, channels contiguous
-    void* out;                    // [N, Ho, Wo, Cout] in `dtype`, channels contiguous
-    const void* expand;           // panels (csrc/substrate/gemm.h; GPU: csrc/substrate/mma.h), K = Cin; null: the hidden map is x itself
+    const void* x;  // [N, H, W, Cin] in `dtype`, channels contiguous
+    void* out;      // [N, Ho, Wo, Cout] in `dtype`, channels contiguous
+    const void*
+        expand;  // panels (csrc/substrate/gemm.h; GPU: csrc/substrate/mma.h), K = Cin; null: the hidden map is x itself
     const float* expand_bias;     // [hidden], padded to whole panels
     const float* depthwise;       // [9][hidden], padded
     const float* depthwise_bias;  // [hidden], padded

@@ -1,7 +1,7 @@
 // rasterize_landmarks on the GPU: all drawings of a frame in one launch, from 576 bytes of keypoints. Compiled by nvcc
 // into the extension, or by NVRTC from this same text (fastreenact/ops/nvrtc.py).
-#include "substrate/device.h"
 #include "rasterize_landmarks.h"
+#include "substrate/device.h"
 
 namespace fastreenact {
 

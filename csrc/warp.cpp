@@ -277,7 +277,7 @@ void rows(const WarpParams& p, int64_t begin, int64_t end) {
     Taps taps;
     for (int64_t row = begin; row < end; ++row) {
         const int64_t n = row / p.out_height, y = row % p.out_height;
-        const int64_t picture = p.pictures != nullptr ? p.pictures[n] : n;
+        const int64_t picture = p.source_index != nullptr ? p.source_index[n] : n;
         const T* features = static_cast<const T*>(p.features) + picture * p.feature_stride_n;
         const float* field = p.field + n * p.field_stride_n;
         T* out = static_cast<T*>(p.out) + n * p.out_stride_n + y * p.out_stride_y;

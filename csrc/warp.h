@@ -5,9 +5,10 @@
 namespace fastreenact {
 
 struct WarpParams {
-    const void* features;      // [A, H, W, C] in `dtype`, channels contiguous
-    const float* field;        // [N, h, w, 2]: (x, y), -1 and 1 are the outer pixel edges
-    const int32_t* pictures;   // [N] in [0, A): the features' picture that each output samples; null: A is N, its own
+    const void* features;  // [A, H, W, C] in `dtype`, channels contiguous
+    const float* field;    // [N, h, w, 2]: (x, y), -1 and 1 are the outer pixel edges
+    const int32_t*
+        source_index;          // [N] in [0, A): the features' picture that each output samples; null: A is N, its own
     void* out;                 // [N, out_height, out_width, C] in `dtype`, channels contiguous; overlaps nothing
     Table scale;               // [N, Ty, Tx, C] in `table_dtype`, or none
     Table shift;               // the same, and none exactly when scale is none

@@ -1,4 +1,4 @@
-"""The compiled extension (csrc/bind*.cpp). All is keyword-only, an address is an int; the ops check before."""
+"""The compiled extension (csrc/bind/). All is keyword-only, an address is an int; the ops check before."""
 
 from typing import Any
 

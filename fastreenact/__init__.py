@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from fastreenact.face.motion import Motion, MotionClip
 
 __all__ = [
-    "Engine", "FastreenactError", "MediaError", "MorphableModel", "Motion", "MotionClip", "NoFaceError", "WeightsError",
+    "Engine",
+    "FastreenactError",
+    "MediaError",
+    "MorphableModel",
+    "Motion",
+    "MotionClip",
+    "NoFaceError",
+    "WeightsError",
 ]
 
 _HOME = {

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from fastreenact.arrays import NUMPY, Kind, as_picture, check_out
 from fastreenact.face.crop import Box, Paster, crop
-from fastreenact.face.driver import Driver, SourceFace, fit_source
+from fastreenact.face.driver import Driver
 from fastreenact.face.morphable.model import default_model
 from fastreenact.face.motion import Motion
 from fastreenact.face.retarget import Retargeter
+from fastreenact.face.source import SourceFace, fit_source
 from fastreenact.face.track.tracker import Tracker
 from fastreenact.models import MODELS
 from fastreenact.models.face2face_rho.networks import Face2FaceRho
@@ -78,7 +79,7 @@ class Engine:
         paste: give frames of the whole portrait, the animated square pasted back with a soft mask.
         profile: time the stages on the GPU with events, inside the graphs too, and mark them as NVTX ranges; without,
             one entry "graph" of the timings stands for all that a graph does.
-        tracker: a `fastreenact.face.track.tracker.Tracker` of your own, or None for MediaPipe's face mesh. `Tracker(face=2)`
+        tracker: a `fastreenact.face.track.Tracker` of your own, or None for MediaPipe's face mesh. `Tracker(face=2)`
             follows the second face from the left of the driver; the rule is the largest.
         face: which face of the portrait, from 1, counted from the left; None: the largest.
 
@@ -245,7 +246,7 @@ class Engine:
             return kind.give(target) if out is None else out
 
     def animate(self, driver: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, **options: Any) -> Any:
-        """Animate a file: see `fastreenact.app.animate.animate`, which this calls with the engine as its first argument.
+        """Animate a file: see `fastreenact.app.animate.animate`, called with the engine as its first argument.
 
         Other threads' calls wait until the file is done.
         """

@@ -92,9 +92,7 @@ class Renderer:
         self, resident: Resident, keypoints: Any, pose: Any, out: Tensor | None = None, timer: Any = None
     ) -> Tensor:
         """As of the renderer, with `out` on any device."""
-        frame: Tensor = self._with_less(
-            lambda inner: _drive(inner, resident.state(inner), keypoints, pose, out, timer)
-        )
+        frame: Tensor = self._with_less(lambda inner: _drive(inner, resident.state(inner), keypoints, pose, out, timer))
         if self._finite():
             return frame
         return self._in_float32().drive(self._twin(resident), keypoints, pose, out, timer)

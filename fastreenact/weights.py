@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fastreenact.errors import WeightsError
 from fastreenact.media.files import file_size
+from fastreenact.models.face2face_rho.head_pose import check_convention
 from fastreenact.models.face2face_rho.networks import (
     BASE,
     MODEL_NAME,
@@ -26,7 +27,6 @@ from fastreenact.models.face2face_rho.networks import (
     RenderingNet,
     motion_input_size,
 )
-from fastreenact.models.face2face_rho.head_pose import check_convention
 
 FORMAT = "fastreenact-weights-1"
 _PICKLES = {".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".tar"}

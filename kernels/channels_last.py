@@ -15,7 +15,7 @@ def addresses(pointer, pixel, channel, ALIGN: tl.constexpr):
 
 @triton.jit
 def activate(value, ACTIVATION: tl.constexpr):
-    """0 none, 1 ReLU, 2 tanh, 3 leaky ReLU (the numbers of csrc/substrate/common.h) of float32 values; NaN stays NaN."""
+    """0 none, 1 ReLU, 2 tanh, 3 leaky ReLU (csrc/substrate/common.h) of float32 values; NaN stays NaN."""
     if ACTIVATION == 1:
         value = tl.where(value < 0.0, 0.0, value)
     elif ACTIVATION == 2:

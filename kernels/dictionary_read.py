@@ -100,9 +100,25 @@ def dictionary_read(q: Tensor, u: Tensor, v: Tensor, out: Tensor, *, scale: floa
     grid = (triton.cdiv(rows, _BLOCK_M), n, triton.cdiv(channels, block_c))
     with torch.cuda.device(out.device) if out.is_cuda else nullcontext():
         _dictionary_read_kernel[grid](
-            q, u, v, out, scale * _LOG2_E, rows, entries, key, channels,
-            *q.stride()[:2], u.stride(0), 0 if v.shape[0] == 1 else v.stride(0), v.stride(1), *out.stride()[:2],
-            WIDEN=not out.is_cuda and q.dtype == torch.bfloat16, BLOCK_M=_BLOCK_M, BLOCK_R=_BLOCK_R,
-            BLOCK_K=max(triton.next_power_of_2(key), 16), BLOCK_C=block_c,
-            num_warps=8 if q.dtype == torch.float32 else 4, num_stages=_STAGES,
-        )  # fmt: skip
+            q,
+            u,
+            v,
+            out,
+            scale * _LOG2_E,
+            rows,
+            entries,
+            key,
+            channels,
+            *q.stride()[:2],
+            u.stride(0),
+            0 if v.shape[0] == 1 else v.stride(0),
+            v.stride(1),
+            *out.stride()[:2],
+            WIDEN=not out.is_cuda and q.dtype == torch.bfloat16,
+            BLOCK_M=_BLOCK_M,
+            BLOCK_R=_BLOCK_R,
+            BLOCK_K=max(triton.next_power_of_2(key), 16),
+            BLOCK_C=block_c,
+            num_warps=8 if q.dtype == torch.float32 else 4,
+            num_stages=_STAGES,
+        )

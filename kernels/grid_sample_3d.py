@@ -6,9 +6,10 @@ from contextlib import nullcontext
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from fastreenact.kernels.channels_last import addresses
 from fastreenact.kernels.warp import position
-from torch import Tensor
 
 _BYTES = 4096  # of output of one program: two accesses for each thread of its four warps; four take 200 registers
 _SUM_BYTES = 2048  # a sum has a depth's worth fewer outputs: smaller programs, so that there are enough of them
@@ -43,9 +44,24 @@ def _taps(grid, mask, stride_c, depth, height, width, BORDER: tl.constexpr, ALIG
 
 @triton.jit
 def _sample(
-    volume_ptr, left, top, front, weight_x, weight_y, weight_z, mask, depth, height, width, stride_z, stride_y,
-    stride_x, channel, in_channels, ALIGN: tl.constexpr,
-):  # fmt: skip
+    volume_ptr,
+    left,
+    top,
+    front,
+    weight_x,
+    weight_y,
+    weight_z,
+    mask,
+    depth,
+    height,
+    width,
+    stride_z,
+    stride_y,
+    stride_x,
+    channel,
+    in_channels,
+    ALIGN: tl.constexpr,
+):
     """[points, channels] float32: sum over the eight voxels around each point, of which none outside is read."""
     first = front * stride_z + top * stride_y + left * stride_x
     value = tl.zeros([first.shape[0], channel.shape[0]], dtype=tl.float32)
@@ -120,9 +136,24 @@ def _grid_sample_3d_kernel(
                 grid, in_row, stride_grid_c, depth, height, width, BORDER, ALIGN_CORNERS
             )
             value += _sample(
-                volume, left, top, front, weight_x, weight_y, weight_z, mask, depth, height, width,
-                stride_volume_z, stride_volume_y, stride_volume_x, channel, in_channels, ALIGN,
-            )  # fmt: skip
+                volume,
+                left,
+                top,
+                front,
+                weight_x,
+                weight_y,
+                weight_z,
+                mask,
+                depth,
+                height,
+                width,
+                stride_volume_z,
+                stride_volume_y,
+                stride_volume_x,
+                channel,
+                in_channels,
+                ALIGN,
+            )
             grid += stride_grid_z
         to = addresses(out_ptr, out, channel[None, :], ALIGN)
         tl.store(to, value.to(out_ptr.dtype.element_ty), mask=in_row[:, None] & in_channels[None, :])
@@ -134,9 +165,24 @@ def _grid_sample_3d_kernel(
             channel = block + tl.arange(0, BLOCK_C)
             in_channels = channel // ALIGN < channels // ALIGN
             value = _sample(
-                volume, left, top, front, weight_x, weight_y, weight_z, inside, depth, height, width,
-                stride_volume_z, stride_volume_y, stride_volume_x, channel, in_channels, ALIGN,
-            )  # fmt: skip
+                volume,
+                left,
+                top,
+                front,
+                weight_x,
+                weight_y,
+                weight_z,
+                inside,
+                depth,
+                height,
+                width,
+                stride_volume_z,
+                stride_volume_y,
+                stride_volume_x,
+                channel,
+                in_channels,
+                ALIGN,
+            )
             to = addresses(out_ptr, out, channel[None, :], ALIGN)
             tl.store(to, value.to(out_ptr.dtype.element_ty), mask=in_row[:, None] & in_channels[None, :])
 

@@ -7,8 +7,9 @@ from contextlib import nullcontext
 import torch
 import triton
 import triton.language as tl
-from fastreenact.kernels.channels_last import activate, addresses
 from torch import Tensor
+
+from fastreenact.kernels.channels_last import activate, addresses
 
 _ELEMENTS = 2048  # values of one tile: 16 for each thread of its four warps
 _MAX_BLOCK_C = 128
@@ -17,9 +18,7 @@ _MAX_STEPS = 32  # tiles of one program of the sums: the first gives the centre,
 
 
 @triton.jit
-def _at(
-    pointer, pixel, channel, height, width, stride_z, stride_y, stride_x, FLAT: tl.constexpr, ALIGN: tl.constexpr
-):  # fmt: skip
+def _at(pointer, pixel, channel, height, width, stride_z, stride_y, stride_x, FLAT: tl.constexpr, ALIGN: tl.constexpr):
     """Addresses of the channels of a sample's pixels, counted through depth, rows and columns."""
     if FLAT:
         at = pixel.to(tl.int64) * stride_x
@@ -208,9 +207,17 @@ def _sweep_kernel(
     if HAS_RESIDUAL:
         residual_ptr += n * stride_residual_n
         at = _at(
-            residual_ptr, pixel, channel, height, width, stride_residual_z, stride_residual_y, stride_residual_x, FLAT,
+            residual_ptr,
+            pixel,
+            channel,
+            height,
+            width,
+            stride_residual_z,
+            stride_residual_y,
+            stride_residual_x,
+            FLAT,
             ALIGN,
-        )  # fmt: skip
+        )
         value += tl.load(at, mask=mask, other=0.0).to(tl.float32)
     result = activate(value, ACTIVATION).to(out_ptr.dtype.element_ty)
 
@@ -219,9 +226,17 @@ def _sweep_kernel(
         for y in tl.static_range(REPEAT_Y):
             for x in tl.static_range(REPEAT_X):
                 at = _at(
-                    out_ptr + (z * stride_out_z + y * stride_out_y + x * stride_out_x), pixel, channel, height, width,
-                    REPEAT_Z * stride_out_z, REPEAT_Y * stride_out_y, REPEAT_X * stride_out_x, FLAT, ALIGN,
-                )  # fmt: skip
+                    out_ptr + (z * stride_out_z + y * stride_out_y + x * stride_out_x),
+                    pixel,
+                    channel,
+                    height,
+                    width,
+                    REPEAT_Z * stride_out_z,
+                    REPEAT_Y * stride_out_y,
+                    REPEAT_X * stride_out_x,
+                    FLAT,
+                    ALIGN,
+                )
                 tl.store(at, result, mask=mask)
 
 
@@ -291,13 +306,40 @@ def norm_act(
             x, sums, pixels, height, width, channels, splits, steps, *strides["x"], FLAT=_flat(x), **tile
         )
         _factors_kernel[(n, groups)](
-            sums, x if scale is None else scale, x if shift is None else shift, factors, pixels, channels, splits,
-            steps * block_p, eps, *row_stride, HAS_SCALE=scale is not None, HAS_SHIFT=shift is not None,
-            MEMBERS=members, BLOCK_M=block_m,
+            sums,
+            x if scale is None else scale,
+            x if shift is None else shift,
+            factors,
+            pixels,
+            channels,
+            splits,
+            steps * block_p,
+            eps,
+            *row_stride,
+            HAS_SCALE=scale is not None,
+            HAS_SHIFT=shift is not None,
+            MEMBERS=members,
+            BLOCK_M=block_m,
             BLOCK_S=min(_ELEMENTS // block_m, triton.next_power_of_2(splits)),
-        )  # fmt: skip
+        )
         _sweep_kernel[(n * tiles, columns)](
-            x, x if residual is None else residual, factors, out, pixels, height, width, channels, tiles,
-            *strides["x"], *strides["residual"], *strides["out"], HAS_RESIDUAL=residual is not None,
-            ACTIVATION=activation, REPEAT_Z=repeat[0], REPEAT_Y=repeat[1], REPEAT_X=repeat[2], FLAT=flat, **tile,
-        )  # fmt: skip
+            x,
+            x if residual is None else residual,
+            factors,
+            out,
+            pixels,
+            height,
+            width,
+            channels,
+            tiles,
+            *strides["x"],
+            *strides["residual"],
+            *strides["out"],
+            HAS_RESIDUAL=residual is not None,
+            ACTIVATION=activation,
+            REPEAT_Z=repeat[0],
+            REPEAT_Y=repeat[1],
+            REPEAT_X=repeat[2],
+            FLAT=flat,
+            **tile,
+        )

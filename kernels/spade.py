@@ -6,9 +6,9 @@ from contextlib import nullcontext
 import torch
 import triton
 import triton.language as tl
-from fastreenact.kernels.channels_last import activate, addresses
 from torch import Tensor
 
+from fastreenact.kernels.channels_last import activate, addresses
 from fastreenact.ops.checks import broadcast_strides
 
 _MAX_BLOCK = 256  # accesses of one program: two for each thread of its four warps, four spill on sm_75

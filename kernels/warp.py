@@ -6,9 +6,9 @@ from contextlib import nullcontext
 import torch
 import triton
 import triton.language as tl
-from fastreenact.kernels.channels_last import activate, addresses
 from torch import Tensor
 
+from fastreenact.kernels.channels_last import activate, addresses
 from fastreenact.ops.checks import broadcast_strides
 
 _ELEMENTS = 2048  # output values of one program: 16 for each thread of its four warps
@@ -67,13 +67,13 @@ def _field_value(field, row, next_row, weight_y, column, next_column, weight_x, 
 def _warp_kernel(
     features_ptr,  # [A, H, W, C]
     field_ptr,  # [N, h, w, 2] float32
-    pictures_ptr,  # [N] int32, the features' picture that each output samples; not read without PICTURES
+    source_index_ptr,  # [N] int32, the features' picture that each output samples; not read without SOURCE_INDEX
     scale_ptr,  # [.., C] by the strides below; not read without HAS_SCALE
     shift_ptr,
     index_y_ptr,  # [out H] int32, rows of the tables; not read without TABLE
     index_x_ptr,  # [out W] int32
     out_ptr,  # [N, out H, out W, C]
-    pictures,  # A
+    sources,  # A
     height,
     width,
     channels,
@@ -97,7 +97,7 @@ def _warp_kernel(
     stride_out_n,
     stride_out_y,
     stride_out_x,
-    PICTURES: tl.constexpr,
+    SOURCE_INDEX: tl.constexpr,
     HAS_SCALE: tl.constexpr,
     HAS_SHIFT: tl.constexpr,
     TABLE: tl.constexpr,
@@ -140,9 +140,9 @@ def _warp_kernel(
 
     picture = n
     present = in_row
-    if PICTURES:
-        picture = tl.load(pictures_ptr + n).to(tl.int64)
-        present &= (picture >= 0) & (picture < pictures)  # one that is not there is never read
+    if SOURCE_INDEX:
+        picture = tl.load(source_index_ptr + n).to(tl.int64)
+        present &= (picture >= 0) & (picture < sources)  # one that is not there is never read
     first = picture * stride_features_n + top * stride_features_y + left * stride_features_x
     value = tl.zeros([BLOCK_X, BLOCK_C], dtype=tl.float32)
     for dy in tl.static_range(2):
@@ -187,7 +187,7 @@ def warp(
     field: Tensor,
     out: Tensor,
     *,
-    pictures: Tensor | None = None,
+    source_index: Tensor | None = None,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
     index_y: Tensor | None = None,
@@ -202,7 +202,7 @@ def warp(
         features: [A, H, W, C] float32, float16, bfloat16 or uint8, channels contiguous.
         field: [N, h, w, 2] float32.
         out: [N, out H, out W, C] of the features' dtype, channels contiguous.
-        pictures: [N] int32, contiguous: the features' picture for each output; None is A = N, each its own.
+        source_index: [N] int32, contiguous: the features' picture for each output; None is A = N, each its own.
         scale, shift: [C] or [N or 1, T, T, C], channels contiguous; T x T is out H x out W without indices.
         index_y, index_x: [out H] and [out W] int32, contiguous.
         activation: 0 none, 1 ReLU, 2 tanh.
@@ -231,7 +231,7 @@ def warp(
         _warp_kernel[grid](
             features,
             field,
-            unread if pictures is None else pictures,
+            unread if source_index is None else source_index,
             unread if scale is None else scale,
             unread if shift is None else shift,
             unread if index_y is None else index_y,
@@ -249,7 +249,7 @@ def warp(
             *strides["scale"],
             *strides["shift"],
             *strides["out"],
-            PICTURES=pictures is not None,
+            SOURCE_INDEX=source_index is not None,
             HAS_SCALE=scale is not None,
             HAS_SHIFT=shift is not None,
             TABLE=index_y is not None,

@@ -35,9 +35,19 @@ def tone(seconds: float, rate: int = 44100, click_s: float | None = None) -> NDA
 
 
 def make_clip(
-    path: Path, *, time_base: Fraction = Fraction(1, 25), pts: list[int] | None = None, frames: list | None = None,
-    size: tuple[int, int] = (48, 64), codec: str = "libx264", pixels: str = "yuv420p", sound: NDArray | None = None,
-    sound_codec: str = "aac", rotation: int | None = None, hflip: bool = False, options: dict[str, str] | None = None,
+    path: Path,
+    *,
+    time_base: Fraction = Fraction(1, 25),
+    pts: list[int] | None = None,
+    frames: list | None = None,
+    size: tuple[int, int] = (48, 64),
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    sound: NDArray | None = None,
+    sound_codec: str = "aac",
+    rotation: int | None = None,
+    hflip: bool = False,
+    options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
 ) -> Path:
     """Write a clip with PyAV directly, without our writer; frames default to shifting ramps."""
@@ -62,7 +72,7 @@ def make_clip(
             kind = "s16" if sound_codec.startswith("pcm") else "fltp"
             samples = (sound * 32767).astype(np.int16) if kind == "s16" else sound
             for start in range(0, samples.shape[1], 1024):
-                block = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[:, start:start + 1024]), kind, "mono")
+                block = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[:, start : start + 1024]), kind, "mono")
                 block.sample_rate, block.pts, block.time_base = 44100, start, Fraction(1, 44100)
                 container.mux(track.encode(block))
             container.mux(track.encode(None))

@@ -8,8 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from fastreenact import ops
-from fastreenact.models.face2face_rho.networks import Face2FaceRho, MotionNet, RenderingNet, motion_input_size, motion_inputs
 from fastreenact.models.face2face_rho.head_pose import head_pose_input
+from fastreenact.models.face2face_rho.networks import (
+    Face2FaceRho,
+    MotionNet,
+    RenderingNet,
+    motion_input_size,
+    motion_inputs,
+)
 
 SCALES = (16, 8, 4)
 

@@ -45,6 +45,7 @@ class FakeEngine:
 
 def fake_tracking(frames, tracker):
     """The face turns with the picture's brightness; a black picture shows none."""
+
     def motion(image, time):
         level = float(image.mean())
         pose = np.array([0, level / 255, 0, 0.1, 0.2, 0.9], np.float32)
@@ -55,7 +56,11 @@ def fake_tracking(frames, tracker):
 
 def a_template(path: Path, times: list[float], found: bool = True, metadata: dict[str, str] | None = None) -> Path:
     """Save a small motion template."""
-    motions = [Motion(np.array([0, 0.01 * i, 0, 0, 0, 1], np.float32), np.zeros(51, np.float32), t) if found
-               else Motion.missing(t) for i, t in enumerate(times)]
+    motions = [
+        Motion(np.array([0, 0.01 * i, 0, 0, 0, 1], np.float32), np.zeros(51, np.float32), t)
+        if found
+        else Motion.missing(t)
+        for i, t in enumerate(times)
+    ]
     MotionClip.from_motions(motions, metadata).save(path)
     return path

@@ -30,8 +30,13 @@ HANG_S = 20
 def fuzz(kind: str, first: int, count: int, folder: Path) -> dict:
     """Run cases `first` to `first + count` in a child; fails with the case that crashed, hung or raised wrongly."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    done = subprocess.run([sys.executable, __file__, kind, str(first), str(count), str(folder)], capture_output=True,
-                          text=True, check=False, env=environment)
+    done = subprocess.run(
+        [sys.executable, __file__, kind, str(first), str(count), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
     case = folder / "case"
     at = f"case {case.read_text() if case.exists() else '?'}: exit code {done.returncode}"
     assert done.returncode == 0, f"{at}\n{done.stderr[-3000:]}"
@@ -53,7 +58,7 @@ def damaged(case: int, whole: bytes) -> bytes:
     elif kind == 2:  # cut short
         data = data[:a]
     elif kind == 3:  # a hole
-        data[a:min(b, a + 2000)] = 0
+        data[a : min(b, a + 2000)] = 0
     else:  # a piece twice
         data = np.concatenate([data[:b], data[a:]])
     return _checked_anew(data.tobytes()) if case % 2 else data.tobytes()
@@ -65,8 +70,8 @@ def _checked_anew(data: bytes) -> bytes:
         return data
     out, at = bytearray(data), 8
     while at + 12 <= len(data):
-        end = at + 8 + int.from_bytes(data[at:at + 4])
-        out[end:end + 4] = zlib.crc32(data[at + 4:end]).to_bytes(4) if end + 4 <= len(data) else b""
+        end = at + 8 + int.from_bytes(data[at : at + 4])
+        out[end : end + 4] = zlib.crc32(data[at + 4 : end]).to_bytes(4) if end + 4 <= len(data) else b""
         at = end + 4
     return bytes(out)
 
@@ -79,13 +84,20 @@ def picture_files() -> list[bytes]:
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "somebody"
     kinds: list[tuple[Image.Image, str, dict]] = [
-        (rgb, "JPEG", {"exif": exif}), (rgb, "JPEG", {"progressive": True}), (rgb.convert("CMYK"), "JPEG", {}),
-        (rgb.convert("L"), "JPEG", {}), (rgb, "PNG", {"exif": exif}), (rgb.quantize(64), "PNG", {"transparency": 3}),
-        (Image.fromarray(np.asarray(rgb)[..., 0].astype(np.uint16) * 257), "PNG", {}), (rgb.convert("LA"), "PNG", {}),
-        (rgb, "WEBP", {"exif": exif}), (rgb.convert("RGBA"), "WEBP", {"lossless": True}),
+        (rgb, "JPEG", {"exif": exif}),
+        (rgb, "JPEG", {"progressive": True}),
+        (rgb.convert("CMYK"), "JPEG", {}),
+        (rgb.convert("L"), "JPEG", {}),
+        (rgb, "PNG", {"exif": exif}),
+        (rgb.quantize(64), "PNG", {"transparency": 3}),
+        (Image.fromarray(np.asarray(rgb)[..., 0].astype(np.uint16) * 257), "PNG", {}),
+        (rgb.convert("LA"), "PNG", {}),
+        (rgb, "WEBP", {"exif": exif}),
+        (rgb.convert("RGBA"), "WEBP", {"lossless": True}),
         (rgb, "WEBP", {"save_all": True, "append_images": [rgb.rotate(90)]}),
-        (rgb, "AVIF", {"speed": 10}), (rgb.convert("RGBA"), "AVIF", {"speed": 10, "exif": exif}),
-    ]  # fmt: skip
+        (rgb, "AVIF", {"speed": 10}),
+        (rgb.convert("RGBA"), "AVIF", {"speed": 10, "exif": exif}),
+    ]
     for picture, name, options in kinds:
         file = io.BytesIO()
         picture.save(file, name, **options)
@@ -100,9 +112,14 @@ def video_files(folder: Path) -> list[bytes]:
     made = [
         make_clip(folder / "last.mp4", **common),
         make_clip(folder / "first.mp4", **common, container_options={"movflags": "faststart"}, options={"g": "8"}),
-        make_clip(folder / "parts.mp4", **common, container_options={"movflags": "frag_keyframe+empty_moov"},
-                  options={"g": "8"}),
-        make_clip(folder / "c.mkv", **common, options={"g": "8"}), make_clip(folder / "c.webm", **common, **webm),
+        make_clip(
+            folder / "parts.mp4",
+            **common,
+            container_options={"movflags": "frag_keyframe+empty_moov"},
+            options={"g": "8"},
+        ),
+        make_clip(folder / "c.mkv", **common, options={"g": "8"}),
+        make_clip(folder / "c.webm", **common, **webm),
     ]
     return [path.read_bytes() for path in made]
 

@@ -54,9 +54,7 @@ def on(device: str, arguments: Arguments) -> Arguments:
     return {name: v.to(device, copy=True) if isinstance(v, Tensor) else v for name, v in arguments.items()}
 
 
-def need_side_stream(
-    op: Callable[..., Tensor], arguments: Arguments, expected: Callable[[Arguments], Tensor]
-) -> None:
+def need_side_stream(op: Callable[..., Tensor], arguments: Arguments, expected: Callable[[Arguments], Tensor]) -> None:
     """AssertionError unless the op works on the current stream, after what that stream has before it.
 
     Args:

@@ -10,15 +10,27 @@ import pytest
 from fastreenact.ops import nvrtc
 
 # What nvcc knows and a host compiler does not.
-_WORDS = ("__CUDACC__=1", "__host__=", "__device__=", "__global__=", "__shared__=", "__forceinline__=inline",
-          "__launch_bounds__(...)=", "__grid_constant__=")  # fmt: skip
+_WORDS = (
+    "__CUDACC__=1",
+    "__host__=",
+    "__device__=",
+    "__global__=",
+    "__shared__=",
+    "__forceinline__=inline",
+    "__launch_bounds__(...)=",
+    "__grid_constant__=",
+)
 _HOST_PART = "#ifndef __CUDACC_RTC__\n#include <cuda_runtime_api.h>"
 
 
 def build(
-    folder: Path, code: str, *, kernels: str | None = None, architecture: int = 80,
+    folder: Path,
+    code: str,
+    *,
+    kernels: str | None = None,
+    architecture: int = 80,
     plant: tuple[str, str, str] | None = None,
-) -> ctypes.CDLL:  # fmt: skip
+) -> ctypes.CDLL:
     """The functions of `code` (C++ with extern "C" functions) as a library.
 
     Args:
@@ -33,12 +45,13 @@ def build(
     if compiler is None:
         pytest.skip("no C++ compiler is installed")
     source = nvrtc.source_folder()
-    texts = {path.name: path.read_text(encoding="utf-8") for path in source.glob("*.h")}
+    texts = {path.relative_to(source).as_posix(): path.read_text(encoding="utf-8") for path in source.rglob("*.h")}
     options = []
     if kernels is not None:
         texts[f"{kernels}.cu"] = (source / f"{kernels}.cu").read_text(encoding="utf-8").split(_HOST_PART)[0]
         own = Path(__file__).with_name("cuda_on_host.h").read_text(encoding="utf-8")
-        texts |= {"device.h": own, "instructions.h": '#pragma once\n#include "device.h"\n'}
+        texts["substrate/device.h"] = own
+        texts["substrate/instructions.h"] = '#pragma once\n#include "substrate/device.h"\n'
         words = (*_WORDS, f"FASTREENACT_ARCHITECTURE={architecture}")
         options = ["-fno-strict-aliasing", "-Wno-unknown-pragmas", *(f"-D{word}" for word in words)]
     if plant is not None:
@@ -46,9 +59,10 @@ def build(
         assert old in texts[file], f"{file} has no {old!r}"
         texts[file] = texts[file].replace(old, new)
     for name, text in (texts | {"emulation.cpp": code}).items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     library = folder / "emulation.so"
-    strict = ["-std=c++17", "-O1", "-Wall", "-Werror", "-Wno-unused-function", "-shared", "-fPIC"]
+    strict = ["-std=c++17", "-O1", "-Wall", "-Werror", "-Wno-unused-function", "-shared", "-fPIC", f"-I{folder}"]
     command = [compiler, *strict, *options, str(folder / "emulation.cpp"), "-o", str(library)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

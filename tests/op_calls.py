@@ -59,15 +59,20 @@ def _warp(draw: Draw) -> Call:
     arguments = {
         "features": draw.normal(n, height, width, c, dtype=dtype),
         "field": draw.places(n, draw.whole(1, 4), draw.whole(1, 70), 2),
-        "size": size, "padding": padding, "field_resize": resize,
-    }  # fmt: skip
+        "size": size,
+        "padding": padding,
+        "field_resize": resize,
+    }
     if dtype != BYTE:
         table = draw.one(FLOAT, dtype)
         arguments |= {
-            "pictures": draw.index(n, n), "scale": draw.normal(n, 3, 4, c, dtype=table),
-            "shift": draw.normal(n, 3, 4, c, dtype=table), "index_y": draw.index(size[0], 3),
-            "index_x": draw.index(size[1], 4), "activation": draw.one(None, "relu", "tanh"),
-        }  # fmt: skip
+            "source_index": draw.index(n, n),
+            "scale": draw.normal(n, 3, 4, c, dtype=table),
+            "shift": draw.normal(n, 3, 4, c, dtype=table),
+            "index_y": draw.index(size[0], 3),
+            "index_x": draw.index(size[1], 4),
+            "activation": draw.one(None, "relu", "tanh"),
+        }
     return Call(ops.warp, arguments, {"out": draw.normal(n, *size, c, dtype=dtype)})
 
 
@@ -76,9 +81,11 @@ def _grid_sample_3d(draw: Draw) -> Call:
     shape = draw.whole(1, 3), draw.whole(1, 4), draw.one(1, 5, 65)
     arguments = {
         "volume": draw.normal(n, draw.whole(1, 4), draw.whole(1, 5), draw.whole(1, 6), c, dtype=dtype),
-        "grid": draw.places(n, *shape, 3), "padding": draw.one("zeros", "border"),
-        "align_corners": draw.one(False, True), "sum_depth": sum_depth,
-    }  # fmt: skip
+        "grid": draw.places(n, *shape, 3),
+        "padding": draw.one("zeros", "border"),
+        "align_corners": draw.one(False, True),
+        "sum_depth": sum_depth,
+    }
     out = draw.normal(n, *shape[1 if sum_depth else 0 :], c, dtype=dtype)
     return Call(ops.grid_sample_3d, arguments, {"out": out})
 
@@ -89,11 +96,15 @@ def _spade(draw: Draw) -> Call:
     seen = (-(-height // 2), -(-width // 2)) if half else (height, width)
     table = draw.one(FLOAT, dtype)
     arguments = {
-        "x": draw.normal(n, *seen, c, dtype=dtype), "gamma_table": draw.normal(1, 3, 4, c, dtype=table),
-        "beta_table": draw.normal(n, 3, 4, c, dtype=table), "index_y": draw.index(height, 3),
-        "index_x": draw.index(width, 4), "mean": draw.normal(c), "inv_std": draw.normal(c),
+        "x": draw.normal(n, *seen, c, dtype=dtype),
+        "gamma_table": draw.normal(1, 3, 4, c, dtype=table),
+        "beta_table": draw.normal(n, 3, 4, c, dtype=table),
+        "index_y": draw.index(height, 3),
+        "index_x": draw.index(width, 4),
+        "mean": draw.normal(c),
+        "inv_std": draw.normal(c),
         "activation": draw.one(None, "relu", "tanh"),
-    }  # fmt: skip
+    }
     return Call(ops.spade, arguments, {"out": draw.normal(n, height, width, c, dtype=dtype)})
 
 
@@ -103,10 +114,15 @@ def _norm_act(draw: Draw) -> Call:
     factors = [draw.one(1, 2) for _ in space]
     table = draw.one(FLOAT, dtype)
     arguments = {
-        "x": draw.normal(n, *space, c, dtype=dtype), "groups": draw.one(1, c), "scale": draw.normal(c, dtype=table),
-        "shift": draw.normal(n, c, dtype=table), "residual": draw.normal(n, *space, c, dtype=dtype),
-        "activation": draw.one(None, "relu", "leaky_relu"), "upsample": factors, "eps": 1e-5,
-    }  # fmt: skip
+        "x": draw.normal(n, *space, c, dtype=dtype),
+        "groups": draw.one(1, c),
+        "scale": draw.normal(c, dtype=table),
+        "shift": draw.normal(n, c, dtype=table),
+        "residual": draw.normal(n, *space, c, dtype=dtype),
+        "activation": draw.one(None, "relu", "leaky_relu"),
+        "upsample": factors,
+        "eps": 1e-5,
+    }
     out = draw.normal(n, *(a * b for a, b in zip(space, factors, strict=True)), c, dtype=dtype)
     return Call(ops.norm_act, arguments, {"out": out})
 
@@ -122,10 +138,14 @@ def _conv(draw: Draw) -> Call:
     seen = (-(-shape[1] // 2), -(-shape[2] // 2)) if half else shape[1:3]
     arguments = {
         "x": draw.normal(n, height, width, c_in, dtype=draw.one(BYTE, FLOAT, dtype)),
-        "weights": ops.pack_conv(kernel, dtype), "add": draw.normal(3, *shape[1:], dtype=kind),
-        "pictures": draw.index(n, 3), "residual": draw.normal(n, *seen, c_out, dtype=kind),
-        "activation": draw.one(None, "relu"), "x_scale": 0.5, "x_shift": -0.25,
-    }  # fmt: skip
+        "weights": ops.pack_conv(kernel, dtype),
+        "add": draw.normal(3, *shape[1:], dtype=kind),
+        "source_index": draw.index(n, 3),
+        "residual": draw.normal(n, *seen, c_out, dtype=kind),
+        "activation": draw.one(None, "relu"),
+        "x_scale": 0.5,
+        "x_shift": -0.25,
+    }
     return Call(ops.conv, arguments, {"out": draw.normal(*shape, dtype=kind)})
 
 
@@ -135,14 +155,20 @@ def _mbconv(draw: Draw) -> Call:
     upsample, stride = draw.one(False, True), draw.one(1, 2)
     height, width = draw.whole(1, 9), draw.whole(1, 9)
     kernel = ops.MbconvKernel(
-        draw.normal(hidden, c_in), draw.normal(hidden), draw.normal(hidden, 3, 3), draw.normal(hidden),
-        draw.normal(c_out, hidden), draw.normal(c_out), 1 if upsample else stride,
-    )  # fmt: skip
+        draw.normal(hidden, c_in),
+        draw.normal(hidden),
+        draw.normal(hidden, 3, 3),
+        draw.normal(hidden),
+        draw.normal(c_out, hidden),
+        draw.normal(c_out),
+        1 if upsample else stride,
+    )
     size = (2 * height - draw.whole(0, 1), 2 * width) if upsample else (-(-height // stride), -(-width // stride))
     arguments = {
-        "x": draw.normal(n, height, width, c_in, dtype=dtype), "weights": ops.pack_mbconv(kernel, dtype),
+        "x": draw.normal(n, height, width, c_in, dtype=dtype),
+        "weights": ops.pack_mbconv(kernel, dtype),
         "upsample": size if upsample else None,
-    }  # fmt: skip
+    }
     return Call(ops.mbconv, arguments, {"out": draw.normal(n, *size, c_out, dtype=dtype)})
 
 
@@ -151,9 +177,10 @@ def _tail(draw: Draw) -> Call:
     height, width = draw.whole(2, 12), draw.whole(2, 21)
     kernel = ops.TailKernel(draw.normal(8, 3, 3), draw.normal(8), draw.normal(c, 8, 3, 3), draw.normal(3, 3, c))
     arguments = {
-        "x": draw.normal(n, -(-height // 2), -(-width // 2), 8, dtype=dtype), "weights": ops.pack_tail(kernel, dtype),
+        "x": draw.normal(n, -(-height // 2), -(-width // 2), 8, dtype=dtype),
+        "weights": ops.pack_tail(kernel, dtype),
         "size": (height, width),
-    }  # fmt: skip
+    }
     return Call(ops.tail, arguments, {"out": draw.normal(n, height, width, c, dtype=dtype)})
 
 
@@ -162,7 +189,9 @@ def _to_frame(draw: Draw) -> Call:
     layout = draw.one("nchw", "nhwc")
     shape = (n, 3, height, width) if layout == "nchw" else (n, height, width, 3)
     arguments = {
-        "image": draw.normal(*shape, dtype=draw.one(FLOAT, BFLOAT16)), "layout": layout, "tanh": draw.one(False, True)
+        "image": draw.normal(*shape, dtype=draw.one(FLOAT, BFLOAT16)),
+        "layout": layout,
+        "tanh": draw.one(False, True),
     }
     flag = torch.zeros(1, dtype=torch.int32)
     return Call(ops.to_frame, arguments, {"out": draw.normal(n, height, width, 3, dtype=BYTE), "flag": flag})
@@ -172,9 +201,10 @@ def _compose_frame(draw: Draw) -> Call:
     height, width, side = draw.whole(1, 30), draw.whole(1, 90), draw.whole(1, 9)
     arguments = {
         "raw": draw.normal(side, side, 4, dtype=draw.one(FLOAT, BFLOAT16)),
-        "box": (draw.whole(0, width), draw.whole(0, height), draw.whole(1, 60)), "most_gain": 1.5,
+        "box": (draw.whole(0, width), draw.whole(0, height), draw.whole(1, 60)),
+        "most_gain": 1.5,
         "fade": draw.one(0.0, 0.2),
-    }  # fmt: skip
+    }
     flag = torch.zeros(1, dtype=torch.int32)
     return Call(ops.compose_frame, arguments, {"surface": draw.normal(height, width, 3, dtype=BYTE), "flag": flag})
 
@@ -183,9 +213,11 @@ def _shrink(draw: Draw) -> Call:
     height, width = draw.whole(2, 30), draw.whole(2, 30)
     arguments = {
         "picture": draw.normal(height, width, 3, dtype=BYTE),
-        "box": (draw.whole(-5, 35), draw.whole(-5, 35), draw.whole(1, 50)), "side": draw.one(1, 5, 22, 64, 65),
-        "samples": draw.one(1, 2), "dtype": draw.one(FLOAT, BFLOAT16),
-    }  # fmt: skip
+        "box": (draw.whole(-5, 35), draw.whole(-5, 35), draw.whole(1, 50)),
+        "side": draw.one(1, 5, 22, 64, 65),
+        "samples": draw.one(1, 2),
+        "dtype": draw.one(FLOAT, BFLOAT16),
+    }
     return Call(ops.shrink, arguments, {})
 
 
@@ -208,18 +240,18 @@ def _rasterize_landmarks_all(draw: Draw) -> Call:
 
 def _rasterize_lines(draw: Draw) -> Call:
     lines = (draw.places(draw.whole(1, 5), 4) * 40).long()
-    return Call(
-        ops.rasterize_lines, {"lines": lines, "height": draw.whole(1, 30), "width": draw.whole(1, 30)}, {}
-    )
+    return Call(ops.rasterize_lines, {"lines": lines, "height": draw.whole(1, 30), "width": draw.whole(1, 30)}, {})
 
 
 def _mesh(draw: Draw, height: int, width: int) -> dict[str, Any]:
     n, count = draw.whole(1, 2), draw.whole(3, 20)
     vertices = (draw.places(n, count, 3) + 1) / 2 * torch.tensor([float(width), float(height), 1.0])
     return {
-        "vertices": vertices, "triangles": draw.index(3 * draw.whole(1, 12), count).view(-1, 3),
-        "size": (height, width), "cull": draw.one(False, True),
-    }  # fmt: skip
+        "vertices": vertices,
+        "triangles": draw.index(3 * draw.whole(1, 12), count).view(-1, 3),
+        "size": (height, width),
+        "cull": draw.one(False, True),
+    }
 
 
 def _render_mesh(draw: Draw) -> Call:
@@ -227,9 +259,10 @@ def _render_mesh(draw: Draw) -> Call:
     arguments = _mesh(draw, height, width)
     n, count, _ = arguments["vertices"].shape
     arguments |= {
-        "attributes": draw.normal(n, count, c), "background": draw.normal(height, width, c),
+        "attributes": draw.normal(n, count, c),
+        "background": draw.normal(height, width, c),
         "supersample": draw.whole(1, 3),
-    }  # fmt: skip
+    }
 
     def op(image: Any, alpha: Any, **arguments: Any) -> Any:
         return ops.render_mesh(**arguments, out=(image, alpha))
@@ -245,19 +278,32 @@ def _dictionary_read(draw: Draw) -> Call:
     dtype, n, rows, key, c = draw.one(FLOAT, BFLOAT16), draw.whole(1, 2), draw.whole(1, 9), draw.whole(1, 9), 5
     count = draw.whole(1, 7)
     arguments = {
-        "q": draw.normal(n, rows, key, dtype=dtype), "u": draw.normal(count, key, dtype=dtype),
-        "v": draw.normal(n, count, c, dtype=dtype), "scale": 0.5,
-    }  # fmt: skip
+        "q": draw.normal(n, rows, key, dtype=dtype),
+        "u": draw.normal(count, key, dtype=dtype),
+        "v": draw.normal(n, count, c, dtype=dtype),
+        "scale": 0.5,
+    }
     return Call(ops.dictionary_read, arguments, {"out": draw.normal(n, rows, c, dtype=dtype)})
 
 
 FAMILIES: dict[str, Callable[[Draw], Call]] = {
-    "warp": _warp, "grid_sample_3d": _grid_sample_3d, "spade": _spade, "norm_act": _norm_act, "conv": _conv,
-    "mbconv": _mbconv, "tail": _tail, "to_frame": _to_frame, "compose_frame": _compose_frame, "shrink": _shrink,
-    "rasterize_landmarks": _rasterize_landmarks, "rasterize_landmarks_all": _rasterize_landmarks_all,
-    "rasterize_lines": _rasterize_lines, "render_mesh": _render_mesh, "render_mesh_ids": _render_mesh_ids,
+    "warp": _warp,
+    "grid_sample_3d": _grid_sample_3d,
+    "spade": _spade,
+    "norm_act": _norm_act,
+    "conv": _conv,
+    "mbconv": _mbconv,
+    "tail": _tail,
+    "to_frame": _to_frame,
+    "compose_frame": _compose_frame,
+    "shrink": _shrink,
+    "rasterize_landmarks": _rasterize_landmarks,
+    "rasterize_landmarks_all": _rasterize_landmarks_all,
+    "rasterize_lines": _rasterize_lines,
+    "render_mesh": _render_mesh,
+    "render_mesh_ids": _render_mesh_ids,
     "dictionary_read": _dictionary_read,
-}  # fmt: skip
+}
 
 
 def make_call(family: str, seed: int) -> Call:

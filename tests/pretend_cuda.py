@@ -62,11 +62,15 @@ class Pretended(TorchFunctionMode):
         self.noted, self._graph, self._stream = [], None, Stream(self, "caller's")
         self._streams, numbers = 0, count(1)
         fakes = {
-            "Stream": self._make_stream, "Event": lambda **options: Event(self, next(numbers), **options),
-            "CUDAGraph": lambda: Graph(self), "graph": self._capture, "stream": self._with_stream,
-            "device": self._with_device, "current_stream": lambda device=None: self._stream,
+            "Stream": self._make_stream,
+            "Event": lambda **options: Event(self, next(numbers), **options),
+            "CUDAGraph": lambda: Graph(self),
+            "graph": self._capture,
+            "stream": self._with_stream,
+            "device": self._with_device,
+            "current_stream": lambda device=None: self._stream,
             "is_available": lambda: True,
-        }  # fmt: skip
+        }
         for name, fake in fakes.items():
             monkeypatch.setattr(torch.cuda, name, fake)
         monkeypatch.setattr(replay, "cuda_kernels", lambda: _C)

@@ -15,9 +15,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
 RESULTS = ROOT / "bench" / "results" / "reliability.json"
 SECTIONS = {
-    "K": "Kernels", "M": "Memory", "F": "Damaged and odd files", "V": "Times and output files", "A": "Faces",
-    "R": "Run time", "S": "Files from strangers",
-}  # fmt: skip
+    "K": "Kernels",
+    "M": "Memory",
+    "F": "Damaged and odd files",
+    "V": "Times and output files",
+    "A": "Faces",
+    "R": "Run time",
+    "S": "Files from strangers",
+}
 
 
 class Row:
@@ -89,8 +94,10 @@ def page(rows: dict[str, dict[str, object]]) -> str:
     for letter, title in SECTIONS.items():
         lines = [_line(row) for row in sorted(rows.values(), key=_order) if str(row["id"]).startswith(letter)]
         if lines:
-            parts.append(f"## {title}\n\n| row | what must hold | measured | day |\n| --- | --- | --- | --- |\n"
-                         + "\n".join(dict.fromkeys(lines)))
+            parts.append(
+                f"## {title}\n\n| row | what must hold | measured | day |\n| --- | --- | --- | --- |\n"
+                + "\n".join(dict.fromkeys(lines))
+            )
     return "\n\n".join(parts) + "\n"
 
 

@@ -85,8 +85,12 @@ def stopped(case: int, number: int, rng: random.Random) -> dict:
         kept.unlink(missing_ok=True)
         if path.exists():
             path.rename(kept)
-    return {"code": os.waitstatus_to_exitcode(status), "stop_s": took, "fed": steps[0] - 1,
-            "said": Path("said").read_text()}
+    return {
+        "code": os.waitstatus_to_exitcode(status),
+        "stop_s": took,
+        "fed": steps[0] - 1,
+        "said": Path("said").read_text(),
+    }
 
 
 if __name__ == "__main__":

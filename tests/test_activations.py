@@ -27,8 +27,9 @@ def model(*, over_base):
 @pytest.mark.parametrize("over_base", [False, True])
 def test_ranges(draws, over_base):
     known = known_ranges(model(over_base=over_base), draws)
-    norms = [m for net in (known.model.motion, known.model.renderer) for m in net.modules()
-             if isinstance(m, nn.BatchNorm2d)]  # fmt: skip
+    norms = [
+        m for net in (known.model.motion, known.model.renderer) for m in net.modules() if isinstance(m, nn.BatchNorm2d)
+    ]
     assert len(known.found) == len(norms)
     assert not any(norm._forward_pre_hooks for norm in norms)
     same = leave_ranges(known, draws)

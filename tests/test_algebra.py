@@ -7,8 +7,8 @@ from face2face_rho_case import fill, numbers
 from torch import Tensor, nn
 
 from fastreenact.fuse import algebra
-from fastreenact.models.face2face_rho.networks import RenderingNet
 from fastreenact.models.blocks import DownBlock, InvertedResidual, PoseEncoder, Spade, UpBlock, upsample_to
+from fastreenact.models.face2face_rho.networks import RenderingNet
 from fastreenact.ops import conv_reference, mbconv_reference, pack_conv, plain_kernel, tail_reference
 
 EXACT = {"rtol": 0, "atol": 1e-12}
@@ -39,7 +39,7 @@ def test_what_does_not_fold_is_refused():
 def test_doubling_before_a_convolution_is_four_small_ones():
     block = fill(UpBlock(5, 7)).double()
     x = values("x", 2, 5, 6, 9)
-    kernel = algebra.doubled(block.conv, block.norm)
+    kernel = algebra.upsampled(block.conv, block.norm)
     torch.testing.assert_close(conv_reference(nhwc(x), kernel, activation="relu"), nhwc(block(x)), **EXACT)
     plain = pack_conv(algebra.convolution(block.conv), torch.float32)
     assert 9 * pack_conv(kernel, torch.float32).multiplications(12, 18) == 4 * plain.multiplications(12, 18)
@@ -60,7 +60,7 @@ def test_a_convolution_splits_by_its_input():
 def test_pixels_of_few_channels_go_together(n):
     kernel = plain_kernel(values("w", 2, 5, 3, 3), values("b", 2), padding=1)
     x = values("x", 2, 7, 16, 5)
-    wide = conv_reference(x, algebra.together(kernel, n), size=(7, 16 // n))
+    wide = conv_reference(x, algebra.space_to_depth(kernel, n), size=(7, 16 // n))
     torch.testing.assert_close(wide.reshape(2, 7, 16, 2), conv_reference(x, kernel), **EXACT)
 
 
@@ -72,21 +72,23 @@ def test_a_mean_goes_into_the_convolution_after_it(n, stride):
     expected = conv_reference(nhwc(F.avg_pool2d(x, n)), kernel)
     height, width = expected.shape[1:3]
     torch.testing.assert_close(
-        conv_reference(nhwc(x), algebra.after_mean(kernel, n), size=(height, width)), expected, **EXACT
+        conv_reference(nhwc(x), algebra.pooled(kernel, n), size=(height, width)), expected, **EXACT
     )
 
 
 @pytest.mark.parametrize(
     "block",
-    [InvertedResidual(8, 8), InvertedResidual(8, 12, stride=2), InvertedResidual(8, 5, expansion=1),
-     InvertedResidual(6, 9, last_norm=False)],
-)  # fmt: skip
+    [
+        InvertedResidual(8, 8),
+        InvertedResidual(8, 12, stride=2),
+        InvertedResidual(8, 5, expansion=1),
+        InvertedResidual(6, 9, last_norm=False),
+    ],
+)
 def test_inverted_residual_folds(block):
     fill(block).double()
     x = values("x", 2, block.conv[0].in_channels, 17, 19)
-    torch.testing.assert_close(
-        mbconv_reference(nhwc(x), algebra.inverted_residual(block)), nhwc(block(x)), **EXACT
-    )
+    torch.testing.assert_close(mbconv_reference(nhwc(x), algebra.inverted_residual(block)), nhwc(block(x)), **EXACT)
 
 
 @pytest.mark.parametrize("over_base", [False, True])
@@ -109,9 +111,7 @@ def test_pose_encoder_is_two_convolutions():
 
 
 @pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize(
-    "length", [4, 16, 17, 21, 32, 48, 57, 63, 64, 66, 79, 80, 81, 90, 128, 180, 360]
-)
+@pytest.mark.parametrize("length", [4, 16, 17, 21, 32, 48, 57, 63, 64, 66, 79, 80, 81, 90, 128, 180, 360])
 def test_spade_tables_are_exact(length, whole):
     spade = fill(Spade(5)).double()
     condition, x = values("pose map", 2, 32, 16, 16), values("x", 2, 5, length, length)
@@ -145,7 +145,7 @@ def test_whole_spade_tables_are_for_plain_convolutions():
 def test_a_planted_error_is_seen():
     block = fill(UpBlock(5, 7)).double()
     x = values("x", 1, 5, 6, 9)
-    kernel = algebra.doubled(block.conv, block.norm)
+    kernel = algebra.upsampled(block.conv, block.norm)
     kernel.weights[0, 1], kernel.weights[1, 0] = kernel.weights[1, 0], kernel.weights[0, 1]
     with pytest.raises(AssertionError):
         torch.testing.assert_close(conv_reference(nhwc(x), kernel, activation="relu"), nhwc(block(x)), **EXACT)

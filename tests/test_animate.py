@@ -41,8 +41,11 @@ def test_video_frames_times_and_sound(tmp_path, timing):
 
 def test_reference_is_the_most_neutral_of_the_first_30(tmp_path):
     levels = [150] * 5 + [60] + [120] * 30 + [20] * 5
-    driver = make_clip(tmp_path / "d.mp4", frames=[np.full((48, 64, 3), level, np.uint8) for level in levels],
-                       pts=list(range(len(levels))))
+    driver = make_clip(
+        tmp_path / "d.mp4",
+        frames=[np.full((48, 64, 3), level, np.uint8) for level in levels],
+        pts=list(range(len(levels))),
+    )
     engine = FakeEngine()
     animate(engine, driver, tmp_path / "o.mp4")
     reference, after = engine.references
@@ -57,8 +60,11 @@ def test_every_frame_comes_out(tmp_path, row, request, monkeypatch):
         return fake_tracking(((image * (i % 15 < 12), t) for i, (image, t) in enumerate(frames)), tracker)
 
     monkeypatch.setattr(animate_module, "_track_frames", faces_come_and_go)
-    clips = [make_clip(tmp_path / f"{timing}.{suffix}", time_base=time_base, pts=pts)
-             for timing, (time_base, pts) in TIMINGS.items() for suffix in ("mp4", "mkv", "mov")]
+    clips = [
+        make_clip(tmp_path / f"{timing}.{suffix}", time_base=time_base, pts=pts)
+        for timing, (time_base, pts) in TIMINGS.items()
+        for suffix in ("mp4", "mkv", "mov")
+    ]
     if row.full:
         clips += sorted((request.getfixturevalue("shared") / "data" / "videos").glob("*.mp4"))
     total = wrong = 0
@@ -73,8 +79,9 @@ def test_every_frame_comes_out(tmp_path, row, request, monkeypatch):
 
 def test_frames_without_a_face(tmp_path):
     levels = [0 if 10 <= i < 14 else 100 for i in range(30)]
-    driver = make_clip(tmp_path / "d.mp4", frames=[np.full((48, 64, 3), level, np.uint8) for level in levels],
-                       pts=list(range(30)))
+    driver = make_clip(
+        tmp_path / "d.mp4", frames=[np.full((48, 64, 3), level, np.uint8) for level in levels], pts=list(range(30))
+    )
     engine = FakeEngine()
     result = animate(engine, driver, tmp_path / "o.mp4")
     assert result.frames == len(true_times(tmp_path / "o.mp4")) == 30
@@ -151,8 +158,15 @@ def test_picture_driver_writes_a_picture(tmp_path):
     assert track(tmp_path / "d.png", tmp_path / "v.safetensors", trim=(1, None)).notes == trimmed.notes
 
 
-@pytest.mark.parametrize("times", [[i / 25 for i in range(20)], [i * 1001 / 30000 for i in range(20)],
-                                   [t / 1000 for t in accumulate([5000, *[20, 60] * 9])], [2.5]])
+@pytest.mark.parametrize(
+    "times",
+    [
+        [i / 25 for i in range(20)],
+        [i * 1001 / 30000 for i in range(20)],
+        [t / 1000 for t in accumulate([5000, *[20, 60] * 9])],
+        [2.5],
+    ],
+)
 def test_template_driver(tmp_path, times):
     template = a_template(tmp_path / "t.safetensors", times)
     result = animate(FakeEngine(), template, tmp_path / "o.mp4")
@@ -261,7 +275,7 @@ def test_damaged_driver_gives_what_could_be_read(tmp_path):
     noise = np.random.default_rng(0).integers(20, 255, (50, 48, 64, 3), dtype=np.uint8)
     whole = make_clip(tmp_path / "w.mkv", frames=list(noise), pts=list(range(50)), options={"g": "10"})
     data = bytearray(whole.read_bytes())
-    data[len(data) // 2: len(data) // 2 + 3000] = bytes(3000)
+    data[len(data) // 2 : len(data) // 2 + 3000] = bytes(3000)
     (tmp_path / "d.mkv").write_bytes(data)
     result = animate(FakeEngine(), tmp_path / "d.mkv", tmp_path / "o.mp4")
     assert result.damaged

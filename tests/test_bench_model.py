@@ -8,8 +8,8 @@ import torch
 from launches import Launch, Trace, frame
 
 from fastreenact import ops
-from fastreenact.models.face2face_rho.networks import random_face2face_rho
 from fastreenact.models.face2face_rho.inference import fuse
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
 
 
 def kernel(channels_in, hidden, channels_out):

@@ -96,8 +96,13 @@ def raw_outputs(monkeypatch):
 
     guard("shrink", lambda p: {"out": 3 * p["side"] ** 2 * (4 if p["dtype"] == 0 else 2)})
     guard("rasterize_lines", lambda p: {"out": p["m"] * p["height"] * p["width"]})
-    guard("render_mesh", lambda p: {"ids": 4 * p["n"] * p["height"] * p["width"],
-                                    "barycentrics": 12 * p["n"] * p["height"] * p["width"]})  # fmt: skip
+    guard(
+        "render_mesh",
+        lambda p: {
+            "ids": 4 * p["n"] * p["height"] * p["width"],
+            "barycentrics": 12 * p["n"] * p["height"] * p["width"],
+        },
+    )
     guard("fit_face", lambda p: {"rotation": 72, "camera": 24, "expression": 51 * 8, "residual": 2 * 72 * 8})
     guard("slit_cover", lambda p: {"opacity": 4 * p["width"] * p["height"], "field": 8 * p["width"] * p["height"]})
     guard("landmark_field", lambda p: {"out": 4 * ((p["rows"] - 1) * p["out_stride"] + 2 * p["columns"])})

@@ -16,11 +16,11 @@ from clips import make_clip, ramp, tone, true_times  # noqa: E402
 from fakes import FakeEngine, a_template, fake_tracking  # noqa: E402
 
 import fastreenact  # noqa: E402
-from fastreenact.app import animate as animate_module  # noqa: E402
 from fastreenact import engine as engine_module  # noqa: E402
+from fastreenact.app import animate as animate_module  # noqa: E402
 from fastreenact.app.cli import main  # noqa: E402
-from fastreenact.media import read_image, write_image  # noqa: E402
 from fastreenact.app.progress import ProgressLine, line  # noqa: E402
+from fastreenact.media import read_image, write_image  # noqa: E402
 
 
 @pytest.fixture
@@ -58,21 +58,32 @@ def error_of(capsys):
 
 
 def run(*arguments, **options):
-    return subprocess.run([sys.executable, "-m", "fastreenact", *arguments], capture_output=True, text=True, timeout=60,
-                          check=False, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "fastreenact", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
+    )
 
 
 def test_a_face_that_no_frame_shows_is_said(engines, folder, capsys, monkeypatch):
     make_clip(Path("dark.mp4"), frames=[np.zeros((48, 64, 3), np.uint8)] * 5, pts=list(range(5)))
     assert main(["track", "dark.mp4", "--face", "2"]) == 1
-    assert error_of(capsys) == ("dark.mp4: face 2 was asked for, but so many were not found in any of its 5 frames; "
-                                "give a smaller number, or none for the largest")
+    assert error_of(capsys) == (
+        "dark.mp4: face 2 was asked for, but so many were not found in any of its 5 frames; "
+        "give a smaller number, or none for the largest"
+    )
 
 
 def test_faces_that_are_asked_for(engines, folder, monkeypatch):
     trackers = []
-    monkeypatch.setattr(animate_module, "_track_frames", lambda frames, tracker: trackers.append(tracker) or
-                        fake_tracking(frames, tracker))
+    monkeypatch.setattr(
+        animate_module,
+        "_track_frames",
+        lambda frames, tracker: trackers.append(tracker) or fake_tracking(frames, tracker),
+    )
     assert main(["animate", "face.png", "drive.mp4", "--face", "3", "--driver-face", "2"]) == 0
     assert engines[0].options["face"] == 3
     assert main(["track", "drive.mp4", "--face", "4"]) == 0
@@ -88,18 +99,40 @@ def test_animate_default_name(engines, folder, capsys):
     assert captured.err == ""
     np.testing.assert_array_equal(engines[0].source, ramp(40, 40))
     assert engines[0].options == {
-        "model": None, "weights": None, "size": None, "device": None, "dtype": None, "motion": "relative",
-        "strength": 1.0, "region": "all", "paste": False, "smooth": True, "face": None}
+        "model": None,
+        "weights": None,
+        "size": None,
+        "device": None,
+        "dtype": None,
+        "motion": "relative",
+        "strength": 1.0,
+        "region": "all",
+        "paste": False,
+        "smooth": True,
+        "face": None,
+    }
 
 
 def test_animate_options(engines, folder):
-    options = ("-o o.mkv --size 256 --model face2face-rho --weights w.safetensors --device cpu --dtype bfloat16 "
-               "--motion absolute --strength 0.5 --region lips --paste --side-by-side --trim 0.2:0.6 --quality high "
-               "--template-out t.safetensors --no-sound --no-smooth")
+    options = (
+        "-o o.mkv --size 256 --model face2face-rho --weights w.safetensors --device cpu --dtype bfloat16 "
+        "--motion absolute --strength 0.5 --region lips --paste --side-by-side --trim 0.2:0.6 --quality high "
+        "--template-out t.safetensors --no-sound --no-smooth"
+    )
     assert main(["animate", "face.png", "drive.mp4", *options.split()]) == 0
     assert engines[0].options == {
-        "model": "face2face-rho", "weights": Path("w.safetensors"), "size": 256, "device": "cpu", "dtype": "bfloat16",
-        "motion": "absolute", "strength": 0.5, "region": "lips", "paste": True, "smooth": False, "face": None}
+        "model": "face2face-rho",
+        "weights": Path("w.safetensors"),
+        "size": 256,
+        "device": "cpu",
+        "dtype": "bfloat16",
+        "motion": "absolute",
+        "strength": 0.5,
+        "region": "lips",
+        "paste": True,
+        "smooth": False,
+        "face": None,
+    }
     assert len(true_times(folder / "o.mkv")) == 10
     assert main(["animate", "face.png", "t.safetensors", "-o", "again.mp4"]) == 0
     assert len(true_times(folder / "again.mp4")) == 10
@@ -190,27 +223,30 @@ def test_bad_inputs(engines, folder, capfd):
     assert sorted(os.listdir()) == before
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ([], "arguments are required: COMMAND"),
-    (["anima"], "invalid choice"),
-    (["animate", "a"], "required: DRIVER"),
-    (["animate", "a", "b", "--size", "63"], "'63' is not a whole number from 64 to 2048"),
-    (["animate", "a", "b", "--size", "2049"], "64 to 2048"),
-    (["animate", "a", "b", "--size", "x"], "64 to 2048"),
-    (["animate", "a", "b", "--trim", "3"], "is not START:END"),
-    (["animate", "a", "b", "--trim", "3:2"], "is not START:END"),
-    (["animate", "a", "b", "--trim", "-1:2"], "is not START:END|expected one argument"),
-    (["animate", "a", "b", "--trim", "nan:"], "is not START:END"),
-    (["animate", "a", "b", "--quality", "best"], "low, medium, high"),
-    (["animate", "a", "b", "--motion", "x"], "invalid choice"),
-    (["animate", "a", "b", "--region", "nose"], "invalid choice"),
-    (["animate", "a", "b", "--face", "0"], "'0' is not a whole number from 1 to 99"),
-    (["animate", "a", "b", "--strength", "x"], "invalid float"),
-    (["animate", "a", "b", "--dtype", "int8"], "invalid choice"),
-    (["bench", "--frames", "0"], "1 to 1000000"),
-    (["track"], "required: VIDEO"),
-    (["convert", "a"], "required: MOTION"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "arguments are required: COMMAND"),
+        (["anima"], "invalid choice"),
+        (["animate", "a"], "required: DRIVER"),
+        (["animate", "a", "b", "--size", "63"], "'63' is not a whole number from 64 to 2048"),
+        (["animate", "a", "b", "--size", "2049"], "64 to 2048"),
+        (["animate", "a", "b", "--size", "x"], "64 to 2048"),
+        (["animate", "a", "b", "--trim", "3"], "is not START:END"),
+        (["animate", "a", "b", "--trim", "3:2"], "is not START:END"),
+        (["animate", "a", "b", "--trim", "-1:2"], "is not START:END|expected one argument"),
+        (["animate", "a", "b", "--trim", "nan:"], "is not START:END"),
+        (["animate", "a", "b", "--quality", "best"], "low, medium, high"),
+        (["animate", "a", "b", "--motion", "x"], "invalid choice"),
+        (["animate", "a", "b", "--region", "nose"], "invalid choice"),
+        (["animate", "a", "b", "--face", "0"], "'0' is not a whole number from 1 to 99"),
+        (["animate", "a", "b", "--strength", "x"], "invalid float"),
+        (["animate", "a", "b", "--dtype", "int8"], "invalid choice"),
+        (["bench", "--frames", "0"], "1 to 1000000"),
+        (["track"], "required: VIDEO"),
+        (["convert", "a"], "required: MOTION"),
+    ],
+)
 def test_wrong_usage(arguments, words, capsys):
     assert main(arguments) == 2
     text = error_of(capsys)
@@ -227,6 +263,7 @@ def test_engine_errors_are_one_line(engines, folder, monkeypatch, capsys):
         (PermissionError(13, "Permission denied", "/a/b.mp4"), "b.mp4: Permission denied"),
         (KeyError("x"), "this should not happen"),
     ):
+
         def fail(*_, error=error, **__):
             raise error
 
@@ -262,8 +299,12 @@ def cut_drivers(folder):
     common = {"frames": noise, "pts": list(range(50)), "sound": tone(2)}
     fragments = {"options": {"g": "10", "bf": "0"}, "container_options": {"movflags": "frag_keyframe+delay_moov"}}
     webm = {"codec": "libvpx", "sound_codec": "libopus", "options": {"deadline": "realtime", "g": "10"}}
-    for name, more in {"first.mp4": {"container_options": {"movflags": "faststart"}}, "fragments.mp4": fragments,
-                       "c.mkv": {"options": {"g": "10"}}, "c.webm": webm}.items():
+    for name, more in {
+        "first.mp4": {"container_options": {"movflags": "faststart"}},
+        "fragments.mp4": fragments,
+        "c.mkv": {"options": {"g": "10"}},
+        "c.webm": webm,
+    }.items():
         clip = make_clip(folder / name, **common, **more)
         with av.open(str(clip)) as container:
             # 16: Matroska's block begins before the packet
@@ -290,8 +331,10 @@ def test_cut_driver_exits_with_3(engines, folder, capsys, row):
         assert main(["animate", "face.png", "d.mp4", "-o", "none.mp4"]) == 1
         slowest = max(slowest, time.process_time() - start)
         assert re.fullmatch("d.mp4 is cut short, (before|within) its index: get it anew", error_of(capsys))
-    row.measured(f"4 containers, {cuts} cuts: {lost} frames lost, {unsaid} not said; without index an error in "
-                 f"{1000 * slowest:.0f} ms")
+    row.measured(
+        f"4 containers, {cuts} cuts: {lost} frames lost, {unsaid} not said; without index an error in "
+        f"{1000 * slowest:.0f} ms"
+    )
     assert lost == 0
     assert unsaid == 0
     assert slowest <= 1
@@ -302,7 +345,7 @@ def test_damaged_driver_exits_with_3(engines, folder, capsys):
     noise = np.random.default_rng(0).integers(20, 255, (50, 48, 64, 3), dtype=np.uint8)
     clip = make_clip(folder / "d.mp4", frames=list(noise), pts=list(range(50)), options={"g": "10"})
     data = bytearray(clip.read_bytes())
-    data[len(data) // 3: len(data) // 3 + 3000] = bytes(3000)
+    data[len(data) // 3 : len(data) // 3 + 3000] = bytes(3000)
     Path("d.mp4").write_bytes(data)
     assert main(["animate", "face.png", "d.mp4"]) == 3
     assert "note: d.mp4 is damaged" in capsys.readouterr().err
@@ -338,13 +381,12 @@ def test_track(engines, folder, capsys):
 
 
 def test_convert_passes_its_arguments(monkeypatch, capsys):
-    from fastreenact.models.face2face_rho.networks import convert as convert_module
+    from fastreenact.models.face2face_rho import convert as convert_module
 
     calls = []
     monkeypatch.setattr(convert_module, "convert", lambda *a, **k: calls.append((a, k)))
     assert main(["convert", "r.pth", "m.pth", "-o", "w.safetensors", "--size", "256", "--force"]) == 0
-    assert calls == [((Path("r.pth"), Path("m.pth"), Path("w.safetensors")),
-                      {"size": 256, "force": True})]
+    assert calls == [((Path("r.pth"), Path("m.pth"), Path("w.safetensors")), {"size": 256, "force": True})]
     assert capsys.readouterr().out == "w.safetensors: converted\n"
 
 
@@ -355,8 +397,7 @@ def test_convert_error(capsys, tmp_path, monkeypatch):
 
 
 def test_demo_and_doctor_are_called(monkeypatch, tmp_path):
-    from fastreenact.app import demo
-    from fastreenact.app import doctor
+    from fastreenact.app import demo, doctor
 
     asked = []
     monkeypatch.setattr(demo, "main", lambda folder: asked.append(folder) or 0)
@@ -387,9 +428,11 @@ def test_version_and_help(capsys):
 
 
 def test_help_imports_nothing_heavy():
-    code = ("import sys; from fastreenact.app.cli import main; code = main(['animate', '--help']); "
-            "heavy = {'torch', 'numpy', 'av', 'PIL', 'triton', 'cupy', 'mediapipe'} & set(sys.modules); "
-            "sys.exit(code or len(heavy))")
+    code = (
+        "import sys; from fastreenact.app.cli import main; code = main(['animate', '--help']); "
+        "heavy = {'torch', 'numpy', 'av', 'PIL', 'triton', 'cupy', 'mediapipe'} & set(sys.modules); "
+        "sys.exit(code or len(heavy))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -400,8 +443,14 @@ def test_from_outside(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "fastreenact: error: none.mp4: no such file\n"
     a_template(tmp_path / "t.safetensors", [0, 0.1])
-    done = run("track", "t.safetensors", "-o", "\N{GRINNING FACE}.safetensors", cwd=tmp_path,
-               env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    done = run(
+        "track",
+        "t.safetensors",
+        "-o",
+        "\N{GRINNING FACE}.safetensors",
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
 
@@ -409,10 +458,13 @@ def test_from_outside(tmp_path):
 def test_closed_pipe():
     reader, writer = os.pipe()
     os.close(reader)
-    code = ("from fastreenact import cli, doctor; doctor.main = lambda: print('x' * 100000) or 0; "
-            "import sys; sys.exit(cli.main(['doctor']))")
-    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60,
-                          check=False)
+    code = (
+        "from fastreenact import cli, doctor; doctor.main = lambda: print('x' * 100000) or 0; "
+        "import sys; sys.exit(cli.main(['doctor']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
     os.close(writer)
     assert done.returncode == 141
     assert done.stderr == ""

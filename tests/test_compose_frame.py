@@ -25,7 +25,7 @@ CASES = [
     (48, (61, 83), (40.37, 28.91, 53.23)),
     (48, (61, 83), (10.2, 60.9, 77.7)),
     (48, (61, 83), (75.5, -3.3, 40.0)),
-]
+]  # fmt: skip
 
 
 def make(side: int, shape: tuple[int, int], dtype: torch.dtype, generator: torch.Generator) -> tuple[Tensor, Tensor]:

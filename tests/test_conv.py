@@ -109,9 +109,12 @@ def test_conv_adds_before_and_after_the_activation(dtype, activation, half, devi
 def test_conv_chooses_what_it_adds(device, generator):
     x, kernel = make((3, 5, 5, 4, 18), AXES["3x3"], torch.float32, generator, device)
     add = torch.randn(7, 5, 5, 18, generator=generator).to(device)
-    pictures = torch.tensor([6, 0, 6], dtype=torch.int32, device=device)
+    source_index = torch.tensor([6, 0, 6], dtype=torch.int32, device=device)
     weights = pack_conv(kernel, torch.float32, device)
-    assert_close(conv(x, weights, add=add, pictures=pictures), conv_reference(x, kernel, add=add, pictures=pictures))
+    assert_close(
+        conv(x, weights, add=add, source_index=source_index),
+        conv_reference(x, kernel, add=add, source_index=source_index),
+    )
     one = add[:1]
     assert_close(conv(x, weights, add=one), conv_reference(x, kernel, add=one))
 
@@ -180,15 +183,16 @@ def test_conv_says_what_is_wrong(generator):
         "add: got shape": {"add": good[:, :7]},
         "add: got bfloat16": {"add": good.bfloat16()},
         "add: got 2 pictures": {"add": torch.zeros(2, 8, 8, 6)},
-        "pictures: got one, needs `add`": {"pictures": torch.zeros(1, dtype=torch.int32)},
-        r"pictures: got \[4\], needs 0 to 2": {
-            "pictures": torch.tensor([4], dtype=torch.int32), "add": torch.zeros(3, 8, 8, 6)
+        "source_index: got one, needs `add`": {"source_index": torch.zeros(1, dtype=torch.int32)},
+        r"source_index: got \[4\], needs 0 to 2": {
+            "source_index": torch.tensor([4], dtype=torch.int32),
+            "add": torch.zeros(3, 8, 8, 6),
         },
         "residual: got shape": {"residual": good[:, :5]},
         "out: got shape": {"out": good[..., :5]},
         "out: got float16": {"out": good.half()},
         "out: shares memory with x": {"out": torch.as_strided(x, (1, 3, 3, 6), (54, 18, 6, 1))},
-    }.items():  # fmt: skip
+    }.items():
         with pytest.raises((ValueError, TypeError), match=message):
             conv(**({"x": x, "weights": weights} | arguments))
     with pytest.raises(ValueError, match="needs 1 to 5 phases"):

@@ -6,8 +6,8 @@ import pickle
 import pytest
 import torch
 
-from fastreenact.models.face2face_rho.convert import convert
 from fastreenact.errors import WeightsError
+from fastreenact.models.face2face_rho.convert import convert
 from fastreenact.models.face2face_rho.networks import random_face2face_rho
 from fastreenact.weights import load_face2face_rho
 

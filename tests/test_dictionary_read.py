@@ -19,7 +19,7 @@ SHAPES = [
     ((2, 300, 32, 512, 32), 1),  # the largest level of LD-Net
     ((1, 64, 32, 64, 256), 1),  # the smallest
     ((2, 130, 48, 100, 33), 2),
-]
+]  # fmt: skip
 
 
 def make(shape: tuple[int, ...], samples: int, dtype: torch.dtype, generator: torch.Generator) -> dict[str, Tensor]:

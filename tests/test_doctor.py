@@ -8,13 +8,23 @@ import pytest
 
 from fastreenact import _C
 from fastreenact.app import doctor
-from fastreenact.ops import nvrtc
 from fastreenact.ops import define as library
+from fastreenact.ops import nvrtc
 
 NAMES = [
-    "package", "extension", "instructions", "threads", "torch", "GPU", "kernels", "Triton", "CuPy", "tracker",
-    "codecs", "weights",
-]  # fmt: skip
+    "package",
+    "extension",
+    "instructions",
+    "threads",
+    "torch",
+    "GPU",
+    "kernels",
+    "Triton",
+    "CuPy",
+    "tracker",
+    "codecs",
+    "weights",
+]
 
 
 def test_report_has_a_line_for_each_part():
@@ -65,8 +75,7 @@ def test_a_broken_part_is_a_line(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("absent", "line"),
-    [("torch", "PyTorch is not"), ("mediapipe", "MediaPipe is not"), ("av", "PyAV is not")],
+    ("absent", "line"), [("torch", "PyTorch is not"), ("mediapipe", "MediaPipe is not"), ("av", "PyAV is not")]
 )
 def test_what_is_absent_is_named_with_what_to_do(monkeypatch, capsys, absent, line):
     present = doctor._version

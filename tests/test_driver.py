@@ -8,11 +8,12 @@ import pytest
 
 from fastreenact.errors import NoFaceError
 from fastreenact.face.crop import crop_box
-from fastreenact.face.driver import Driver, SourceFace, fit_source, locate_face
+from fastreenact.face.driver import Driver
 from fastreenact.face.keypoints import face_size
 from fastreenact.face.morphable.model import EXPRESSION_NAMES, default_model
 from fastreenact.face.motion import MotionClip
 from fastreenact.face.retarget import Retargeter, choose_reference
+from fastreenact.face.source import SourceFace, fit_source, locate_face
 from fastreenact.face.track.tracker import Landmarks
 
 MODEL = default_model()
@@ -219,8 +220,11 @@ def test_locate_face_says_what_to_do():
     np.testing.assert_array_equal(locate_face(FRAME, lambda frame: Landmarks(points[0], 1.0)), points[0])
 
 
-@pytest.mark.row("A5", "5 % of a still face's detections are wrong, from landmarks to keypoints, offline and live: "
-                       "jitter at most 0.3 px at 256")
+@pytest.mark.row(
+    "A5",
+    "5 % of a still face's detections are wrong, from landmarks to keypoints, offline and live: "
+    "jitter at most 0.3 px at 256",
+)
 def test_detector_glitches_do_not_show_in_the_keypoints(row):
     people, frames = row.amount(1, 20), row.amount(120, 300)
     jitters_px = {"offline": [], "live": []}

@@ -80,8 +80,11 @@ def test_engine_gives_back_the_kind_it_was_given(kind):
         def __dlpack_device__(self) -> tuple[int, int]:
             return self.tensor.__dlpack_device__()
 
-    given = {"numpy": frame, "torch": lambda i: torch.from_numpy(frame(i)),
-             "dlpack": lambda i: Exporter(torch.from_numpy(frame(i)))}[kind](3)  # fmt: skip
+    given = {
+        "numpy": frame,
+        "torch": lambda i: torch.from_numpy(frame(i)),
+        "dlpack": lambda i: Exporter(torch.from_numpy(frame(i))),
+    }[kind](3)
     with make() as engine:
         result = engine.step(given)
     assert isinstance(result, np.ndarray if kind == "numpy" else torch.Tensor)

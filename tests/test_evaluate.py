@@ -86,8 +86,10 @@ def test_self_reenactment(clip, tmp_path):
     result = evaluate([clip], out)
     assert result.model == "landmark-warp"
     assert result.skipped == []
-    still, moved, noise = (find(result, method=name, part="all")
-                           for name in ("source unchanged", "landmark-warp", "true image, tracked again"))  # fmt: skip
+    still, moved, noise = (
+        find(result, method=name, part="all")
+        for name in ("source unchanged", "landmark-warp", "true image, tracked again")
+    )
     assert (still.frames, still.lost, moved.lost) == (5, 0, 0)
     assert noise.metrics["akd_px"] < 0.1
     assert moved.metrics["akd_px"] < 0.2
@@ -141,8 +143,9 @@ def test_cross_reenactment(clip, tmp_path):
     write_image(tmp_path / "other.png", face(5, 5, -6, 150))
     write_image(tmp_path / "empty.png", np.zeros((40, 40, 3), np.uint8))
     result = evaluate([clip], tmp_path / "out", cross=[tmp_path / "other.png", tmp_path / "empty.png"])
-    still, moved = (find(result, portrait="other", part="all", method=name)
-                    for name in ("source unchanged", "landmark-warp"))  # fmt: skip
+    still, moved = (
+        find(result, portrait="other", part="all", method=name) for name in ("source unchanged", "landmark-warp")
+    )
     assert set(still.metrics) == {"ard_deg", "geodesic_deg", "expression_percent"}
     assert still.metrics["geodesic_deg"] == pytest.approx(18, abs=1)
     assert moved.metrics["geodesic_deg"] < 2.5
@@ -217,8 +220,9 @@ def test_learned_metrics_of_clips(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "load_learned", lambda *paths: Learned(None, Colours(), Colours()))
     write_image(tmp_path / "other.png", face(5, 5, -6, 150))
     result = evaluate([clip], tmp_path / "out", cross=[tmp_path / "other.png"])
-    still, moved = (find(result, portrait=None, method=name, part="all").metrics
-                    for name in ("source unchanged", "landmark-warp"))  # fmt: skip
+    still, moved = (
+        find(result, portrait=None, method=name, part="all").metrics for name in ("source unchanged", "landmark-warp")
+    )
     assert 0 <= moved["fid"] < still["fid"]
     assert moved["csim"] > 0.97  # upright again, all are one face
     across = find(result, portrait="other", method="landmark-warp", part="largest motion").metrics
@@ -260,8 +264,10 @@ def test_real_clip(shared, tmp_path):
     if not video.is_file():
         pytest.skip("needs ../shared/data/videos, which is not here")
     result = run.evaluate([video], tmp_path / "out", model="landmark-warp", every=30, device="cpu")
-    still, moved, noise = (find(result, method=name, part="all").metrics
-                           for name in ("source unchanged", "landmark-warp", "true image, tracked again"))  # fmt: skip
+    still, moved, noise = (
+        find(result, method=name, part="all").metrics
+        for name in ("source unchanged", "landmark-warp", "true image, tracked again")
+    )
     assert noise["akd_px"] < 0.3
     assert moved["akd_px"] < 0.5 * still["akd_px"]
     assert moved["ard_deg"] < still["ard_deg"]

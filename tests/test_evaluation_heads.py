@@ -67,8 +67,9 @@ def test_head_case():
         (test, part) for test in (SELF_HEADS, CROSS_HEADS) for part in (USUAL, LARGE) for _ in range(2)
     ]
     assert not np.array_equal(case.source.image, head_case(4, SIZE).source.image)
-    turns = [abs(head_angles_deg(t.true.pose)[0]) for i in range(4) for t in head_case(i, SIZE).targets
-             if t.part == LARGE]  # fmt: skip
+    turns = [
+        abs(head_angles_deg(t.true.pose)[0]) for i in range(4) for t in head_case(i, SIZE).targets if t.part == LARGE
+    ]
     assert min(turns) > 29  # the nod before it changes the turn a little
     assert max(turns) < 50
     for target, known in zip(case.targets, again.targets, strict=True):
@@ -99,8 +100,11 @@ def test_pictures_without_a_tracker():
     wanted = []
     for index in range(3):
         case = head_case(index, SIZE)
-        wanted += [psnr(case.source.image, t.true.image, t.true.mask) for t in case.targets
-                   if (t.test, t.part) == (CROSS_HEADS, LARGE)]  # fmt: skip
+        wanted += [
+            psnr(case.source.image, t.true.image, t.true.mask)
+            for t in case.targets
+            if (t.test, t.part) == (CROSS_HEADS, LARGE)
+        ]
     assert rows_of(rows, UNCHANGED, CROSS_HEADS, LARGE).metrics["psnr_face_db"] == pytest.approx(np.mean(wanted))
     assert list(results.sheets[SELF_HEADS]) == ["source", "driver", "true image", BASELINE]
     assert {len(pictures) for pictures in results.sheets[CROSS_HEADS].values()} == {6}
@@ -198,10 +202,20 @@ def test_numbers():
     ]
     found = numbers(rows, "mine")
     assert [(n.bound, n.reached) for n in found] == [
-        (26, True), (25.5, True), (24, True), (25.5, False),  # heads
-        (27, False), (pytest.approx(0.88), True), (pytest.approx(1.4), False), (3.5, True), (21.5, True),  # the clip
-        (0.5, True), (0.5, False), (3.0, True), (24.5, False),
-    ]  # fmt: skip
+        (26, True),
+        (25.5, True),
+        (24, True),
+        (25.5, False),  # heads
+        (27, False),
+        (pytest.approx(0.88), True),
+        (pytest.approx(1.4), False),
+        (3.5, True),
+        (21.5, True),  # the clip
+        (0.5, True),
+        (0.5, False),
+        (3.0, True),
+        (24.5, False),
+    ]
     assert numbers(rows, BASELINE) == []
 
 

@@ -240,8 +240,9 @@ def test_in_an_evaluation(lpips, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "_STEADY_FRAMES", 3)
     monkeypatch.setattr(run, "_SIZE_HEADS", 1)
     result = run.evaluate([], tmp_path, heads=2, model="landmark-warp", size=64, device="cpu")
-    still, moved = (next(r.metrics for r in result.rows if r.method == method)
-                    for method in ("source unchanged", "landmark-warp"))  # fmt: skip
+    still, moved = (
+        next(r.metrics for r in result.rows if r.method == method) for method in ("source unchanged", "landmark-warp")
+    )
     assert 0 < moved["lpips"] < still["lpips"]
     assert -1 <= moved["csim"] < 1
     assert moved["fid"] >= 0

@@ -9,6 +9,7 @@ import pytest
 import torch
 from face2face_rho_case import SCALES, model, numbers
 
+from fastreenact.models.blocks import nearest_index, resize_nearest, upsample_to
 from fastreenact.models.face2face_rho.networks import (
     Face2FaceRho,
     Features,
@@ -18,7 +19,6 @@ from fastreenact.models.face2face_rho.networks import (
     motion_inputs,
     random_face2face_rho,
 )
-from fastreenact.models.blocks import nearest_index, resize_nearest, upsample_to
 
 SELF_GOLDEN = Path(__file__).parent / "data" / "face2face_rho_72.npz"
 

@@ -6,10 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fastreenact.face.morphable.model import fit as fit_module
 from fastreenact.face.crop import crop_box
-from fastreenact.face.morphable.fit import MAX_SHAPE_FRAMES, Fit, fit, fit_shape, rotation_vector
 from fastreenact.face.keypoints import MIRROR, from_mediapipe
+from fastreenact.face.morphable import fit as fit_module
+from fastreenact.face.morphable.fit import MAX_SHAPE_FRAMES, Fit, fit, fit_shape, rotation_vector
 from fastreenact.face.morphable.model import EXPRESSION_NAMES, MorphableModel, default_model, rotation_matrix
 
 PX = 128  # pixels of a 256 crop per normalised unit

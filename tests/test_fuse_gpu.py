@@ -95,8 +95,12 @@ def test_one_copy_in_and_one_wait_a_step(net, pretended):
         there.drive(state, *face("driver"), out=on_host())
         assert there.finite
         assert pretended.noted == [
-            f"host waits for {event}", "caller's waits for caller's", event, "replay", "host waits for caller's",
-        ]  # fmt: skip
+            f"host waits for {event}",
+            "caller's waits for caller's",
+            event,
+            "replay",
+            "host waits for caller's",
+        ]
 
 
 def test_the_capture_warms_up_on_its_own_stream_and_forks_once(net, pretended):
@@ -106,9 +110,16 @@ def test_the_capture_warms_up_on_its_own_stream_and_forks_once(net, pretended):
     there.step(state, *face("driver"))
     work = ["stream 2 waits for stream 1", "stream 1 waits for stream 2"]
     assert pretended.noted[3:] == [
-        "stream 1 waits for caller's", *work, *work, "host waits for stream 1", "capture", *work, "captured",
-        "caller's waits for stream 1", "replay",
-    ]  # fmt: skip
+        "stream 1 waits for caller's",
+        *work,
+        *work,
+        "host waits for stream 1",
+        "capture",
+        *work,
+        "captured",
+        "caller's waits for stream 1",
+        "replay",
+    ]
 
 
 def test_without_kernels_of_ours_there_is_no_graph(net, pretended, monkeypatch):

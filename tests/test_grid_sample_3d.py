@@ -237,8 +237,9 @@ def test_grid_sample_3d_reference_gradient(generator):
     for padding, align in MODES:
         assert torch.autograd.gradcheck(
             lambda v, g, p=padding, a=align: grid_sample_3d_reference(v, g, padding=p, align_corners=a, sum_depth=a),
-            (volume, grid), atol=1e-5,
-        )  # fmt: skip
+            (volume, grid),
+            atol=1e-5,
+        )
 
 
 @pytest.mark.parametrize("sum_depth", [False, True])

@@ -48,9 +48,11 @@ def test_warp(row, draw):
         features = draw.normal(2, height, width, channels, dtype=dtype)
         field = hostile(draw, (BATCH, draw.whole(1, 5), draw.whole(1, 9), 2), draw.one(height, width))
         options = {
-            "pictures": draw.index(BATCH, 2), "padding": draw.one("zeros", "border"),
-            "field_resize": draw.one("nearest", "bilinear"), "size": (draw.whole(1, 9), draw.one(1, 5, 17)),
-        }  # fmt: skip
+            "source_index": draw.index(BATCH, 2),
+            "padding": draw.one("zeros", "border"),
+            "field_resize": draw.one("nearest", "bilinear"),
+            "size": (draw.whole(1, 9), draw.one(1, 5, 17)),
+        }
         got = ops.warp(features, field, **options)
         assert got.isfinite().all()
         if options["field_resize"] == "bilinear":  # between 1e38 and 0 the last bit of a weight decides
@@ -73,9 +75,10 @@ def test_grid_sample_3d(row, draw):
         volume = draw.normal(1, *sizes, draw.channels(), dtype=dtype).expand(BATCH, -1, -1, -1, -1)
         grid = hostile(draw, (BATCH, draw.whole(1, 3), draw.whole(1, 3), draw.whole(1, 9), 3), draw.one(*sizes))
         options = {
-            "padding": draw.one("zeros", "border"), "align_corners": draw.one(False, True),
+            "padding": draw.one("zeros", "border"),
+            "align_corners": draw.one(False, True),
             "sum_depth": draw.one(False, True),
-        }  # fmt: skip
+        }
         got = ops.grid_sample_3d(volume, grid, **options)
         assert got.isfinite().all()
         assert torch.equal(got, ops.grid_sample_3d(volume, as_outside(grid), **options))

@@ -93,8 +93,11 @@ def run(isa: str, code: str = "from fastreenact import _C; print(_C.isa())") -> 
     """Run `code` with FASTREENACT_ISA=isa."""
     return subprocess.run(
         [sys.executable, "-c", code, os.path.dirname(__file__), isa],
-        capture_output=True, text=True, timeout=120, env={**os.environ, "FASTREENACT_ISA": isa},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "FASTREENACT_ISA": isa},
+    )
 
 
 @pytest.mark.parametrize("isa", list(_C.isas()))

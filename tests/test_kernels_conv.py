@@ -74,13 +74,17 @@ def pack_for_gpu(kernel: ConvKernel, dtype: torch.dtype) -> ConvWeights:
 
 
 def on_host(
-    library: ctypes.CDLL, calls: list[dict[str, Any]], *, architecture: int = 80, tile: int = -1,
+    library: ctypes.CDLL,
+    calls: list[dict[str, Any]],
+    *,
+    architecture: int = 80,
+    tile: int = -1,
     backwards: bool = False,
-) -> int:  # fmt: skip
+) -> int:
     """`conv_many` by the kernels on the host; gives the tile taken."""
     convs = []
     for call in calls:
-        rest = {"add": None, "pictures": None, "residual": None, "activation": None, "x_scale": 1.0, "x_shift": 0.0}
+        rest = {"add": None, "source_index": None, "residual": None, "activation": None, "x_scale": 1.0, "x_shift": 0.0}
         rest |= call
         weights = rest.pop("weights")
         convs.append(_prepare(packed=weights.packed, bias=weights.bias, spec=weights.spec, **rest))
@@ -119,8 +123,11 @@ def test_conv_kernels_of_every_tile(libraries, tile, dtype, architecture, genera
     assert_close(out, expected)
 
 
-@pytest.mark.parametrize(("x_dtype", "channels"), [(torch.uint8, 3), (torch.uint8, 12), (torch.float32, 6),
-                                                   (torch.float32, 52), (torch.bfloat16, 20)], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("x_dtype", "channels"),
+    [(torch.uint8, 3), (torch.uint8, 12), (torch.float32, 6), (torch.float32, 52), (torch.bfloat16, 20)],
+    ids=str,
+)
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_conv_kernels_convert(libraries, dtype, x_dtype, channels, generator):
     _, kernel = make((1, 1, 1, channels, 18), AXES["4x4 by 2"], dtype, generator)
@@ -138,12 +145,13 @@ def test_conv_kernels_convert(libraries, dtype, x_dtype, channels, generator):
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_conv_kernels_add(libraries, dtype, channels_out, half, activation, generator):
     x, kernel = make((3, 5, 3, 8, channels_out), AXES["3x3"], dtype, generator)
-    pictures = torch.tensor([4, 0, 2], dtype=torch.int32)
+    source_index = torch.tensor([4, 0, 2], dtype=torch.int32)
     rest = {
         "add": torch.randn(5, 5, 3, channels_out, generator=generator).to(dtype),
         "residual": torch.randn(3, *((3, 2) if half else (5, 3)), channels_out, generator=generator).to(dtype),
-        "pictures": pictures, "activation": activation,
-    }  # fmt: skip
+        "source_index": source_index,
+        "activation": activation,
+    }
     expected = conv_reference(x, kernel, **rest)
     out = blank(expected, dtype)
     on_host(libraries[80], [{"x": x, "weights": pack_for_gpu(kernel, dtype), "out": out, **rest}])
@@ -272,11 +280,29 @@ def test_conv_kernels_are_chosen_by_size(shape, axis, tile):
     weights = {(y, x): torch.zeros(channels_out, 1, 1, channels_in) for y in range(phases) for x in range(phases)}
     packed = pack_for_gpu(ConvKernel(AXES[axis], AXES[axis], weights, torch.zeros(channels_out)), torch.float16)
     call = {
-        "x": 64, "weights": packed.packed.data_ptr(), "bias": 64, "add": 0, "residual": 0, "out": 64, "pictures": 0,
-        "x_shape": shape[:4], "x_stride": (0, 0, 0, 1), "weights_at": (0,) * 25, "add_stride": (0,) * 4,
-        "residual_stride": (0,) * 4, "out_shape": (n, height * phases, width * phases, channels_out),
-        "out_stride": (0, 0, 0, 1), "axis_y": (phases, *AXES[axis]), "axis_x": (phases, *AXES[axis]), "x_scale": 1.0,
-        "x_shift": 0.0, "x_dtype": 2, "dtype": 2, "out_dtype": 2, "activation": 0, "residual_half": False,
+        "x": 64,
+        "weights": packed.packed.data_ptr(),
+        "bias": 64,
+        "add": 0,
+        "residual": 0,
+        "out": 64,
+        "source_index": 0,
+        "x_shape": shape[:4],
+        "x_stride": (0, 0, 0, 1),
+        "weights_at": (0,) * 25,
+        "add_stride": (0,) * 4,
+        "residual_stride": (0,) * 4,
+        "out_shape": (n, height * phases, width * phases, channels_out),
+        "out_stride": (0, 0, 0, 1),
+        "axis_y": (phases, *AXES[axis]),
+        "axis_x": (phases, *AXES[axis]),
+        "x_scale": 1.0,
+        "x_shift": 0.0,
+        "x_dtype": 2,
+        "dtype": 2,
+        "out_dtype": 2,
+        "activation": 0,
+        "residual_half": False,
         "winograd": False,
-    }  # fmt: skip
+    }
     assert _C.conv_launch(convs=[call], architecture=90)[0] == tile

@@ -10,8 +10,8 @@ from conftest import HAS_GPU, assert_close
 from gpu_case import need_graph_replay, need_side_stream, on
 from triton_case import ARCHITECTURES, compile_offline, need_no_spills
 
-from fastreenact.ops import dictionary_read, dictionary_read_reference
 from fastreenact.ops import define as library
+from fastreenact.ops import dictionary_read, dictionary_read_reference
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -26,7 +26,7 @@ CASES = {
     "more channels than a program": ((1, 20, 32, 64, 256), 1, 1.0),
     "large scores": ((1, 9, 16, 100, 20), 1, 50.0),
     "level of a network": ((1, 200, 32, 512, 32), 1, 1.0),
-}
+}  # fmt: skip
 INTERPRETED = [(name, torch.float32) for name in CASES]
 INTERPRETED += [(name, dtype) for name in ("odd", "one dictionary for all") for dtype in DTYPES[1:]]
 

@@ -26,7 +26,7 @@ CASES = {
     "three blocks of channels": ((1, 4, 8, 8, 96), (2, 2, 16), False, False, False),
     "channels of a sum": ((1, 4, 8, 8, 96), (4, 2, 16), False, False, True),
     "part of a block of channels": ((1, 2, 3, 4, 37), (2, 2, 5), False, False, False),
-}
+}  # fmt: skip
 # The interpreter takes milliseconds a program, so it sees the other dtypes in the cases that differ for them.
 INTERPRETED = [(name, torch.float32) for name in CASES]
 INTERPRETED += [(name, dtype) for name in ("odd", "odd sum") for dtype in DTYPES[1:]]

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import MbconvKernel, checks, mbconv, mbconv_reference, nvrtc, pack_mbconv
-from fastreenact.ops.packing import pack_fragments
-from fastreenact.ops.packing import padded
+from fastreenact.ops.packing import pack_fragments, padded
 
 RUN = """
 #include "mbconv.cu"
@@ -57,9 +56,16 @@ class Case(NamedTuple):
 
 
 def case(
-    generator: torch.Generator, dtype: torch.dtype, shape: tuple[int, int, int, int], channels_out: int, *,
-    expansion: int = 6, stride: int = 1, size: tuple[int, int] | None = None, residual: bool = False,
-) -> Case:  # fmt: skip
+    generator: torch.Generator,
+    dtype: torch.dtype,
+    shape: tuple[int, int, int, int],
+    channels_out: int,
+    *,
+    expansion: int = 6,
+    stride: int = 1,
+    size: tuple[int, int] | None = None,
+    residual: bool = False,
+) -> Case:
     channels = shape[3]
     hidden = channels * expansion
 
@@ -67,18 +73,28 @@ def case(
         return (torch.randn(*sizes, generator=generator) / sizes[-1] ** 0.5).to(dtype).double()
 
     kernel = MbconvKernel(
-        noise(hidden, channels) if expansion > 1 else None, noise(hidden, 1)[:, 0] if expansion > 1 else None,
-        noise(hidden, 3, 3), noise(hidden, 1)[:, 0], noise(channels_out, hidden), noise(channels_out, 1)[:, 0],
-        stride, residual,
-    )  # fmt: skip
+        noise(hidden, channels) if expansion > 1 else None,
+        noise(hidden, 1)[:, 0] if expansion > 1 else None,
+        noise(hidden, 3, 3),
+        noise(hidden, 1)[:, 0],
+        noise(channels_out, hidden),
+        noise(channels_out, 1)[:, 0],
+        stride,
+        residual,
+    )
     x = torch.randn(shape, generator=generator).to(dtype)
     return Case(x, kernel, size, mbconv_reference(x, kernel, upsample=size))
 
 
 def emulate(
-    library: ctypes.CDLL, made: Case, *, architecture: int = 80, half_sums: bool = False, backwards: bool = False,
+    library: ctypes.CDLL,
+    made: Case,
+    *,
+    architecture: int = 80,
+    half_sums: bool = False,
+    backwards: bool = False,
     out: Tensor | None = None,
-) -> tuple[Tensor, list[int]]:  # fmt: skip
+) -> tuple[Tensor, list[int]]:
     """Runs the kernels that the extension would launch; gives the output and which they were."""
     x, kernel, dtype = made.x, made.kernel, made.x.dtype
     out = torch.full(made.want.shape, float("nan"), dtype=dtype) if out is None else out
@@ -86,20 +102,31 @@ def emulate(
         "expand": None if kernel.expand is None else pack_fragments(kernel.expand, dtype, "cpu"),
         "expand_bias": None if kernel.expand_bias is None else padded(kernel.expand_bias),
         "depthwise": F.pad(kernel.depthwise.flatten(1).T.float(), (0, -len(kernel.depthwise) % 16)).contiguous(),
-        "depthwise_bias": padded(kernel.depthwise_bias), "project": pack_fragments(kernel.project, dtype, "cpu"),
+        "depthwise_bias": padded(kernel.depthwise_bias),
+        "project": pack_fragments(kernel.project, dtype, "cpu"),
         "project_bias": padded(kernel.project_bias),
-    }  # fmt: skip
+    }
     shared = {
-        "x_shape": tuple(x.shape), "out_shape": tuple(out.shape), "hidden": len(kernel.depthwise),
-        "stride": kernel.stride, "upsample": made.upsample is not None, "dtype": checks.DTYPES[dtype],
+        "x_shape": tuple(x.shape),
+        "out_shape": tuple(out.shape),
+        "hidden": len(kernel.depthwise),
+        "stride": kernel.stride,
+        "upsample": made.upsample is not None,
+        "dtype": checks.DTYPES[dtype],
         "architecture": architecture,
-    }  # fmt: skip
+    }
     workspace = torch.full((_C.mbconv_workspace(expanded=kernel.expand is not None, **shared),), 255, dtype=torch.uint8)
     launches = _C.mbconv_launch(
-        x=x.data_ptr(), x_stride=x.stride(), out=out.data_ptr(), out_stride=out.stride(), residual=kernel.residual,
-        workspace=workspace.data_ptr(), half_sums=half_sums, **shared,
+        x=x.data_ptr(),
+        x_stride=x.stride(),
+        out=out.data_ptr(),
+        out_stride=out.stride(),
+        residual=kernel.residual,
+        workspace=workspace.data_ptr(),
+        half_sums=half_sums,
+        **shared,
         **{name: 0 if tensor is None else tensor.data_ptr() for name, tensor in kept.items()},
-    )  # fmt: skip
+    )
     if launches:
         library.mbconv(launches[0][1][0], int(backwards))
     return out, [which for which, _ in launches]
@@ -202,10 +229,12 @@ def test_mbconv_unpacks_what_a_gpu_has(index, dtype, generator):
     unpacked = OP._unpacked(
         None if kernel.expand is None else pack_fragments(kernel.expand, dtype, "cpu"),
         None if kernel.expand_bias is None else padded(kernel.expand_bias),
-        F.pad(kernel.depthwise.flatten(1).T.float(), (0, -hidden % 16)), padded(kernel.depthwise_bias),
-        pack_fragments(kernel.project, dtype, "cpu"), padded(kernel.project_bias),
+        F.pad(kernel.depthwise.flatten(1).T.float(), (0, -hidden % 16)),
+        padded(kernel.depthwise_bias),
+        pack_fragments(kernel.project, dtype, "cpu"),
+        padded(kernel.project_bias),
         [shape[3], hidden, outputs, checks.DTYPES[dtype], kernel.stride, int(kernel.residual), 0],
-    )  # fmt: skip
+    )
     out = mbconv_reference(made.x, unpacked, upsample=made.upsample)
     assert_close(out, made.want)
 
@@ -218,7 +247,7 @@ PLANTS = [
     ("mbconv.cu", "        __syncthreads();  // the hidden map", "        // the hidden map", 8),
     ("mbconv.cu", "__syncthreads();\n    }\n    store_outputs<", "}\n    store_outputs<", 10),
     ("mbconv.cu", "wait_copies<0>();", "", 2),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=[f"{plant[0]}: {plant[1].strip()}" for plant in PLANTS])

@@ -10,8 +10,8 @@ from conftest import HAS_GPU, assert_close
 from gpu_case import need_graph_replay, need_side_stream, on
 from triton_case import ARCHITECTURES, compile_offline, need_no_spills
 
-from fastreenact.ops import norm_act, norm_act_reference
 from fastreenact.ops import define as library
+from fastreenact.ops import norm_act, norm_act_reference
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -27,7 +27,7 @@ CASES = {
     "rows and columns of a volume": ((1, 2, 6, 4, 8), 2, None, False, "leaky_relu", (1, 2, 2)),
     "many channels in a group": ((1, 4, 5, 300), 2, "N", True, None, None),
     "layer of a network": ((1, 8, 24, 24, 96), 32, "", False, "relu", None),
-}
+}  # fmt: skip
 INTERPRETED = [(name, torch.float32) for name in CASES]
 INTERPRETED += [(name, dtype) for name in ("odd", "adaptive") for dtype in DTYPES[1:]]
 
@@ -177,9 +177,11 @@ for word, align in (("fp32", 4), ("fp16", 8), ("bf16", 8), ("fp32", 1)):
     pointers = {"x_ptr": word, "residual_ptr": word, "out_ptr": word, "scale_ptr": word, "shift_ptr": word}
     tile = {"ALIGN": align, "BLOCK_P": 16 if align > 1 else 256, "BLOCK_C": 128 if align > 1 else 8}
     SUMS[f"{word}-{align}"] = (pointers, {"FLAT": align > 1, **tile})
-    repeat = {"REPEAT_Z": 2, "REPEAT_Y": 2, "REPEAT_X": 2} if word == "bf16" else dict.fromkeys(
-        ("REPEAT_Z", "REPEAT_Y", "REPEAT_X"), 1
-    )  # fmt: skip
+    repeat = (
+        {"REPEAT_Z": 2, "REPEAT_Y": 2, "REPEAT_X": 2}
+        if word == "bf16"
+        else dict.fromkeys(("REPEAT_Z", "REPEAT_Y", "REPEAT_X"), 1)
+    )
     plain = {"HAS_RESIDUAL": word != "fp16", "ACTIVATION": 3, "FLAT": word == "fp16"}
     SWEEP[f"{word}-{align}"] = (pointers, {**plain, **repeat, **tile})
 for members in (3, 1024):

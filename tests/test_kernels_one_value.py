@@ -12,8 +12,11 @@ REPEATS = {"REPEAT_Z": 1, "REPEAT_Y": 1, "REPEAT_X": 1}
 WARP = {**AFFINE, "PICTURES": True, "TABLE": True, "ACTIVATION": 1, **PIXEL}
 # module, kernel, constants
 KERNELS = [
-    ("dictionary_read", "_dictionary_read_kernel", {
-        "WIDEN": False, "BLOCK_M": 64, "BLOCK_R": 64, "BLOCK_K": 16, "BLOCK_C": 16}),
+    (
+        "dictionary_read",
+        "_dictionary_read_kernel",
+        {"WIDEN": False, "BLOCK_M": 64, "BLOCK_R": 64, "BLOCK_K": 16, "BLOCK_C": 16},
+    ),
     ("grid_sample_3d", "_grid_sample_3d_kernel", {"SUM": False, "BORDER": False, "ALIGN_CORNERS": False, **PIXEL}),
     ("grid_sample_3d", "_grid_sample_3d_kernel", {"SUM": True, "BORDER": True, "ALIGN_CORNERS": True, **PIXEL}),
     ("norm_act", "_sums_kernel", {"FLAT": False, **ONE_TILE}),
@@ -22,7 +25,7 @@ KERNELS = [
     ("spade", "_spade_kernel", {"CHANNELS": 1, "FOLDED": False, "HALF": 0, "ACTIVATION": 2, "ALIGN": 1, "BLOCK": 1}),
     ("warp", "_warp_kernel", {"BORDER": False, "FIELD_BILINEAR": False, **WARP}),
     ("warp", "_warp_kernel", {"BORDER": True, "FIELD_BILINEAR": True, **WARP}),
-]  # fmt: skip
+]
 POINTERS = {"index_y_ptr": "i32", "index_x_ptr": "i32", "pictures_ptr": "i32", "numbers": "1"}
 POINTERS |= {"scale": "fp32", "eps": "fp32"}
 

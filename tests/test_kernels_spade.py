@@ -10,8 +10,8 @@ from conftest import HAS_GPU, assert_close
 from gpu_case import on
 from triton_case import ARCHITECTURES, compile_offline, need_no_spills
 
-from fastreenact.ops import spade, spade_reference
 from fastreenact.ops import define as library
+from fastreenact.ops import spade, spade_reference
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -33,7 +33,7 @@ CASES = {
     "more channels than a program": ((1, 2, 3, 1100), (1, 2), False, None),
     "layer of a network": ((1, 16, 16, 280), (1, 16), True, "relu"),
     "doubled": ((2, 7, 10, 24), (2, 5), True, "relu"),
-}
+}  # fmt: skip
 INTERPRETED = [(name, DTYPES[0]) for name in CASES]
 INTERPRETED += [(name, dtypes) for name in ("odd", "table") for dtypes in DTYPES[1:]]
 

@@ -37,10 +37,17 @@ def on_host(library: ctypes.CDLL, x: Tensor, kernel: TailKernel, out: Tensor, *,
     channels_out = len(kernel.weight)
     last = F.pad(kernel.weight.to(out.dtype).float().permute(1, 2, 3, 0), (0, 4 - channels_out)).contiguous()
     packed, *_ = _C.tail_launch(
-        x=x.data_ptr(), x_stride=x.stride(), out=out.data_ptr(), out_shape=tuple(out.shape), out_stride=out.stride(),
-        depthwise=weights.depthwise.data_ptr(), depthwise_bias=weights.depthwise_bias.data_ptr(),
-        weights=last.data_ptr(), bias=weights.bias.data_ptr(), dtype=DTYPES[out.dtype],
-    )  # fmt: skip
+        x=x.data_ptr(),
+        x_stride=x.stride(),
+        out=out.data_ptr(),
+        out_shape=tuple(out.shape),
+        out_stride=out.stride(),
+        depthwise=weights.depthwise.data_ptr(),
+        depthwise_bias=weights.depthwise_bias.data_ptr(),
+        weights=last.data_ptr(),
+        bias=weights.bias.data_ptr(),
+        dtype=DTYPES[out.dtype],
+    )
     library.run(packed, int(backwards))
 
 

@@ -28,7 +28,7 @@ CASES = {
     "field of one sample": ((1, 5, 6, 4), (1, 1), (7, 8), None, None, False, True),
     "more channels than a block": ((1, 6, 7, 150), (3, 3), None, "channel", None, False, False),
     "features of a network": ((1, 32, 32, 64), (64, 64), None, "table", "relu", False, False),
-}
+}  # fmt: skip
 
 
 # The interpreter takes milliseconds a program, so it sees the other dtypes in the cases that differ for them.
@@ -148,9 +148,9 @@ class TestInterpreted:
 def arguments(name, dtype, generator):
     """All of them by their names, with two pictures of which the outputs take what numbers say."""
     features, field, keywords = make(name, dtype, generator)
-    pictures = torch.randint(0, 2, field.shape[:1], generator=generator, dtype=torch.int32)
+    source_index = torch.randint(0, 2, field.shape[:1], generator=generator, dtype=torch.int32)
     both = torch.cat([features[:1], features[:1].flip(1)])
-    return {"features": both, "field": field, "pictures": pictures, **keywords}
+    return {"features": both, "field": field, "source_index": source_index, **keywords}
 
 
 def expected_of(named):
@@ -179,7 +179,7 @@ class TestOnGpu:
 
     def test_warp_graph_switches_pictures_by_one_number(self, generator):
         first = arguments("features of a network", torch.float16, generator)
-        draws = [first | {"pictures": torch.tensor([picture], dtype=torch.int32)} for picture in (0, 1)]
+        draws = [first | {"source_index": torch.tensor([picture], dtype=torch.int32)} for picture in (0, 1)]
         need_graph_replay(warp, draws, expected_of)
 
 
@@ -188,7 +188,7 @@ VARIANTS = {}
 for dtype, align in (("fp32", 4), ("fp16", 8), ("bf16", 8), ("u8", 1)):
     network = dtype != "u8"
     pointers = {"features_ptr": dtype, "out_ptr": dtype}
-    pointers |= {"pictures_ptr": "i32", "index_y_ptr": "i32", "index_x_ptr": "i32"}
+    pointers |= {"source_index_ptr": "i32", "index_y_ptr": "i32", "index_x_ptr": "i32"}
     constants = {"PICTURES": network, "HAS_SCALE": network, "HAS_SHIFT": network, "TABLE": network}
     constants |= {"ACTIVATION": 2 if network else 0, "BORDER": not network, "FIELD_BILINEAR": not network}
     constants |= {"ALIGN": align, "BLOCK_X": 32 if network else 256, "BLOCK_C": 64 if network else 4}

@@ -13,8 +13,8 @@ pytest.importorskip("scipy", reason="SciPy is not installed")
 from scipy.spatial import ConvexHull
 
 from fastreenact.face.crop import Box
-from fastreenact.face.morphable.expressions import EXPRESSION_NAMES
 from fastreenact.face.keypoints import COUNT, MIRROR
+from fastreenact.face.morphable.expressions import EXPRESSION_NAMES
 from fastreenact.face.morphable.model import default_model
 from fastreenact.models.landmark_warp.field import Controls
 from fastreenact.models.landmark_warp.grid import Grid, Rect
@@ -136,10 +136,15 @@ def test_landmark_warp_leaves_the_background_bit_for_bit(height, width, box):
 
 def _random_motion(rng):
     expression = np.where(rng.random(51) < 0.25, rng.random(51), 0.0).astype(np.float32)
-    pose = np.concatenate((
-        rng.uniform(-0.35, 0.35, 1), rng.uniform(-0.6, 0.6, 1), rng.uniform(-0.4, 0.4, 1),
-        rng.uniform(-0.15, 0.15, 2), rng.uniform(0.38, 0.53, 1),
-    ))  # fmt: skip
+    pose = np.concatenate(
+        (
+            rng.uniform(-0.35, 0.35, 1),
+            rng.uniform(-0.6, 0.6, 1),
+            rng.uniform(-0.4, 0.4, 1),
+            rng.uniform(-0.15, 0.15, 2),
+            rng.uniform(0.38, 0.53, 1),
+        )
+    )
     return expression, pose.astype(np.float32)
 
 
@@ -343,8 +348,7 @@ def test_landmark_field_is_its_reference(height, width, box):
         left, top, right, low = state.grid.draw(controls, nodes)
         first = np.array(state.grid.corner(rect)) // step
         np.testing.assert_array_equal(
-            nodes[top:low, left:right],
-            field[top - first[1] : low - first[1], left - first[0] : right - first[0]],
+            nodes[top:low, left:right], field[top - first[1] : low - first[1], left - first[0] : right - first[0]]
         )
         nodes[top:low, left:right] = 7.0
         assert (nodes == 7.0).all()

@@ -92,8 +92,11 @@ def test_an_engine_follows_a_camera(camera):
             assert engine.step(image, time=seconds).shape == (HEIGHT, WIDTH, 3)
 
 
-@pytest.mark.row("R6", "a live queue: one frame waits while one is drawn, older ones are dropped, p99 of the added "
-                       "delay at most 2 frame times")
+@pytest.mark.row(
+    "R6",
+    "a live queue: one frame waits while one is drawn, older ones are dropped, p99 of the added "
+    "delay at most 2 frame times",
+)
 def test_frames_are_not_late(row):
     """A camera of 60 frames a second, before a step that takes longer than a frame."""
     period, count = 1 / 60, row.amount(60, 3600)

@@ -23,7 +23,7 @@ BLOCKS = [
     (11, 5, 12, 20, 6, 2),
     (4, 4, 168, 64, 6, 1),
     (16, 16, 280, 140, 6, 1),
-]
+]  # fmt: skip
 
 
 def make(block, dtype, generator, device="cpu", n=2) -> tuple[torch.Tensor, MbconvKernel]:
@@ -36,10 +36,15 @@ def make(block, dtype, generator, device="cpu", n=2) -> tuple[torch.Tensor, Mbco
         return values.to(dtype).double().to(device)
 
     kernel = MbconvKernel(
-        noise(hidden, channels_in) if expansion > 1 else None, noise(hidden, 1)[:, 0] if expansion > 1 else None,
-        noise(hidden, 3, 3), noise(hidden, 1)[:, 0], noise(channels_out, hidden), noise(channels_out, 1)[:, 0], stride,
+        noise(hidden, channels_in) if expansion > 1 else None,
+        noise(hidden, 1)[:, 0] if expansion > 1 else None,
+        noise(hidden, 3, 3),
+        noise(hidden, 1)[:, 0],
+        noise(channels_out, hidden),
+        noise(channels_out, 1)[:, 0],
+        stride,
         stride == 1 and channels_in == channels_out,
-    )  # fmt: skip
+    )
     return torch.randn(n, height, width, channels_in, generator=generator).to(device, dtype), kernel
 
 
@@ -111,8 +116,6 @@ def test_mbconv_says_what_is_wrong(generator):
 def test_mbconv_opcheck(generator):
     x, kernel = make((5, 6, 4, 6, 6, 1), torch.float32, generator)
     w = pack_mbconv(kernel, torch.float32)
-    arguments = (
-        x, w.expand, w.expand_bias, w.depthwise, w.depthwise_bias, w.project, w.project_bias, w.spec, [10, 11]
-    )  # fmt: skip
+    arguments = (x, w.expand, w.expand_bias, w.depthwise, w.depthwise_bias, w.project, w.project_bias, w.spec, [10, 11])
     torch.library.opcheck(torch.ops.fastreenact.mbconv.default, arguments)
     torch.library.opcheck(torch.ops.fastreenact.mbconv_out.default, (*arguments, torch.zeros(2, 10, 11, 6)))

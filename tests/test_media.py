@@ -18,8 +18,15 @@ from fastreenact.errors import MediaError  # noqa: E402
 from fastreenact.media import VideoReader, VideoWriter, in_a_row, is_picture, read_image, write_image  # noqa: E402
 from fastreenact.media.files import fit_name, part_path, shown  # noqa: E402
 
-HOSTILE = ["-dash.X", "two\nlines.X", "quote'\"`$(x).X", "sm\N{GRINNING FACE}le.X", "a:b%03d.X", "\udcff\udcfe.X",
-           "e" * 251 + ".X"]
+HOSTILE = [
+    "-dash.X",
+    "two\nlines.X",
+    "quote'\"`$(x).X",
+    "sm\N{GRINNING FACE}le.X",
+    "a:b%03d.X",
+    "\udcff\udcfe.X",
+    "e" * 251 + ".X",
+]
 
 
 def picture_of(array, mode=None):
@@ -29,9 +36,16 @@ def picture_of(array, mode=None):
 @pytest.mark.row("F6", "pictures with EXIF orientation 1 to 8 stand upright, lossless ones pixel for pixel")
 def test_read_image_exif_upright(tmp_path, row):
     upright = ramp(20, 30)
-    undo = {1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
-            5: lambda a: a.transpose(1, 0, 2), 6: lambda a: np.rot90(a, 1),
-            7: lambda a: a[::-1, ::-1].transpose(1, 0, 2), 8: lambda a: np.rot90(a, -1)}
+    undo = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }
     names = [f"p{orientation}.{suffix}" for orientation in undo for suffix in ("png", "webp", "tif", "jpg")]
     wrong = []
     for name in names:
@@ -57,10 +71,17 @@ def test_read_image_modes(tmp_path, row):
     rgb = ramp(16, 24)
     gray, palette = rgb[..., 0], picture_of(rgb).quantize(256)
     gray16, opaque = gray.astype(np.uint16) * 257, np.full((16, 24, 1), 65535, np.uint16)
-    grays = {"gray.png": picture_of(gray), "gray16.png": picture_of(gray16), "gray16.tif": picture_of(gray16),
-             "gray32.tif": picture_of(gray16.astype(np.int32)), "opaque.png": picture_of(gray, "LA")}
+    grays = {
+        "gray.png": picture_of(gray),
+        "gray16.png": picture_of(gray16),
+        "gray16.tif": picture_of(gray16),
+        "gray32.tif": picture_of(gray16.astype(np.int32)),
+        "opaque.png": picture_of(gray, "LA"),
+    }
     colours = dict.fromkeys(("rgb.webp", "rgb.bmp", "rgb.tif", "rgb.ppm", "rgb.tga", "rgb.jp2"), picture_of(rgb)) | {
-        "rgba.png": picture_of(rgb, "RGBA"), "rgba.webp": picture_of(rgb, "RGBA")}
+        "rgba.png": picture_of(rgb, "RGBA"),
+        "rgba.webp": picture_of(rgb, "RGBA"),
+    }
     others = {"palette.png": palette, "palette.gif": palette, "bit.png": picture_of(rgb, "1")}
     expected = dict.fromkeys(grays, np.repeat(gray[..., None], 3, 2)) | dict.fromkeys(colours, rgb)
     for name, picture in (grays | colours | others).items():
@@ -109,9 +130,21 @@ def test_read_image_colour_profile(tmp_path):
 @pytest.mark.row("F8", "a picture cut at 10 to 90% is refused, never half of it taken")
 def test_read_image_truncated(tmp_path, row):
     noise = picture_of(np.random.default_rng(0).integers(0, 255, (80, 80, 3), dtype=np.uint8))
-    kinds = [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("WEBP", {"lossless": True}),
-             ("AVIF", {"speed": 10}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("GIF", {}), ("BMP", {}),
-             ("PPM", {}), ("TGA", {}), ("JPEG2000", {})]
+    kinds = [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("PNG", {}),
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+        ("AVIF", {"speed": 10}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("GIF", {}),
+        ("BMP", {}),
+        ("PPM", {}),
+        ("TGA", {}),
+        ("JPEG2000", {}),
+    ]
     taken = []
     for name, options in kinds:
         noise.save(tmp_path / "whole", name, **options)
@@ -132,9 +165,14 @@ def test_read_image_truncated(tmp_path, row):
 def test_read_image_errors(tmp_path):
     (tmp_path / "text.png").write_text("not a picture")
     os.mkfifo(tmp_path / "pipe.png")
-    for path, words in ((tmp_path / "none.png", "no such file"), (tmp_path, "is a folder, not a picture"),
-                        (tmp_path / "pipe.png", "is a device or a pipe"), (tmp_path / ("x" * 300), "name too long"),
-                        (tmp_path / "text.png", "not a picture format"), (tmp_path / "nul\0.png", "no such file")):
+    for path, words in (
+        (tmp_path / "none.png", "no such file"),
+        (tmp_path, "is a folder, not a picture"),
+        (tmp_path / "pipe.png", "is a device or a pipe"),
+        (tmp_path / ("x" * 300), "name too long"),
+        (tmp_path / "text.png", "not a picture format"),
+        (tmp_path / "nul\0.png", "no such file"),
+    ):
         with pytest.raises(MediaError, match=words):
             read_image(path)
 
@@ -147,7 +185,13 @@ def test_is_picture(tmp_path):
     make_clip(tmp_path / "v.mp4")
     frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
     assert [is_picture(tmp_path / name) for name in ("p.png", "p.mp4", "pages.tif", "moving.gif", "v.mp4", "none")] == [
-        True, True, True, False, False, False]
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_write_image_whole_or_not(tmp_path, monkeypatch):

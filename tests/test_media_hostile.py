@@ -24,8 +24,10 @@ from fastreenact.media import VideoReader, VideoWriter, read_image, write_image 
 @pytest.mark.row("F1", "damaged JPEG, PNG, WebP and AVIF: a picture or a MediaError, in 2 s and 1 GB, never a crash")
 def test_damaged_pictures(tmp_path, row):
     done = fuzz("pictures", 0, row.amount(1200, 50_000), tmp_path)
-    row.measured(f"{done['cases']:,} files, {done['refused']:,} refused, 0 crashes; slowest {done['slowest_s']:.2f} s, "
-                 f"{done['memory'] / 1e6:.0f} MB more memory")
+    row.measured(
+        f"{done['cases']:,} files, {done['refused']:,} refused, 0 crashes; slowest {done['slowest_s']:.2f} s, "
+        f"{done['memory'] / 1e6:.0f} MB more memory"
+    )
     assert done["slowest_s"] <= 2
     assert done["memory"] <= 1e9
     assert 0 < done["refused"] < done["cases"]
@@ -34,8 +36,10 @@ def test_damaged_pictures(tmp_path, row):
 @pytest.mark.row("F2", "damaged mp4, mkv and webm, copied with their sound: a video or a MediaError, no crash, no hang")
 def test_damaged_videos(tmp_path, row):
     done = fuzz("videos", 0, row.amount(40, 1000), tmp_path)
-    row.measured(f"{done['cases']:,} files, {done['refused']:,} refused, 0 crashes, 0 hangs; slowest "
-                 f"{done['slowest_s']:.2f} s, {done['memory'] / 1e6:.0f} MB more memory")
+    row.measured(
+        f"{done['cases']:,} files, {done['refused']:,} refused, 0 crashes, 0 hangs; slowest "
+        f"{done['slowest_s']:.2f} s, {done['memory'] / 1e6:.0f} MB more memory"
+    )
     assert done["slowest_s"] <= 20
     assert done["memory"] <= 1e9
     assert 0 < done["refused"] < done["cases"]
@@ -44,14 +48,19 @@ def test_damaged_videos(tmp_path, row):
 def changed(data, mark, offset, new):
     """`data` with `new` written `offset` bytes after the first `mark`."""
     at = data.index(mark) + offset
-    return data[:at] + new + data[at + len(new):]
+    return data[:at] + new + data[at + len(new) :]
 
 
 def bombs():
     """Files of a few kilobytes that say they are larger than 200 million pixels."""
-    huge = {"JPEG": [(b"\xff\xc0", 5, ">HH", 65500)], "GIF": [(b"GIF", 6, "<HH", 65535)],
-            "BMP": [(b"BM", 18, "<ii", 20000)], "AVIF": [(b"ispe", 8, ">II", 16000)],
-            "JPEG2000": [(b"ihdr", 4, ">II", 20000), (b"\xff\x51", 6, ">II", 20000)], "TGA": [(b"", 12, "<HH", 65535)]}
+    huge = {
+        "JPEG": [(b"\xff\xc0", 5, ">HH", 65500)],
+        "GIF": [(b"GIF", 6, "<HH", 65535)],
+        "BMP": [(b"BM", 18, "<ii", 20000)],
+        "AVIF": [(b"ispe", 8, ">II", 16000)],
+        "JPEG2000": [(b"ihdr", 4, ">II", 20000), (b"\xff\x51", 6, ">II", 20000)],
+        "TGA": [(b"", 12, "<HH", 65535)],
+    }
     files = {"PNG": png_file(20000, 20000, 8, 2, bytes(100_000)), "PPM": b"P6 20000 20000 255\n" + bytes(100)}
     for name, places in huge.items():
         file = io.BytesIO()

@@ -36,8 +36,12 @@ def brightest_time(path):
 
 
 # time base, ticks between frames
-RATES = {"23.976": (Fraction(1, 24000), [1001]), "29.97": (Fraction(1, 30000), [1001]),
-         "59.94": (Fraction(1, 60000), [1001]), "variable": (Fraction(1, 1000), [20, 60, 33, 140])}
+RATES = {
+    "23.976": (Fraction(1, 24000), [1001]),
+    "29.97": (Fraction(1, 30000), [1001]),
+    "59.94": (Fraction(1, 60000), [1001]),
+    "variable": (Fraction(1, 1000), [20, 60, 33, 140]),
+}
 
 
 @pytest.mark.row("V2", "ten minutes: frames at their times within 1 ms, sound in step within 40 ms, its packets copied")
@@ -51,14 +55,21 @@ def test_ten_minutes_in_step(tmp_path, row, monkeypatch, rate):
     flash = count - 20
     at = float(pts[flash] * time_base)
     dark, bright = np.full((16, 16, 3), 60, np.uint8), np.full((16, 16, 3), 250, np.uint8)
-    driver = make_clip(tmp_path / "d.mp4", time_base=time_base, pts=pts, sound=tone(seconds, click_s=at),
-                       frames=[bright if i == flash else dark for i in range(count)])
+    driver = make_clip(
+        tmp_path / "d.mp4",
+        time_base=time_base,
+        pts=pts,
+        sound=tone(seconds, click_s=at),
+        frames=[bright if i == flash else dark for i in range(count)],
+    )
     result = animate(Mirror(size=(16, 16)), driver, tmp_path / "o.mp4")
     apart = [abs(a - ticks * time_base) for a, ticks in zip(true_times(tmp_path / "o.mp4"), pts, strict=True)]
     drift = abs(loudest_time(tmp_path / "o.mp4") - brightest_time(tmp_path / "o.mp4"))
     same = sound_packets(tmp_path / "o.mp4") == sound_packets(driver)
-    row.measured(f"{seconds} s at {rate} fps: {result.frames} frames, times {1000 * float(max(apart)):.2f} ms off, "
-                 f"sound {1000 * drift:.0f} ms, packets {'the same' if same else 'CHANGED'}")
+    row.measured(
+        f"{seconds} s at {rate} fps: {result.frames} frames, times {1000 * float(max(apart)):.2f} ms off, "
+        f"sound {1000 * drift:.0f} ms, packets {'the same' if same else 'CHANGED'}"
+    )
     assert max(apart) <= Fraction(1, 1000)
     assert drift <= 0.04
     assert same
@@ -71,8 +82,14 @@ def test_ten_minutes_of_encoded_sound(tmp_path, row, monkeypatch):
     seconds = row.amount(6, 600)
     count = 10 * seconds
     frames = [np.full((16, 16, 3), 250 if i == count - 9 else 60, np.uint8) for i in range(count)]
-    driver = make_clip(tmp_path / "d.mkv", time_base=Fraction(1, 10), pts=list(range(count)), frames=frames,
-                       sound=tone(seconds, click_s=(count - 9) / 10), sound_codec="pcm_s16le")
+    driver = make_clip(
+        tmp_path / "d.mkv",
+        time_base=Fraction(1, 10),
+        pts=list(range(count)),
+        frames=frames,
+        sound=tone(seconds, click_s=(count - 9) / 10),
+        sound_codec="pcm_s16le",
+    )
     result = animate(Mirror(size=(16, 16)), driver, tmp_path / "o.mp4")
     drift = abs(loudest_time(tmp_path / "o.mp4") - brightest_time(tmp_path / "o.mp4"))
     row.measured(f"{seconds} s: {1000 * drift:.0f} ms")
@@ -84,8 +101,13 @@ def test_gaps_and_short_sound_keep_the_times(tmp_path, monkeypatch):
     """Where the muxer writes sound for a long time before the next frame comes, that frame keeps its time."""
     monkeypatch.setattr(animate_module, "_track_frames", fake_tracking)
     pts = [0, 40, 80, 1500, 1540, 14000, 14040, 14100, *range(15000, 25000, 200), 40000, 40040]
-    driver = make_clip(tmp_path / "d.mp4", time_base=Fraction(1, 1000), pts=pts, sound=tone(20),
-                       frames=[np.full((16, 16, 3), 60, np.uint8)] * len(pts))
+    driver = make_clip(
+        tmp_path / "d.mp4",
+        time_base=Fraction(1, 1000),
+        pts=pts,
+        sound=tone(20),
+        frames=[np.full((16, 16, 3), 60, np.uint8)] * len(pts),
+    )
     for suffix in ("mp4", "mkv"):
         animate(Mirror(size=(16, 16)), driver, tmp_path / f"o.{suffix}")
         assert [1000 * t for t in true_times(tmp_path / f"o.{suffix}")] == pts
@@ -106,12 +128,14 @@ def in_the_middle(picture, size):
     """A square picture as high as one of `size`, between gray."""
     image = np.full((*size, 3), 90, np.uint8)
     left = (size[1] - size[0]) // 2
-    image[:, left:left + size[0]] = np.asarray(image_module.fromarray(picture).resize((size[0], size[0])))
+    image[:, left : left + size[0]] = np.asarray(image_module.fromarray(picture).resize((size[0], size[0])))
     return image
 
 
-@pytest.mark.row("V7", "ten minutes of 1080p, tracked and drawn at that size: at most 1 GB of memory, the same for any "
-                       "length within 5%")
+@pytest.mark.row(
+    "V7",
+    "ten minutes of 1080p, tracked and drawn at that size: at most 1 GB of memory, the same for any length within 5%",
+)
 def test_memory_of_ten_minutes(tmp_path, row):
     pytest.importorskip("mediapipe")
     pytest.importorskip("skimage.data")
@@ -125,16 +149,28 @@ def test_memory_of_ten_minutes(tmp_path, row):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     peaks = []
     for frames in (count // 4, count):
-        clip = make_clip(tmp_path / f"{frames}.mp4", time_base=Fraction(1, 30), pts=list(range(frames)),
-                         options={"preset": "ultrafast"}, frames=list(islice(cycle(drivers), frames)),
-                         sound=tone(frames / 30))
-        done = subprocess.run([sys.executable, "-c", _LONG, str(tmp_path / "p.png"), str(clip)], env=environment,
-                              check=False, capture_output=True, text=True)
+        clip = make_clip(
+            tmp_path / f"{frames}.mp4",
+            time_base=Fraction(1, 30),
+            pts=list(range(frames)),
+            options={"preset": "ultrafast"},
+            frames=list(islice(cycle(drivers), frames)),
+            sound=tone(frames / 30),
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", _LONG, str(tmp_path / "p.png"), str(clip)],
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr
         written, shape, peak = json.loads(done.stdout.splitlines()[-1])
         assert (written, tuple(shape)) == (frames, size)
         peaks.append(peak)
-    row.measured(f"{size[1]} x {size[0]}: {peaks[0] / 1e6:.0f} MB for {count // 4:,} frames, {peaks[1] / 1e6:.0f} MB "
-                 f"for {count:,}")
+    row.measured(
+        f"{size[1]} x {size[0]}: {peaks[0] / 1e6:.0f} MB for {count // 4:,} frames, {peaks[1] / 1e6:.0f} MB "
+        f"for {count:,}"
+    )
     assert peaks[1] <= 1e9
     assert peaks[1] <= 1.05 * peaks[0]

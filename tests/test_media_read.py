@@ -42,8 +42,16 @@ def test_times_kept(tmp_path, timing, suffix):
 def test_rotation_upright(tmp_path, row):
     image, upright = ramp(32, 48), 0
     for rotation, hflip in product((0, 90, 180, 270), (False, True)):
-        clip = make_clip(tmp_path / "r.mp4", frames=[image] * 3, pts=[0, 1, 2], codec="libx264rgb", pixels="rgb24",
-                         rotation=rotation, hflip=hflip, options={"crf": "0"})
+        clip = make_clip(
+            tmp_path / "r.mp4",
+            frames=[image] * 3,
+            pts=[0, 1, 2],
+            codec="libx264rgb",
+            pixels="rgb24",
+            rotation=rotation,
+            hflip=hflip,
+            options={"crf": "0"},
+        )
         want = np.rot90(image, rotation // 90)
         want = want[:, ::-1] if hflip else want
         reader = VideoReader(clip)
@@ -115,8 +123,9 @@ def test_trim(tmp_path, start, end):
 def test_sound_stays_with_picture(tmp_path, sound_codec, start):
     """A flash and a click at 1.6 s stay together, trimmed or not, copied or encoded anew."""
     frames = [np.full((48, 64, 3), 250 if i == 40 else 20, np.uint8) for i in range(60)]
-    clip = make_clip(tmp_path / "in.mkv", frames=frames, pts=list(range(60)), sound=tone(2.4, click_s=1.6),
-                     sound_codec=sound_codec)
+    clip = make_clip(
+        tmp_path / "in.mkv", frames=frames, pts=list(range(60)), sound=tone(2.4, click_s=1.6), sound_codec=sound_codec
+    )
     before = loudest_time(clip) - 1.6
     reader = VideoReader(clip, start=start)
     out = tmp_path / "out.mp4"
@@ -144,8 +153,13 @@ def test_reader_errors(tmp_path):
         frame.sample_rate = 44100
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    for name, words in (("none.mp4", "no such file"), ("", "is a folder"), ("junk.mp4", "cannot be read as a video"),
-                        ("empty.mp4", "cannot be read as a video"), ("song.m4a", "no video stream \\(only sound\\)")):
+    for name, words in (
+        ("none.mp4", "no such file"),
+        ("", "is a folder"),
+        ("junk.mp4", "cannot be read as a video"),
+        ("empty.mp4", "cannot be read as a video"),
+        ("song.m4a", "no video stream \\(only sound\\)"),
+    ):
         with pytest.raises(MediaError, match=words) as caught:
             VideoReader(tmp_path / name)
         assert "\n" not in str(caught.value)

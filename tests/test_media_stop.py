@@ -28,8 +28,15 @@ def stop(folder, number, count):
     """`count` runs of the command at 25 frames a second, each sent the signal at a random moment."""
     make_clip(folder / "drive.mp4", pts=list(range(FRAMES)), sound=tone(FRAMES / 25 - 0.5))
     write_image(folder / "face.png", ramp(40, 40), force=True)
-    done = subprocess.run([sys.executable, str(TESTS / "stop_media.py"), number, str(count)], cwd=folder, timeout=900,
-                          env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(TESTS / "stop_media.py"), number, str(count)],
+        cwd=folder,
+        timeout=900,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -39,8 +46,9 @@ def test_stopped(tmp_path, row):
     runs = [run for number in ("SIGINT", "SIGTERM") for run in stop(tmp_path, number, row.amount(4, 50))]
     wrong, slowest = [], max(run["stop_s"] for run in runs)
     for run in runs:
-        said = re.fullmatch(rf"fastreenact: stopped(?: after (\d+) of {FRAMES} frames(; they are in o\.part\.mp4)?)?\n",
-                            run["said"])
+        said = re.fullmatch(
+            rf"fastreenact: stopped(?: after (\d+) of {FRAMES} frames(; they are in o\.part\.mp4)?)?\n", run["said"]
+        )
         in_part = int(said[1]) if said and said[2] else None
         if run["code"] == 130 and said and run["part"] == in_part and run["out"] is None:
             continue
@@ -94,14 +102,26 @@ def test_full_disk(tmp_path, row):
     needed = 4 * (-(-(tmp_path / "whole.mp4").stat().st_size // 4096) + 1)  # kilobytes in pages, one for the old file
     sizes = [needed - 4, needed // 2, needed - 8, needed - 12, needed // 4, 8][: row.amount(2, 6)]
     for size in sizes:
-        done = subprocess.run(["unshare", "-rm", "sh", "-c", _DISK, "sh", str(size), sys.executable, _WRITE, "60"],
-                              cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120,
-                              errors="replace")
+        done = subprocess.run(
+            ["unshare", "-rm", "sh", "-c", _DISK, "sh", str(size), sys.executable, _WRITE, "60"],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            errors="replace",
+        )
         if done.returncode == 9 or "unshare" in done.stderr:
             pytest.skip("nobody but root may mount here")
         assert done.stdout.splitlines() == [
-            "o.mp4 cannot be written (No space left on device): make room on the disk", "code 7", "o.mp4", "precious",
-            "nothing can be written to the folder of p.mp4 (disk): choose another one", "code 7"], done
+            "o.mp4 cannot be written (No space left on device): make room on the disk",
+            "code 7",
+            "o.mp4",
+            "precious",
+            "nothing can be written to the folder of p.mp4 (disk): choose another one",
+            "code 7",
+        ], done
     row.measured(f"{len(sizes)} disks of {min(sizes)} to {max(sizes)} kB, full and read-only: all of them")
 
 
@@ -109,8 +129,10 @@ def test_full_disk(tmp_path, row):
 def test_full_device(tmp_path, row):
     os.symlink("/dev/full", tmp_path / "o.part.mp4")
     (tmp_path / "o.mp4").write_bytes(b"precious")
-    with pytest.raises(MediaError, match=r"o\.mp4 cannot be written \(No space left on device\): make room"), \
-            VideoWriter(tmp_path / "o.mp4", time_base=Fraction(1, 25), force=True) as writer:  # noqa: PT012
+    with (  # noqa: PT012
+        pytest.raises(MediaError, match=r"o\.mp4 cannot be written \(No space left on device\): make room"),
+        VideoWriter(tmp_path / "o.mp4", time_base=Fraction(1, 25), force=True) as writer,
+    ):
         for i in range(100):
             writer.write(ramp(64, 64, 9 * i), i)
     row.measured(f"said after {writer.frames} frames")

@@ -48,13 +48,16 @@ def test_colours_kept(tmp_path):
     image = np.zeros((5 * 16, 25 * 16, 3), np.uint8)
     for k, colour in enumerate(patches):
         y, x = divmod(k, 25)
-        image[y * 16:(y + 1) * 16, x * 16:(x + 1) * 16] = colour
+        image[y * 16 : (y + 1) * 16, x * 16 : (x + 1) * 16] = colour
     with VideoWriter(tmp_path / "c.mp4", time_base=Fraction(1, 25), quality=4) as writer:
         for i in range(2):
             writer.write(image, i)
     got = next(iter(VideoReader(tmp_path / "c.mp4")))[0]
-    errors = [np.abs(got[y * 16 + 4:y * 16 + 12, x * 16 + 4:x * 16 + 12].astype(int) - patches[y * 25 + x]).max()
-              for y in range(5) for x in range(25)]
+    errors = [
+        np.abs(got[y * 16 + 4 : y * 16 + 12, x * 16 + 4 : x * 16 + 12].astype(int) - patches[y * 25 + x]).max()
+        for y in range(5)
+        for x in range(25)
+    ]
     assert max(errors) <= 4
     assert np.mean(errors) <= 2
     with av.open(str(tmp_path / "c.mp4")) as container:
@@ -76,8 +79,12 @@ def test_colours_read_by_their_tags(tmp_path, matrix, full):
         context.color_range = 2 if full else 1
         for i in range(2):
             frame = av.VideoFrame.from_ndarray(image).reformat(
-                format="yuv420p", src_colorspace=matrix, dst_colorspace=matrix, src_color_range="JPEG",
-                dst_color_range="JPEG" if full else "MPEG")
+                format="yuv420p",
+                src_colorspace=matrix,
+                dst_colorspace=matrix,
+                src_color_range="JPEG",
+                dst_color_range="JPEG" if full else "MPEG",
+            )
             frame.pts = i
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -124,8 +131,12 @@ def test_nothing_written_nothing_left(tmp_path):
 def test_writer_errors(tmp_path):
     (tmp_path / "d.mp4").mkdir()
     os.mkfifo(tmp_path / "pipe.mp4")
-    for name, words in (("o.avi", "choose one of these endings"), ("no/o.mp4", "does not exist"),
-                        ("d.mp4", "is a folder"), ("pipe.mp4", "not a file")):
+    for name, words in (
+        ("o.avi", "choose one of these endings"),
+        ("no/o.mp4", "does not exist"),
+        ("d.mp4", "is a folder"),
+        ("pipe.mp4", "not a file"),
+    ):
         with pytest.raises(MediaError, match=words):
             VideoWriter(tmp_path / name, time_base=Fraction(1, 25), force=True)
     writer = VideoWriter(tmp_path / "late.mp4", time_base=Fraction(1, 25))
@@ -160,6 +171,7 @@ def test_real_clips(tmp_path, shared, name):
         for image, ticks in reader.frames():
             writer.write(image, ticks)
     assert true_times(tmp_path / "o.mp4") == [t for t in true_times(clip) if t < 1]
-    differences = [np.abs(a.astype(int) - b).mean() for (a, _), (b, _) in
-                   zip(reader, VideoReader(tmp_path / "o.mp4"), strict=True)]
+    differences = [
+        np.abs(a.astype(int) - b).mean() for (a, _), (b, _) in zip(reader, VideoReader(tmp_path / "o.mp4"), strict=True)
+    ]
     assert max(differences) < 3

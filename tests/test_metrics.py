@@ -14,7 +14,7 @@ from fastreenact.evaluation.metrics import (
     psnr,
     ssim,
     ssim_map,
-)  # fmt: skip
+)
 from fastreenact.face.morphable.fit import rotation_vector
 from fastreenact.face.morphable.model import EXPRESSION_NAMES, default_model, rotation_matrix
 
@@ -72,9 +72,7 @@ def test_face_mask_of_a_triangle():
     corners = np.array([(1, 1), (9, 1), (1, 9), (3, 3), (5, 1)])  # one inside, one on a side
     y, x = np.mgrid[:12, :14] + 0.5
     np.testing.assert_array_equal(face_mask(corners, 12, 14), (x >= 1) & (y >= 1) & (x + y <= 10))
-    np.testing.assert_array_equal(
-        face_mask(corners, 12, 14, 1.0), (x >= 0) & (y >= 0) & (x + y <= 10 + np.sqrt(2))
-    )  # fmt: skip
+    np.testing.assert_array_equal(face_mask(corners, 12, 14, 1.0), (x >= 0) & (y >= 0) & (x + y <= 10 + np.sqrt(2)))
 
 
 def test_akd_of_a_shift():

@@ -1,4 +1,4 @@
-"""The fragments of csrc/substrate/mma.h: matrices multiplied on the host through the lanes that multiply them on a GPU."""
+"""The fragments of csrc/substrate/mma.h: matrices multiplied on the host by the lanes that multiply them on a GPU."""
 
 import ctypes
 import shutil
@@ -15,7 +15,7 @@ from fastreenact.ops.packing import pack_fragments, unpack_fragments
 # are written as the PTX ISA has them, apart from the index functions.
 WARP = """
 #include <cstring>
-#include "mma.h"
+#include "substrate/mma.h"
 using namespace fastreenact;
 
 // d [16, 8 * tiles] += a [16, 16 * steps] times packed weights.
@@ -66,10 +66,10 @@ extern "C" int pitch(int bytes) {
 }
 """
 PLANTS = [
-    ("mma.h", "lane % 4 * 2 + reg / 2 * 8 + which", "lane % 4 * 2 + reg / 2 * 8 + 1 - which"),
-    ("mma.h", "lane / 4 + reg % 2 * 8", "lane / 4 + reg / 2 * 8"),
-    ("mma.h", "return lane / 16 * 8;", "return lane / 8 % 2 * 8;"),
-    ("mma.h", "in_n / kTileN * 4 + in_k / 8 * 2", "in_n / kTileN * 2 + in_k / 8 * 4"),
+    ("substrate/mma.h", "lane % 4 * 2 + reg / 2 * 8 + which", "lane % 4 * 2 + reg / 2 * 8 + 1 - which"),
+    ("substrate/mma.h", "lane / 4 + reg % 2 * 8", "lane / 4 + reg / 2 * 8"),
+    ("substrate/mma.h", "return lane / 16 * 8;", "return lane / 8 % 2 * 8;"),
+    ("substrate/mma.h", "in_n / kTileN * 4 + in_k / 8 * 2", "in_n / kTileN * 2 + in_k / 8 * 4"),
 ]
 
 
@@ -142,7 +142,7 @@ def test_pack_fragments_refuses(generator):
 
 
 KERNEL = """
-#include "mma.h"
+#include "substrate/mma.h"
 using namespace fastreenact;
 
 template <int32_t kType>

@@ -135,8 +135,12 @@ def test_load_refuses_other_files(tmp_path):
 def _header(frames=4, **changes):
     header = {"__metadata__": {"format": "fastreenact-motion", "version": "1"}}
     offset = 0
-    for name, kind, width, tail in (("pose", "F32", 24, [6]), ("expression", "F32", 204, [51]), ("time", "F64", 8, []),
-                                    ("confidence", "F32", 4, [])):  # fmt: skip
+    for name, kind, width, tail in (
+        ("pose", "F32", 24, [6]),
+        ("expression", "F32", 204, [51]),
+        ("time", "F64", 8, []),
+        ("confidence", "F32", 4, []),
+    ):
         end = offset + width * frames
         header[name] = {"dtype": kind, "shape": [frames, *tail], "data_offsets": [offset, end]}
         offset = end

@@ -24,7 +24,7 @@ SHAPES = [
     ((1, 16, 16, 64), 32),  # GroupNorm of MegaPortraits
     ((2, 4, 8, 8, 96), 32),
     ((1, 13, 11, 130), 130),
-]
+]  # fmt: skip
 
 
 def affine_of(kind: str | None, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

@@ -84,9 +84,7 @@ def test_params_match_the_struct(record, header, struct, tmp_path):
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("no C++ compiler is installed")
-    prints = "".join(
-        f'std::printf("%zu ", offsetof(fastreenact::{struct}, {field}));' for field in record.names
-    )
+    prints = "".join(f'std::printf("%zu ", offsetof(fastreenact::{struct}, {field}));' for field in record.names)
     code = tmp_path / "layout.cpp"
     code.write_text(
         f'#include <cstddef>\n#include <cstdio>\n#include "{header}"\n'

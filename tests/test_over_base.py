@@ -19,10 +19,10 @@ from fastreenact.models.face2face_rho.networks import (
 from fastreenact.models.landmark_warp.warp import LandmarkWarp, Placement
 from fastreenact.models.refined_warp.inference import _Cells, _Nodes
 from fastreenact.ops import compose_frame
-from fastreenact.training.over_base import base_picture
+from fastreenact.synth.heads.render import make_person, random_expression, random_pose, render
 from fastreenact.training.data.batches import batch_of
 from fastreenact.training.data.heads import HeadPairs
-from fastreenact.synth.heads.render import make_person, random_expression, random_pose, render
+from fastreenact.training.over_base import base_picture
 from fastreenact.weights import load_face2face_rho, save_face2face_rho
 
 

@@ -196,8 +196,12 @@ def test_wheel_from_the_source_archive(sources, tmp_path, row):
         file.extractall(tmp_path / "site")
     wanted = {path.relative_to(ROOT).as_posix() for path in SHIPPED}
     wanted = {f"fastreenact/{name}" if name.startswith("kernels/") else name for name in wanted}
-    wanted |= {"fastreenact/py.typed", "fastreenact/csrc/substrate/common.h", "fastreenact/csrc/to_frame.cu",
-               "fastreenact/data/face2face_rho.safetensors"}  # fmt: skip
+    wanted |= {
+        "fastreenact/py.typed",
+        "fastreenact/csrc/substrate/common.h",
+        "fastreenact/csrc/to_frame.cu",
+        "fastreenact/data/face2face_rho.safetensors",
+    }
     assert wanted <= names, wanted - names
     assert any(re.match(r"fastreenact/_C\..*\.so", name) for name in names)
     assert not any(name.startswith(("tests/", "bench/", "kernels/")) for name in names)
@@ -222,8 +226,11 @@ INSTALLED_TESTS = ("test_engine.py", "test_renderer.py", "test_threads.py", "tes
 
 @in_tree
 @pytest.mark.slow
-@pytest.mark.row("R8", "an empty environment without nvcc and PyTorch, with and without build isolation: `pip install "
-                       ".` within 120 s; then tests pass, beside Triton and CuPy too, without a driver")
+@pytest.mark.row(
+    "R8",
+    "an empty environment without nvcc and PyTorch, with and without build isolation: `pip install "
+    ".` within 120 s; then tests pass, beside Triton and CuPy too, without a driver",
+)
 def test_install_into_an_empty_environment(sources, tmp_path, row):
     if not row.full:
         pytest.skip("installs from a package index: with --full only")
@@ -262,8 +269,6 @@ def outside(*command, cwd):
     """What a command says in a folder beyond this tree, which Python would take for the package."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["PATH"] = path_without_nvcc()
-    done = subprocess.run(
-        command, env=environment, cwd=cwd, capture_output=True, text=True, check=False, timeout=1800
-    )
+    done = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout

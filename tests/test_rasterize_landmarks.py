@@ -9,12 +9,7 @@ import torch
 from conftest import DEVICES
 from torch import Tensor
 
-from fastreenact.ops import (
-    rasterize_landmarks,
-    rasterize_landmarks_all,
-    rasterize_landmarks_reference,
-    rasterize_lines,
-)
+from fastreenact.ops import rasterize_landmarks, rasterize_landmarks_all, rasterize_landmarks_reference, rasterize_lines
 from fastreenact.ops.rasterize_landmarks import COLOURS, LAYOUTS
 
 

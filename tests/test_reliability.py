@@ -34,6 +34,10 @@ def test_page_in_order():
 
 
 def test_rows_of_the_page_exist(rows):
-    missing = [name for name in rows if f"def {name.partition('::')[2].partition('[')[0]}(" not in
-               (ROOT / name.partition("::")[0]).read_text(encoding="utf-8")]
+    missing = [
+        name
+        for name in rows
+        if f"def {name.partition('::')[2].partition('[')[0]}("
+        not in (ROOT / name.partition("::")[0]).read_text(encoding="utf-8")
+    ]
     assert missing == []

@@ -294,11 +294,20 @@ def test_render_mesh_writes_only_its_outputs(channels, generator):
     buffers = [torch.full((part.numel() + 2 * margin,), 77, dtype=part.dtype) for part in expected]
     image, alpha, ids, weights = (part.data_ptr() + margin * part.element_size() for part in buffers)
     shared = {
-        "vertices": vertices.data_ptr(), "triangles": triangles.data_ptr(), "attributes": attributes.data_ptr(),
-        "background": 0, "n": n, "vertex_count": vertices.shape[1], "triangle_count": len(triangles),
-        "channels": channels, "height": height, "width": width, "attribute_stride_n": 0, "background_stride_n": 0,
+        "vertices": vertices.data_ptr(),
+        "triangles": triangles.data_ptr(),
+        "attributes": attributes.data_ptr(),
+        "background": 0,
+        "n": n,
+        "vertex_count": vertices.shape[1],
+        "triangle_count": len(triangles),
+        "channels": channels,
+        "height": height,
+        "width": width,
+        "attribute_stride_n": 0,
+        "background_stride_n": 0,
         "cull": False,
-    }  # fmt: skip
+    }
     _C.render_mesh(**shared, image=image, alpha=alpha, ids=0, barycentrics=0, supersample=2)
     _C.render_mesh(**shared, image=0, alpha=0, ids=ids, barycentrics=weights, supersample=1)
     for buffer, part in zip(buffers, expected, strict=True):
@@ -334,9 +343,12 @@ def test_render_mesh_opcheck(batched, generator):
 def grown(**changes: Any) -> dict[str, Any]:
     """Valid arguments of render_mesh but for `changes`."""
     return {
-        "vertices": torch.zeros(2, 4, 3), "triangles": torch.zeros(5, 3, dtype=torch.int32),
-        "attributes": torch.zeros(4, 6), "size": (8, 9), **changes,
-    }  # fmt: skip
+        "vertices": torch.zeros(2, 4, 3),
+        "triangles": torch.zeros(5, 3, dtype=torch.int32),
+        "attributes": torch.zeros(4, 6),
+        "size": (8, 9),
+        **changes,
+    }
 
 
 def corner(value: int) -> Tensor:

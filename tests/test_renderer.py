@@ -189,8 +189,11 @@ class NoMemory(TorchDispatchMode):
 FORMS = ("published", "over base", "landmark-warp")
 
 
-@pytest.mark.row("R5", "no memory at one of the allocations of networks, portrait and frame on the CPU: every frame is "
-                       "drawn, with one warning")
+@pytest.mark.row(
+    "R5",
+    "no memory at one of the allocations of networks, portrait and frame on the CPU: every frame is "
+    "drawn, with one warning",
+)
 def test_memory_that_runs_out_anywhere_on_the_cpu_is_one_warning(net, row, caplog):
     caplog.set_level(logging.WARNING, logger="fastreenact")
     source, driver, image = drawn()

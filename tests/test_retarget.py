@@ -172,8 +172,11 @@ def test_a_first_frame_that_is_not_neutral_costs_nothing(row):
     assert worst <= 1.1
 
 
-@pytest.mark.row("A2", "a face that leaves for 1, 15 or 90 frames is held 15 frames, eased to rest in 10, and comes "
-                       "back elsewhere: at most 0.05 of the face size a frame")
+@pytest.mark.row(
+    "A2",
+    "a face that leaves for 1, 15 or 90 frames is held 15 frames, eased to rest in 10, and comes "
+    "back elsewhere: at most 0.05 of the face size a frame",
+)
 def test_a_lost_face_holds_eases_and_comes_back_without_a_jump(row):
     rng, worst, losses = np.random.default_rng(0), 0.0, 0
     for absent, fps in itertools.product((1, 15, 90), (24, 30, 60) if row.full else (24, 60)):
@@ -193,8 +196,10 @@ def lose(absent, fps, turn):
     driver = [motion((0, 0.4, 0.1, 0.2, 0.05, 0.45), i / fps, jawOpen=0.7) for i in range(40)]
     absent_frames = round(absent * fps / 30)
     gone = [Motion.missing((40 + i) / fps) for i in range(absent_frames)]
-    back = [Motion(m.pose * np.float32(turn), m.expression, (40 + absent_frames + i) / fps)
-            for i, m in enumerate(driver * 2)]  # fmt: skip
+    back = [
+        Motion(m.pose * np.float32(turn), m.expression, (40 + absent_frames + i) / fps)
+        for i, m in enumerate(driver * 2)
+    ]
     retarget = make(reference=motion(), smooth=True)
     outs = np.array([retarget(m, m.time)[0] for m in driver + gone + back])
     held = outs[39]
@@ -216,8 +221,9 @@ def test_no_face_at_all_is_rest():
         np.testing.assert_allclose(pose, REST_POSE)
 
 
-@pytest.mark.row("A5", "5 % of a still face's motions are those of a wrong detection: every keypoint's jitter at most "
-                       "0.3 px at 256")
+@pytest.mark.row(
+    "A5", "5 % of a still face's motions are those of a wrong detection: every keypoint's jitter at most 0.3 px at 256"
+)
 def test_glitches_do_not_show(row):
     jitters_px = [jitter_px(seed, row.amount(300, 600)) for seed in range(7, 7 + row.amount(1, 30))]
     row.measured(f"{len(jitters_px)} drivers of {row.amount(300, 600)} frames: {max(jitters_px):.2f} px")

@@ -14,13 +14,32 @@ from fastreenact import _C
 ROOT = Path(__file__).resolve().parents[1]
 # What enters the C++ at small sizes; two lists that take about as long, for two processes.
 TESTS = [
-    ["canaries", "hostile_coordinates", "wrong_arguments", "grid_sample_3d", "mbconv", "to_frame", "compose_frame",
-     "rasterize_landmarks", "landmark_warp", "replay"],
+    [
+        "canaries",
+        "hostile_coordinates",
+        "wrong_arguments",
+        "grid_sample_3d",
+        "mbconv",
+        "to_frame",
+        "compose_frame",
+        "rasterize_landmarks",
+        "landmark_warp",
+        "replay",
+    ],
     ["warp", "spade", "norm_act", "conv", "tail", "shrink", "render_mesh", "fit"],
-]  # fmt: skip
+]
 # What asks PyTorch rather than the C++, or Python for long.
-SLOW = ("opcheck", "gradient", "compiles", "interpreted", "real_clip", "does_not_fold", "opencv", "any_coordinates",
-        "render_mesh_reference")  # fmt: skip
+SLOW = (
+    "opcheck",
+    "gradient",
+    "compiles",
+    "interpreted",
+    "real_clip",
+    "does_not_fold",
+    "opencv",
+    "any_coordinates",
+    "render_mesh_reference",
+)
 
 
 def libraries() -> list[str]:
@@ -45,10 +64,14 @@ def build(isa: str) -> Path:
     if cmake is None or ninja is None:
         pytest.skip("needs CMake and Ninja")
     settings = {
-        "CMAKE_BUILD_TYPE": "None", "CMAKE_MAKE_PROGRAM": ninja, "Python_EXECUTABLE": sys.executable,
-        "pybind11_DIR": pybind11.get_cmake_dir(), "FASTREENACT_CUDA": "off", "FASTREENACT_SANITIZE": "ON",
+        "CMAKE_BUILD_TYPE": "None",
+        "CMAKE_MAKE_PROGRAM": ninja,
+        "Python_EXECUTABLE": sys.executable,
+        "pybind11_DIR": pybind11.get_cmake_dir(),
+        "FASTREENACT_CUDA": "off",
+        "FASTREENACT_SANITIZE": "ON",
         "FASTREENACT_ISAS": isa,
-    }  # fmt: skip
+    }
     configure = [cmake, "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *(f"-D{k}={v}" for k, v in settings.items())]
     for command in (configure, [cmake, "--build", str(folder), "--target", "_C"]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -59,11 +82,16 @@ def build(isa: str) -> Path:
 def run(folder: Path, names: list[str], *, all_of_them: bool) -> subprocess.Popen[str]:
     """A process with the tests of some ops on that extension."""
     environment = os.environ | {
-        "FASTREENACT_SANITIZED": str(folder), "FASTREENACT_ISA": "", "OMP_NUM_THREADS": "1", "PYTHONMALLOC": "malloc",
+        "FASTREENACT_SANITIZED": str(folder),
+        "FASTREENACT_ISA": "",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONMALLOC": "malloc",
         "CUDA_VISIBLE_DEVICES": "",  # AddressSanitizer takes the addresses that CUDA wants
-        "LD_PRELOAD": " ".join(libraries()), "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1",
+        "LD_PRELOAD": " ".join(libraries()),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONPATH": os.pathsep.join(p for p in (str(ROOT / "tests"), os.environ.get("PYTHONPATH")) if p),
-    }  # fmt: skip
+    }
     files = [str(ROOT / "tests" / f"test_{name}.py") for name in names]
     # Their reports go to stderr, which pytest would keep to itself with a process that ends.
     options = ["-p", "sanitized_extension", "-p", "no:cacheprovider", "-q", "--capture=sys"]

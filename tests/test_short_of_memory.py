@@ -10,8 +10,11 @@ import pytest
 pytest.importorskip("resource", reason="limits on memory are POSIX's")
 
 
-@pytest.mark.row("R5", "address space that ends at some point of making an engine and drawing three frames: they are "
-                       "drawn, with one warning at most, or `MemoryError`; the process lives")
+@pytest.mark.row(
+    "R5",
+    "address space that ends at some point of making an engine and drawing three frames: they are "
+    "drawn, with one warning at most, or `MemoryError`; the process lives",
+)
 def test_address_space_that_ends_never_kills(row):
     count = row.amount(6, 200)
     script = Path(__file__).with_name("short_of_memory.py")

@@ -24,7 +24,7 @@ CASES = [
     (48, (61, 83), (10.2, 60.9, 77.7)),
     (7, (2, 83), (75.5, -3.3, 40.0)),
     (5, (20, 30), (1e6, -1e6, 3.0)),
-]
+]  # fmt: skip
 
 
 def noise(shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:

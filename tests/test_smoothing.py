@@ -7,8 +7,12 @@ import pytest
 
 from fastreenact.face.smoothing import STATE_SIZE, BilateralFilter, GlitchGate
 
-GROUPS = {"rotation": (slice(0, 3), 0.05), "translation": (slice(3, 5), 0.01), "scale": (slice(5, 6), 0.01),
-          "expression": (slice(6, 57), 0.3)}  # fmt: skip
+GROUPS = {
+    "rotation": (slice(0, 3), 0.05),
+    "translation": (slice(3, 5), 0.01),
+    "scale": (slice(5, 6), 0.01),
+    "expression": (slice(6, 57), 0.3),
+}
 
 
 def reference(states, times):

@@ -17,8 +17,11 @@ def usage():
     return memory_mb, len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
 
-@pytest.mark.row("R3", "an hour of frames at 30 a second (108,000), tracked and drawn at 256: memory grows by at most "
-                       "10 MB after frame 1,000, open files and threads do not")
+@pytest.mark.row(
+    "R3",
+    "an hour of frames at 30 a second (108,000), tracked and drawn at 256: memory grows by at most "
+    "10 MB after frame 1,000, open files and threads do not",
+)
 def test_a_long_run_does_not_grow(row):
     pytest.importorskip("mediapipe")
     pytest.importorskip("skimage.data")
@@ -41,7 +44,9 @@ def test_a_long_run_does_not_grow(row):
         after = usage()
     grown_mb.append(after[0] - before[0])
     files, threads = after[1] - before[1], after[2] - before[2]
-    row.measured(f"{count:,} frames: {grown_mb[-1]:+.1f} MB at the end, {max(grown_mb):+.1f} at most, "
-                 f"{files:+d} files, {threads:+d} threads")
+    row.measured(
+        f"{count:,} frames: {grown_mb[-1]:+.1f} MB at the end, {max(grown_mb):+.1f} at most, "
+        f"{files:+d} files, {threads:+d} threads"
+    )
     assert max(grown_mb) <= LIMIT_MB
     assert (files, threads) == (0, 0)

@@ -18,7 +18,7 @@ SHAPES = [
     (1, 64, 64, 52, 64, 64),
     (1, 16, 16, 280, 16, 16),
     (2, 5, 7, 140, 9, 9),
-]
+]  # fmt: skip
 
 
 def make(
@@ -131,9 +131,14 @@ def test_spade_is_the_epilogue_of_warp(generator):
     field = torch.rand(2, 9, 11, 2, generator=generator) * 2.4 - 1.2
     features = arguments.pop("x")
     both = warp(
-        features, field, scale=arguments["gamma_table"], shift=arguments["beta_table"], index_y=arguments["index_y"],
-        index_x=arguments["index_x"], activation="relu",
-    )  # fmt: skip
+        features,
+        field,
+        scale=arguments["gamma_table"],
+        shift=arguments["beta_table"],
+        index_y=arguments["index_y"],
+        index_x=arguments["index_x"],
+        activation="relu",
+    )
     assert_close(both, spade(warp(features, field), **arguments).double())
 
 
@@ -176,9 +181,13 @@ def grown(**changes: Any) -> dict[str, Any]:
     """Valid arguments of spade but for `changes`."""
     table, index = torch.zeros(2, 3, 3, 6), torch.zeros(4, dtype=torch.int32)
     return {
-        "x": torch.zeros(2, 4, 4, 6), "gamma_table": table, "beta_table": table, "index_y": index, "index_x": index,
+        "x": torch.zeros(2, 4, 4, 6),
+        "gamma_table": table,
+        "beta_table": table,
+        "index_y": index,
+        "index_x": index,
         **changes,
-    }  # fmt: skip
+    }
 
 
 BAD = [

@@ -15,10 +15,11 @@ from PIL import Image
 
 from fastreenact.engine import Engine
 from fastreenact.errors import FastreenactError, NoFaceError
+from fastreenact.face.driver import Driver
+from fastreenact.face.keypoints import face_size, from_mediapipe
+from fastreenact.face.source import locate_face
 from fastreenact.face.track import backends
 from fastreenact.face.track.backends import quiet_stderr
-from fastreenact.face.driver import Driver, locate_face
-from fastreenact.face.keypoints import face_size, from_mediapipe
 from fastreenact.face.track.tracker import Landmarks, Tracker
 from fastreenact.face.track.views import View, views
 from fastreenact.weights import default_weights, load_face2face_rho

@@ -9,10 +9,10 @@ from fastreenact.face.morphable.model import EXPRESSION_NAMES
 from fastreenact.synth.heads.backdrop import background
 from fastreenact.synth.heads.light import lit
 from fastreenact.synth.heads.mesh import surface
+from fastreenact.synth.heads.render import make_person
 from fastreenact.synth.heads.scene import make_scene, photograph
 from fastreenact.synth.heads.skin import draw_skin, regions, skin_uv, wrinkled
 from fastreenact.synth.heads.traits import Traits
-from fastreenact.synth.heads.render import make_person
 
 
 def at_keypoints(picture: torch.Tensor, points: list[int], below: float = 0.0) -> np.ndarray:

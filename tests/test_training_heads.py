@@ -6,12 +6,12 @@ import torch
 from torch.nn import functional
 
 from fastreenact.face.morphable.model import EXPRESSION_NAMES, default_model
-from fastreenact.training.data.batches import heads as head_pairs
 from fastreenact.synth.heads.mesh import surface, triangulate
-from fastreenact.training.data.heads import HeadPairs
 from fastreenact.synth.heads.parts import parts
-from fastreenact.synth.heads.scene import make_scene
 from fastreenact.synth.heads.render import flow, make_person, random_expression, random_pose, render
+from fastreenact.synth.heads.scene import make_scene
+from fastreenact.training.data import heads as head_pairs
+from fastreenact.training.data.heads import HeadPairs
 
 SIZE = 96
 FRONT = np.array([0, 0, 0, 0, 0.1, 0.45], np.float32)
@@ -119,8 +119,23 @@ def test_a_blink_closes_the_eyes():
 
 def test_gaze_moves_the_irises_only():
     person, seed = bald_person(), shot()
-    seen = [render(person, FRONT, expression(eyeLookOutLeft=a, eyeLookInRight=a, eyeLookInLeft=b, eyeLookOutRight=b,
-            eyeWideLeft=0.5, eyeWideRight=0.5), SIZE, seed) for a, b in ((0.8, 0), (0, 0.8))]  # fmt: skip
+    seen = [
+        render(
+            person,
+            FRONT,
+            expression(
+                eyeLookOutLeft=a,
+                eyeLookInRight=a,
+                eyeLookInLeft=b,
+                eyeLookOutRight=b,
+                eyeWideLeft=0.5,
+                eyeWideRight=0.5,
+            ),
+            SIZE,
+            seed,
+        )
+        for a, b in ((0.8, 0), (0, 0.8))
+    ]
     eyes, elsewhere = changed(*seen, np.arange(36, 52))
     assert eyes > 3
     assert eyes > 4 * elsewhere
@@ -245,8 +260,9 @@ def test_keypoints_err_as_those_of_an_animation(monkeypatch):
     for seed in range(12):
         drawn.clear()
         draw = dataset.draw(np.random.default_rng(seed))
-        errors = np.array([frame.keypoints - true.keypoints
-                           for frame, true in zip((draw.source, *draw.drivers), drawn, strict=True)])  # fmt: skip
+        errors = np.array(
+            [frame.keypoints - true.keypoints for frame, true in zip((draw.source, *draw.drivers), drawn, strict=True)]
+        )
         tracked.append(errors[0].std())
         fitted += list(np.linalg.norm(errors[1:] - errors[0], axis=2).mean(1) * 128)
         shared.append(np.corrcoef(errors[0].ravel(), errors[1:].mean(0).ravel())[0, 1])

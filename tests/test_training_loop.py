@@ -15,14 +15,14 @@ from training_case import Discs, disc, keypoints
 
 from fastreenact.errors import FastreenactError, WeightsError
 from fastreenact.face.morphable.model import EXPRESSION_NAMES
-from fastreenact.models.face2face_rho.networks import compose, random_face2face_rho
 from fastreenact.models.face2face_rho.inference import fuse
-from fastreenact.training.over_base import base_picture, features_field, motion_fields
+from fastreenact.models.face2face_rho.networks import compose, random_face2face_rho
+from fastreenact.synth.heads.render import make_person, render
 from fastreenact.training.data.batches import Batch, Dataset, Draw, Frame, batches
 from fastreenact.training.data.batches import batch_of as make_batch
 from fastreenact.training.data.heads import HeadPairs, _flow
-from fastreenact.synth.heads.render import make_person, render
 from fastreenact.training.loop import LOSSES, SHEETS, STATE, WEIGHTS, Progress, Trainer, saved_config
+from fastreenact.training.over_base import base_picture, features_field, motion_fields
 from fastreenact.training.schedule import TrainConfig
 from fastreenact.weights import load_face2face_rho
 
@@ -132,9 +132,16 @@ def test_overfits_two_heads_to_30_db(out):
     batch = make_batch(Two(), 0, 0, 2, 64, base=True)
     assert psnr(base_picture(batch.source, batch.base, torch.zeros(2, 16, 16, 2)), batch) < 28
     config = TrainConfig(
-        size=64, motion_size=64, steps=OVERFIT, batch=2, learning_rate=1e-3, warm_up=10, discriminator_from=OVERFIT,
-        ema=0.0, base=True,
-    )  # fmt: skip
+        size=64,
+        motion_size=64,
+        steps=OVERFIT,
+        batch=2,
+        learning_rate=1e-3,
+        warm_up=10,
+        discriminator_from=OVERFIT,
+        ema=0.0,
+        base=True,
+    )
     trainer = Trainer(HeadPairs(64), out, config)
     for _ in range(OVERFIT):
         trainer._train(batch)

@@ -10,19 +10,19 @@ from torch.nn import functional
 
 from fastreenact.errors import FastreenactError, MediaError
 from fastreenact.face.crop import Box
-from fastreenact.face.driver import SourceFace
 from fastreenact.face.keypoints import MIRROR
 from fastreenact.face.morphable.model import EXPRESSION_NAMES, default_model
+from fastreenact.face.source import SourceFace
 from fastreenact.face.track.tracker import Landmarks
 from fastreenact.models.face2face_rho.head_pose import head_pose_input
-from fastreenact.training.data.batches import photos
 from fastreenact.synth.heads.parts import parts
-from fastreenact.synth.heads.scene import make_scene
 from fastreenact.synth.heads.render import Person, make_person
 from fastreenact.synth.heads.render import render as draw_head
+from fastreenact.synth.heads.scene import make_scene
 from fastreenact.synth.photos.head import PhotoHead, prepare
 from fastreenact.synth.photos.layers import fill
 from fastreenact.synth.photos.render import Seen, flow, render
+from fastreenact.training.data import photos
 from fastreenact.training.data.photos import PhotoFolder
 
 SIZE = 128

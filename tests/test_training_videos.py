@@ -13,15 +13,15 @@ pytest.importorskip("av", reason="PyAV is not installed")
 
 from fastreenact.errors import FastreenactError, MediaError
 from fastreenact.face.crop import crop_box
-from fastreenact.face.driver import fit_source
 from fastreenact.face.morphable.model import EXPRESSION_NAMES
+from fastreenact.face.source import fit_source
 from fastreenact.face.track.tracker import Landmarks
 from fastreenact.media import VideoWriter
 from fastreenact.models.face2face_rho.head_pose import head_pose_input
-from fastreenact.training.data.batches import video_shots
+from fastreenact.synth.heads.render import make_person, random_expression, random_pose, render
+from fastreenact.training.data import video_shots
 from fastreenact.training.data.batches import batch_of
 from fastreenact.training.data.face_mask import face_mask
-from fastreenact.synth.heads.render import make_person, random_expression, random_pose, render
 from fastreenact.training.data.video_cache import read_frames
 from fastreenact.training.data.video_shots import read_shots
 from fastreenact.training.data.videos import CACHE, VideoFolder
@@ -229,11 +229,17 @@ def test_changed_videos_and_other_sizes_are_done_anew(folder, tracker):
     assert len(list((folder / CACHE).iterdir())) == 4  # two sizes of two videos, nothing left over
 
 
-@pytest.mark.parametrize("damage", [
-    lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"\x80\x04" + data[2:],
-    lambda data: data.replace(b'"shots":"[8]"', b'"shots":"[9]"'), lambda data: data.replace(b"[8]", b"[8}"),
-    lambda data: data.replace(b"video-1", b"video-0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: b"\x80\x04" + data[2:],
+        lambda data: data.replace(b'"shots":"[8]"', b'"shots":"[9]"'),
+        lambda data: data.replace(b"[8]", b"[8}"),
+        lambda data: data.replace(b"video-1", b"video-0"),
+    ],
+)
 def test_damaged_entries_are_made_anew(tmp_path, tracker, damage):
     clip(tmp_path / "a.mp4", tracker)
     wanted = VideoFolder(tmp_path, 64, tracker=tracker).draw(RNG(0))
@@ -296,15 +302,18 @@ def test_cuts_divide_a_video(tmp_path, tracker):
         assert np.ptp(colours, axis=0).max() < 12
 
 
-@pytest.mark.parametrize(("change", "shots"), [
-    (lambda points, i: points, [12]),
-    (lambda points, i: points + np.float32(0.4 * (i > 5)), [6, 6]),  # 0.45 of the face size at once
-    (lambda points, i: points + np.float32(0.03 * max(i - 3, 0)), [12]),  # walks, but stays in the middle
-    (lambda points, i: points + np.float32(0.06 * i), [5, 5]),  # walks out of it: 0.04 of the box's side a frame
-    (lambda points, i: points * np.float32(0.5 + 0.03 * i), [7, 5]),  # comes nearer
-    (lambda points, i: None if i == 6 else points, [6, 5]),
-    (lambda points, i: None if i in (4, 9) else points, []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "shots"),
+    [
+        (lambda points, i: points, [12]),
+        (lambda points, i: points + np.float32(0.4 * (i > 5)), [6, 6]),  # 0.45 of the face size at once
+        (lambda points, i: points + np.float32(0.03 * max(i - 3, 0)), [12]),  # walks, but stays in the middle
+        (lambda points, i: points + np.float32(0.06 * i), [5, 5]),  # walks out of it: 0.04 of the box's side a frame
+        (lambda points, i: points * np.float32(0.5 + 0.03 * i), [7, 5]),  # comes nearer
+        (lambda points, i: None if i == 6 else points, [6, 5]),
+        (lambda points, i: None if i in (4, 9) else points, []),
+    ],
+)
 def test_a_face_that_jumps_leaves_or_is_lost_divides_a_video(tmp_path, tracker, change, shots):
     seen = [head(1, i) for i in range(12)]
     for i, one in enumerate(seen):

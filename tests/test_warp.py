@@ -44,9 +44,12 @@ def affine(kind: str, shape: tuple[int, ...], dtype: torch.dtype, generator: tor
     if kind == "none":
         return {}
     sizes = {
-        "channel": (channels,), "full": shape, "shared": (1, height, width, channels), "table": (1, 6, 5, channels),
+        "channel": (channels,),
+        "full": shape,
+        "shared": (1, height, width, channels),
+        "table": (1, 6, 5, channels),
         "tables": (n, 6, 5, channels),
-    }  # fmt: skip
+    }
     both = torch.randn(*sizes[kind][:-1], 2 * channels, generator=generator).to(dtype)
     found = {"scale": both[..., :channels], "shift": both[..., channels:]}  # halves of one tensor, as a conv makes them
     if kind.startswith("table"):
@@ -97,7 +100,7 @@ def test_warp_gpu_path_interpreted(kind, field_resize, generator):
         del options["shift"]
     activation = None if kind == "uint8" else "relu"
     out = torch.empty_like(features)
-    tensors = [options.get(name) for name in ("pictures", "scale", "shift", "index_y", "index_x")]
+    tensors = [options.get(name) for name in ("source_index", "scale", "shift", "index_y", "index_x")]
     warp_module._run_cuda(features, field, *tensors, activation, None, "zeros", field_resize, out)
     expected = warp_reference(features, field, activation=activation, field_resize=field_resize, **options)
     assert_close(out, expected, (2e-6, 2e-6))
@@ -110,15 +113,15 @@ def test_warp_pictures(device, dtype, kind, generator):
     slab = (torch.rand(6, 9, 11, 16, generator=generator) * 200).to(dtype)
     features = slab[1::2, :, 2:, 4:12]  # three pictures, apart
     field = torch.rand(4, 5, 6, 2, generator=generator) * 2.6 - 1.3
-    pictures = torch.tensor([2, 0, 2, 1], dtype=torch.int32)
+    source_index = torch.tensor([2, 0, 2, 1], dtype=torch.int32)
     options = affine(kind, (4, 9, 9, 8), dtype, generator) if dtype != torch.uint8 else {}
-    expected = warp_reference(features[pictures.long()], field.double(), **options)
-    assert torch.equal(warp_reference(features, field.double(), pictures=pictures, **options), expected)
-    there = on(device, {"pictures": pictures, **options})
+    expected = warp_reference(features[source_index.long()], field.double(), **options)
+    assert torch.equal(warp_reference(features, field.double(), source_index=source_index, **options), expected)
+    there = on(device, {"source_index": source_index, **options})
     got = warp(slab.to(device)[1::2, :, 2:, 4:12], field.to(device), **there).cpu()
     assert_close(got, expected)
     if device == "cpu":
-        assert torch.equal(got, warp(features[pictures.long()], field, **options))
+        assert torch.equal(got, warp(features[source_index.long()], field, **options))
 
 
 def far_pictures() -> tuple[Tensor, Tensor]:
@@ -132,7 +135,7 @@ def far_pictures() -> tuple[Tensor, Tensor]:
 
 def test_warp_pictures_beyond_32_bits():
     features, field = far_pictures()
-    got = warp(features, field, pictures=torch.tensor([3, 1], dtype=torch.int32))
+    got = warp(features, field, source_index=torch.tensor([3, 1], dtype=torch.int32))
     assert got[:, 1, 1, 2].tolist() == [53, 51]
 
 
@@ -141,8 +144,8 @@ def test_warp_pictures_beyond_32_bits_interpreted():
     pytest.importorskip("triton")
     features, field = far_pictures()
     out = torch.zeros(2, 2, 2, 4, dtype=torch.uint8)
-    pictures = torch.tensor([3, 1], dtype=torch.int32)
-    warp_module._run_cuda(features, field, pictures, *[None] * 5, None, "zeros", "nearest", out)
+    source_index = torch.tensor([3, 1], dtype=torch.int32)
+    warp_module._run_cuda(features, field, source_index, *[None] * 5, None, "zeros", "nearest", out)
     assert out[:, 1, 1, 2].tolist() == [53, 51]
 
 
@@ -153,11 +156,11 @@ def test_warp_pictures_that_are_not_there_interpreted(padding, generator):
     pytest.importorskip("triton")
     features = torch.rand(3, 5, 6, 4, generator=generator) + 1
     field = torch.rand(5, 5, 6, 2, generator=generator) - 0.5
-    pictures = torch.tensor([-1, 2, 3, 2**31 - 1, 0], dtype=torch.int32)
+    source_index = torch.tensor([-1, 2, 3, 2**31 - 1, 0], dtype=torch.int32)
     out = torch.empty(5, 5, 6, 4)
     shift = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    warp_module._run_cuda(features, field, pictures, None, shift, None, None, None, None, padding, "nearest", out)
-    assert_close(out, warp_reference(features, field.double(), pictures=pictures, shift=shift, padding=padding))
+    warp_module._run_cuda(features, field, source_index, None, shift, None, None, None, None, padding, "nearest", out)
+    assert_close(out, warp_reference(features, field.double(), source_index=source_index, shift=shift, padding=padding))
     for n in (0, 2, 3):
         assert torch.equal(out[n], shift.expand(5, 6, 4))
     assert out[[1, 4]].min() > 1.5
@@ -166,11 +169,11 @@ def test_warp_pictures_that_are_not_there_interpreted(padding, generator):
 def test_warp_gpu_path_without_triton(monkeypatch, generator):
     monkeypatch.setattr(warp_module, "has_triton", lambda op: False)
     features, field = make((3, 5, 6, 4, 2, 3), torch.float32, generator)
-    pictures = torch.tensor([1, -1, 0], dtype=torch.int32)
+    source_index = torch.tensor([1, -1, 0], dtype=torch.int32)
     out = torch.empty(3, 7, 8, 4)
-    warp_module._run_cuda(features, field, pictures, *[None] * 4, "tanh", (7, 8), "border", "bilinear", out)
+    warp_module._run_cuda(features, field, source_index, *[None] * 4, "tanh", (7, 8), "border", "bilinear", out)
     options = {"activation": "tanh", "size": (7, 8), "padding": "border", "field_resize": "bilinear"}
-    assert_close(out, in_float64(features, field, pictures=pictures, **options))
+    assert_close(out, in_float64(features, field, source_index=source_index, **options))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -352,11 +355,20 @@ def test_warp_reference_gradient(generator):
 def test_warp_opcheck(dtype, kind, resize, generator):
     features, field = make((2, 5, 7, 12, 3, 4), dtype, generator)
     tables = affine(kind, (2, 6, 8, 12), dtype, generator)
-    pictures = torch.tensor([1, 1], dtype=torch.int32) if kind == "tables" else None
+    source_index = torch.tensor([1, 1], dtype=torch.int32) if kind == "tables" else None
     arguments = (
-        features, field, pictures, tables.get("scale"), tables.get("shift"), tables.get("index_y"),
-        tables.get("index_x"), "relu", [6, 8], "zeros", resize,
-    )  # fmt: skip
+        features,
+        field,
+        source_index,
+        tables.get("scale"),
+        tables.get("shift"),
+        tables.get("index_y"),
+        tables.get("index_x"),
+        "relu",
+        [6, 8],
+        "zeros",
+        resize,
+    )
     torch.library.opcheck(torch.ops.fastreenact.warp.default, arguments)
     torch.library.opcheck(torch.ops.fastreenact.warp_out.default, (*arguments, torch.zeros(2, 6, 8, 12, dtype=dtype)))
 
@@ -410,13 +422,17 @@ BAD = [
         ValueError,
         "index_y: got strides",
     ),
-    (grown(pictures=[0, 1]), TypeError, "pictures: got list, needs a torch.Tensor"),
-    (grown(pictures=PICTURES.long()), TypeError, "pictures: got int64, needs int32"),
-    (grown(pictures=PICTURES[:1]), ValueError, r"pictures: got shape \[1\], needs one of .* = \[2\]"),
-    (grown(pictures=PICTURES.repeat(2)[::2]), ValueError, "pictures: got strides"),
-    (grown(pictures=PICTURES.to("meta")), ValueError, "pictures: got device meta, needs cpu"),
-    (grown(pictures=PICTURES + 1), ValueError, "pictures: got 2 at position 1, needs values from 0 to 1, one less"),
-    (grown(pictures=PICTURES - 1), ValueError, "pictures: got -1 at position 0"),
+    (grown(source_index=[0, 1]), TypeError, "source_index: got list, needs a torch.Tensor"),
+    (grown(source_index=PICTURES.long()), TypeError, "source_index: got int64, needs int32"),
+    (grown(source_index=PICTURES[:1]), ValueError, r"source_index: got shape \[1\], needs one of .* = \[2\]"),
+    (grown(source_index=PICTURES.repeat(2)[::2]), ValueError, "source_index: got strides"),
+    (grown(source_index=PICTURES.to("meta")), ValueError, "source_index: got device meta, needs cpu"),
+    (
+        grown(source_index=PICTURES + 1),
+        ValueError,
+        "source_index: got 2 at position 1, needs values from 0 to 1, one less",
+    ),
+    (grown(source_index=PICTURES - 1), ValueError, "source_index: got -1 at position 0"),
     (grown(features=torch.zeros(2, 4, 5, 3).byte(), activation="relu"), ValueError, "features: got uint8"),
     (grown(out=torch.zeros(2, 4, 5, 3).bfloat16()), TypeError, "out: got bfloat16, needs float32"),
     (grown(out=torch.zeros(2, 4, 5, 4)), ValueError, "out: got shape"),

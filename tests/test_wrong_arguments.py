@@ -9,9 +9,18 @@ from op_calls import FAMILIES, Call, make_call
 from torch import Tensor
 
 DTYPES = [
-    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
-    torch.float32, torch.float64, torch.complex64,
-]  # fmt: skip
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.complex64,
+]
 
 
 def tensor_changes(value: Tensor, output: bool) -> Iterator[tuple[str, Any]]:
@@ -108,38 +117,46 @@ def cases(family: str, call: Call) -> Iterator[tuple[str, dict[str, Any]]]:
             yield words, valid | changed
 
 
-OPTIONAL = {"out", "flag", "pictures", "scale", "shift", "residual", "background", "upsample", "activation"}
+OPTIONAL = {"out", "flag", "source_index", "scale", "shift", "residual", "background", "upsample", "activation"}
 SIZES_1_2, ANY_STRIDES, ANY_NUMBER = ("axis 1", "axis 2"), ("strides", "permuted"), ("axis 0",)
 # What is no mistake: axes whose size is free, strides where any will do, one picture for all.
 MAY: dict[str, dict[str, tuple[str, ...]]] = {
     "warp": {
-        "features": ("axis 0 off", *SIZES_1_2), "field": (*(f"{axis} off" for axis in SIZES_1_2), *ANY_STRIDES),
-        "scale": ("axis 0 off",), "shift": ("axis 0 off",), "size": (),
+        "features": ("axis 0 off", *SIZES_1_2),
+        "field": (*(f"{axis} off" for axis in SIZES_1_2), *ANY_STRIDES),
+        "scale": ("axis 0 off",),
+        "shift": ("axis 0 off",),
+        "size": (),
     },
     "grid_sample_3d": {"volume": ("axis 1 off", "axis 2 off", "axis 3 off"), "grid": ANY_STRIDES},
     "spade": {"gamma_table": ("axis 0 off",), "beta_table": ("axis 0 off",), "out in x": ()},
     "norm_act": {"shift": ("one axis less",)},
     "conv": {
-        "x": (*SIZES_1_2, "dtype torch.uint8", "dtype torch.float32", "dtype torch.bfloat16"), "add": ("axis 0 off",),
-        "out in residual": (), "x_scale": ("negative", "0"), "x_shift": ("negative", "0"),
+        "x": (*SIZES_1_2, "dtype torch.uint8", "dtype torch.float32", "dtype torch.bfloat16"),
+        "add": ("axis 0 off",),
+        "out in residual": (),
+        "x_scale": ("negative", "0"),
+        "x_shift": ("negative", "0"),
     },
     "to_frame": {
-        "image": ("dtype torch.float32", "dtype torch.bfloat16", *ANY_STRIDES), "flag": ("strides", "expanded"),
+        "image": ("dtype torch.float32", "dtype torch.bfloat16", *ANY_STRIDES),
+        "flag": ("strides", "expanded"),
     },
     "compose_frame": {
-        "raw": ("dtype torch.float32", "dtype torch.bfloat16"), "surface": ("axis 0", "axis 1"),
-        "most_gain": ("word",), "fade": ("0",), "flag": ("strides", "expanded"),
+        "raw": ("dtype torch.float32", "dtype torch.bfloat16"),
+        "surface": ("axis 0", "axis 1"),
+        "most_gain": ("word",),
+        "fade": ("0",),
+        "flag": ("strides", "expanded"),
     },
     "shrink": {"picture": ("axis 0 off", "axis 1 off", "another device")},
     "rasterize_landmarks": {"keypoints": ANY_STRIDES, "layout": ("0",)},
     "rasterize_landmarks_all": {"keypoints": ANY_STRIDES},
     "rasterize_lines": {"lines": ANY_NUMBER},
-    "render_mesh": {
-        "triangles": ANY_NUMBER, "attributes": ("one axis less",), "background": ("one axis more",),
-    },
+    "render_mesh": {"triangles": ANY_NUMBER, "attributes": ("one axis less",), "background": ("one axis more",)},
     "render_mesh_ids": {"vertices": ("axis 0", "axis 1 off"), "triangles": ANY_NUMBER},
     "dictionary_read": {"v": ("axis 0 off",)},
-}  # fmt: skip
+}
 # Calls with sizes above 1 everywhere, so that strides matter, and with every optional argument.
 SEEDS = {"warp": 30, "spade": 3, "conv": 6, "rasterize_landmarks": 1, "rasterize_landmarks_all": 2}
 
@@ -150,8 +167,8 @@ EXTRA: dict[str, list[tuple[str, dict[str, Any]]]] = {
         (f"lines: {value}", {"lines": torch.tensor([[0, 0, 5, value]])})
         for value in (2**31 + 1, -(2**31) - 1, -(2**63))
     ],
-    "conv": [("pictures: with gaps", {"pictures": torch.tensor([0, 7, 0, 7], dtype=torch.int32)[::2]})],
-}  # fmt: skip
+    "conv": [("source_index: with gaps", {"source_index": torch.tensor([0, 7, 0, 7], dtype=torch.int32)[::2]})],
+}
 
 
 @pytest.mark.filterwarnings("ignore")  # of PyTorch, about arrays that are read only
@@ -172,8 +189,10 @@ def test_wrong_arguments_are_refused(row):
                 failures.append(f"{family}: {words}: {type(error).__name__} {error}")
             else:
                 failures.append(f"{family}: {words}: taken")
-    row.measured(f"{sum(counts.values())} cases, {min(counts.values())} and more for each of {len(counts)} ops: "
-                 f"{len(failures)} otherwise")  # fmt: skip
+    row.measured(
+        f"{sum(counts.values())} cases, {min(counts.values())} and more for each of {len(counts)} ops: "
+        f"{len(failures)} otherwise"
+    )
     assert failures == []
     assert min(counts.values()) >= 50
 

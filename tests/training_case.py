@@ -39,7 +39,9 @@ class Discs:
         self.size = size
         self.broken: dict[str, str] = {}
         self.metadata: Mapping[str, str] = {
-            "head_pose": "standardised", "head_pose_mean": "0,0,0,0,0,0", "head_pose_deviation": "1,1,1,1,1,1",
+            "head_pose": "standardised",
+            "head_pose_mean": "0,0,0,0,0,0",
+            "head_pose_deviation": "1,1,1,1,1,1",
         }
 
     def __len__(self) -> int:

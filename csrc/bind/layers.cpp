@@ -42,7 +42,7 @@ ConvParams conv_params(Keywords& k) {
     p.add = k.address<const void>("add");
     p.residual = k.address<const void>("residual");
     p.out = k.address<void>("out");
-    p.pictures = k.address<const int32_t>("pictures");
+    p.source_index = k.address<const int32_t>("source_index");
     p.axis_y = conv_axis(k.value<py::tuple>("axis_y"));
     p.axis_x = conv_axis(k.value<py::tuple>("axis_x"));
     const auto weights_at = k.value<std::vector<int64_t>>("weights_at", true);

@@ -1,4 +1,4 @@
-// The extension module fastreenact._C. Only it and the bind_*.cpp beside it, one for each kind of op, know pybind11.
+// The extension module fastreenact._C. Only it and the files beside it, one for each kind of op, know pybind11.
 #include "bind/bind.h"
 
 #include <algorithm>

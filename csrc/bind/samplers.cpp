@@ -9,16 +9,16 @@ namespace {
 
 void warp(Keywords& k) {
     WarpParams p = {};
-    int64_t pictures = 0, rows = 0, columns = 0;
+    int64_t sources = 0, rows = 0, columns = 0;
     p.features = k.address<const void>("features");
     p.field = k.address<const float>("field");
-    p.pictures = k.address<const int32_t>("pictures");
+    p.source_index = k.address<const int32_t>("source_index");
     p.out = k.address<void>("out");
     p.scale = k.table("scale", "scale_stride");
     p.shift = k.table("shift", "shift_stride");
     p.index_y = k.address<const int32_t>("index_y");
     p.index_x = k.address<const int32_t>("index_x");
-    k.integers("features_shape", {&pictures, &p.height, &p.width, &p.channels});
+    k.integers("features_shape", {&sources, &p.height, &p.width, &p.channels});
     k.integers("out_shape", {&p.n, &p.out_height, &p.out_width, nullptr});
     k.integers("field_shape", {nullptr, &p.field_height, &p.field_width, nullptr});
     k.integers("table_shape", {nullptr, &rows, &columns, nullptr});
@@ -31,7 +31,7 @@ void warp(Keywords& k) {
     p.border = k.flag("border");
     p.field_bilinear = k.flag("field_bilinear");
     k.end();
-    check_index("pictures", p.pictures, p.n, pictures, "number of pictures in features");
+    check_index("source_index", p.source_index, p.n, sources, "number of pictures in features");
     if (p.scale.data != nullptr) {
         check_index("index_y", p.index_y, p.out_height, rows);
         check_index("index_x", p.index_x, p.out_width, columns);

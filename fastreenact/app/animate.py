@@ -90,8 +90,18 @@ def animate(
     target = Path(out) if out is not None else default_out("animated", driver)
     template = Path(template_out) if template_out is not None else None
     check_paths(driver, target, template, force=force)
-    run = _Run(engine, driver, target, template, row=side_by_side, quality=quality, sound=sound, force=force,
-               progress=progress, tracker=tracker)
+    run = _Run(
+        engine,
+        driver,
+        target,
+        template,
+        row=side_by_side,
+        quality=quality,
+        sound=sound,
+        force=force,
+        progress=progress,
+        tracker=tracker,
+    )
     engine.reset()
     try:
         kind = driver_kind(driver)
@@ -108,8 +118,13 @@ def animate(
 
 
 def track(
-    driver: str | os.PathLike[str], out: str | os.PathLike[str], *, trim: Trim | None = None, force: bool = False,
-    progress: Progress | None = None, tracker: Any = None,
+    driver: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    trim: Trim | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    tracker: Any = None,
 ) -> AnimateResult:
     """Track a video or picture and save its motion as a template; arguments and errors as for `animate`."""
     started = perf_counter()
@@ -132,8 +147,20 @@ def track(
 class _Run:
     """One call of `animate`: its options, and what it has to say about the result."""
 
-    def __init__(self, engine: "Engine", driver: Path, out: Path, template_out: Path | None, *, row: bool,
-                 quality: str | int, sound: bool, force: bool, progress: Progress | None, tracker: Any) -> None:
+    def __init__(
+        self,
+        engine: "Engine",
+        driver: Path,
+        out: Path,
+        template_out: Path | None,
+        *,
+        row: bool,
+        quality: str | int,
+        sound: bool,
+        force: bool,
+        progress: Progress | None,
+        tracker: Any,
+    ) -> None:
         self.engine, self.driver, self.out, self.template_out = engine, driver, out, template_out
         self.row, self.quality, self.sound, self.force = row, quality, sound, force
         self.progress, self.tracker = progress, tracker
@@ -143,8 +170,10 @@ class _Run:
     def picture(self, trim: Trim | None) -> int:
         image = read_image(self.driver)
         if self.out.suffix.lower() in (".mp4", ".m4v", ".mov", ".mkv"):
-            raise MediaError(f"{shown(self.driver)} is a picture, so {shown(self.out)} would hold one frame: "
-                             "name a .png, or drive with a video")
+            raise MediaError(
+                f"{shown(self.driver)} is a picture, so {shown(self.out)} would hold one frame: "
+                "name a .png, or drive with a video"
+            )
         picture_format(self.out)  # a name that will not do is refused before the template is written
         self.notes += _untrimmed(self.driver, trim)
         clip = track_picture(image, self.driver, self.tracker)
@@ -180,8 +209,14 @@ class _Run:
     def video(self, trim: Trim | None) -> int:
         reader = _reader(self.driver, trim)
         # Made before the tracking, which takes long: a name or a quality that will not do is refused at once.
-        writer = VideoWriter(self.out, time_base=reader.time_base, fps=reader.fps, quality=self.quality,
-                             audio=reader.audio() if self.sound else None, force=self.force)
+        writer = VideoWriter(
+            self.out,
+            time_base=reader.time_base,
+            fps=reader.fps,
+            quality=self.quality,
+            audio=reader.audio() if self.sound else None,
+            force=self.force,
+        )
         try:
             clip, pts = track_video(reader, tracker=self.tracker, progress=self.progress)
             self._save_template(clip)
@@ -196,8 +231,13 @@ class _Run:
         if self.template_out is not None:
             clip.save(self.template_out)
 
-    def _render(self, writer: VideoWriter, clip: "MotionClip", pts: list[int],
-                driver_frames: Iterator[tuple[NDArray[np.uint8], int]] | None) -> None:
+    def _render(
+        self,
+        writer: VideoWriter,
+        clip: "MotionClip",
+        pts: list[int],
+        driver_frames: Iterator[tuple[NDArray[np.uint8], int]] | None,
+    ) -> None:
         from fastreenact.face.retarget import choose_reference
 
         frame = np.empty((*self.engine.output_size, 3), np.uint8)
@@ -226,8 +266,9 @@ class _Run:
         self.notes += writer.notes
 
 
-def track_video(reader: VideoReader, *, tracker: Any = None, progress: Progress | None = None
-                ) -> tuple["MotionClip", list[int]]:
+def track_video(
+    reader: VideoReader, *, tracker: Any = None, progress: Progress | None = None
+) -> tuple["MotionClip", list[int]]:
     """Track every frame of a video.
 
     Returns:
@@ -262,7 +303,7 @@ def track_picture(image: NDArray[np.uint8], path: Path, tracker: Any = None) -> 
 
 
 def driver_kind(driver: Path) -> str:
-    """"template", "picture" or "video", by suffix for templates and by content for the rest."""
+    """ "template", "picture" or "video", by suffix for templates and by content for the rest."""
     if driver.suffix.lower() == ".safetensors":
         return "template"
     return "picture" if is_picture(driver) else "video"
@@ -323,10 +364,14 @@ def _untrimmed(picture: Path, trim: Trim | None) -> list[str]:
 def _no_face(path: Path, frames: int, tracker: Any = None) -> NoFaceError:
     where = "" if frames == 1 else f" in any of its {frames} frames"
     if getattr(tracker, "face", None) is not None:
-        return NoFaceError(f"{shown(path)}: face {tracker.face} was asked for, but so many were not found{where}; "
-                           "give a smaller number, or none for the largest")
-    return NoFaceError(f"{shown(path)}: no face found{where}; take one where the face is upright, lit and not smaller "
-                       "than about a tenth of the picture")
+        return NoFaceError(
+            f"{shown(path)}: face {tracker.face} was asked for, but so many were not found{where}; "
+            "give a smaller number, or none for the largest"
+        )
+    return NoFaceError(
+        f"{shown(path)}: no face found{where}; take one where the face is upright, lit and not smaller "
+        "than about a tenth of the picture"
+    )
 
 
 def _neutral_like(motion: "Motion") -> "Motion":

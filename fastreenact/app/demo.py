@@ -13,15 +13,23 @@ from fastreenact.face.motion import MotionClip
 if TYPE_CHECKING:
     from fastreenact.engine import Engine
 
-TEMPLATE = Path(__file__).parent / "data" / "demo.safetensors"
+TEMPLATE = Path(__file__).parents[1] / "data" / "demo.safetensors"
 FPS = 25
 SECONDS = 4.2
 
 # Times (s) of the frames on the contact sheet, and what is asked of the face there.
 SHEET = (
-    (0.0, "at rest"), (0.60, "turn"), (1.10, "and back"), (1.65, "nod"), (2.05, "look up"), (2.60, "smile"),
-    (2.90, "blink"), (3.25, "talk: ah"), (3.47, "talk: oo"), (3.70, "talk: ah"),
-)  # fmt: skip
+    (0.0, "at rest"),
+    (0.60, "turn"),
+    (1.10, "and back"),
+    (1.65, "nod"),
+    (2.05, "look up"),
+    (2.60, "smile"),
+    (2.90, "blink"),
+    (3.25, "talk: ah"),
+    (3.47, "talk: oo"),
+    (3.70, "talk: ah"),
+)
 
 
 def _pulse(t: np.ndarray, start: float, peak: float, end: float) -> np.ndarray:

@@ -46,5 +46,7 @@ def line(stage: str, done: int, total: int | None, rate: float) -> str:
         return f"{stage:<7} {done} frames  {rate:.1f} fps"
     filled = round(_BAR * done / total)
     left = round((total - done) / rate) if rate > 0 else 0
-    return (f"{stage:<7} [{'#' * filled}{'-' * (_BAR - filled)}] {done}/{total}  {rate:.1f} fps  "
-            f"{left // 60}:{left % 60:02d} left")
+    return (
+        f"{stage:<7} [{'#' * filled}{'-' * (_BAR - filled)}] {done}/{total}  {rate:.1f} fps  "
+        f"{left // 60}:{left % 60:02d} left"
+    )

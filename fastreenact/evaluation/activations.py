@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from fastreenact.evaluation.clips import Clip, Faces, Picture
 from fastreenact.face.morphable.fit import Fit
 from fastreenact.face.motion import Motion
-from fastreenact.models.face2face_rho.networks import Face2FaceRho
 from fastreenact.models.face2face_rho.head_pose import head_pose_input
-from fastreenact.training.over_base import base_picture, features_field, motion_fields
+from fastreenact.models.face2face_rho.networks import Face2FaceRho
 from fastreenact.training.data.batches import Draw, Frame, batch_of
+from fastreenact.training.over_base import base_picture, features_field, motion_fields
 
 _AT_ONCE = 8  # pairs
 
@@ -79,9 +79,12 @@ def clip_draw(clip: Clip, faces: Faces, model: Face2FaceRho) -> Draw:
     def frame(picture: Picture, keypoints: NDArray[np.float32], motion: Motion | Fit) -> Frame:
         small = np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BOX))
         return Frame(
-            small, keypoints, motion.pose, head_pose_input(motion.pose, keypoints, model.metadata),
+            small,
+            keypoints,
+            motion.pose,
+            head_pose_input(motion.pose, keypoints, model.metadata),
             np.zeros((size, size), np.bool_),
-        )  # fmt: skip
+        )
 
     rest = (clip.rest * (2 / faces.size) - 1).astype(np.float32)
     still = faces.fit(clip.rest, clip.shape)

@@ -11,8 +11,9 @@ from fastreenact.face.keypoints import NOSE_TIP, PARTS
 SIDE = 112  # px
 # Where the network expects both eyes, the tip of the nose and the corners of the mouth, px of the 112 x 112 picture.
 # Source: insightface, `face_align`; its pixel centres are whole numbers, ours lie half a pixel further.
-_PLACES = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655],
-                    [70.7299, 92.2041]]) + 0.5  # fmt: skip
+_PLACES = (
+    np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]) + 0.5
+)
 _LEFT_CORNER, _RIGHT_CORNER = 52, 57  # of the mouth
 _BLOCKS = (3, 4, 14, 3)
 

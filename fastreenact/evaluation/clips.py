@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from fastreenact.errors import NoFaceError
 from fastreenact.face.crop import Box, crop
-from fastreenact.face.driver import SourceFace, fit_source
-from fastreenact.face.morphable.fit import Fit, fit, fit_shape
 from fastreenact.face.keypoints import from_any
+from fastreenact.face.morphable.fit import Fit, fit, fit_shape
 from fastreenact.face.morphable.model import MorphableModel, default_model
 from fastreenact.face.motion import Motion
+from fastreenact.face.source import SourceFace, fit_source
 from fastreenact.media import VideoReader
 from fastreenact.media.files import shown
 

@@ -47,9 +47,14 @@ class _Conv(nn.Module):
     """Convolution, BatchNorm, ReLU."""
 
     def __init__(
-        self, before: int, after: int, kernel: int | tuple[int, int], *, stride: int = 1,
+        self,
+        before: int,
+        after: int,
+        kernel: int | tuple[int, int],
+        *,
+        stride: int = 1,
         padding: int | tuple[int, int] = 0,
-    ):  # fmt: skip
+    ):
         super().__init__()
         self.conv = nn.Conv2d(before, after, kernel, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(after, eps=1e-3)
@@ -148,6 +153,10 @@ class _E(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         three = self.branch3x3_1(x)
         twice = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
-        spread = [self.branch3x3_2a(three), self.branch3x3_2b(three), self.branch3x3dbl_3a(twice),
-                  self.branch3x3dbl_3b(twice)]  # fmt: skip
+        spread = [
+            self.branch3x3_2a(three),
+            self.branch3x3_2b(three),
+            self.branch3x3dbl_3a(twice),
+            self.branch3x3dbl_3b(twice),
+        ]
         return torch.cat([self.branch1x1(x), *spread, self.branch_pool(self._pool(x))], 1)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact.face.morphable.fit import rotation_vector
 from fastreenact.face.keypoints import COUNT
+from fastreenact.face.morphable.fit import rotation_vector
 from fastreenact.face.morphable.model import MorphableModel, rotation_matrix
 
 Picture = NDArray[np.uint8]

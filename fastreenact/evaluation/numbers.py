@@ -63,8 +63,14 @@ def numbers(rows: Sequence[Row], model: str) -> list[Number]:
             found.append(_least(f"{clip}: face, {size} - {_SIZE_LESS_DB:g}", "dB", mine["psnr_face_db"], bound))
         elif test == STEADY and clip == SMOOTH:
             # In the face: around it the landmark warp bends the background, which is no bar.
-            found.append(_most(f"{clip}: flicker in the face, landmark-warp", "levels", mine["levels_face"],
-                               warp.get("levels_face")))  # fmt: skip
+            found.append(
+                _most(
+                    f"{clip}: flicker in the face, landmark-warp",
+                    "levels",
+                    mine["levels_face"],
+                    warp.get("levels_face"),
+                )
+            )
         elif test == STEADY:
             found.append(_most(f"{clip}: mean change", "levels", mine["levels"], _STILL_LEVELS))
     return [number for number in found if number is not None]
@@ -74,9 +80,13 @@ def _heads(test: str, mine: Metrics, warp: Metrics) -> list[Number | None]:
     face = mine["psnr_face_db"]
     return [
         _least(f"{test}: face", "dB", face, _HEADS_DB[test]),
-        _least(f"{test}: face, landmark-warp + {_HEADS_MORE_DB:g}", "dB", face,
-               _plus(warp.get("psnr_face_db"), _HEADS_MORE_DB)),
-    ]  # fmt: skip
+        _least(
+            f"{test}: face, landmark-warp + {_HEADS_MORE_DB:g}",
+            "dB",
+            face,
+            _plus(warp.get("psnr_face_db"), _HEADS_MORE_DB),
+        ),
+    ]
 
 
 def _clip(where: str, part: str, mine: Metrics, warp: Metrics, still: Metrics) -> list[Number | None]:
@@ -84,15 +94,21 @@ def _clip(where: str, part: str, mine: Metrics, warp: Metrics, still: Metrics) -
     if part == LARGEST:
         bound = _plus(warp.get("psnr_face_db"), _LARGEST_MORE_DB)
         return [_least(f"{where}: face, landmark-warp + {_LARGEST_MORE_DB:g}", "dB", face, bound)]
-    best = {name: max((m[name] or 0.0 for m in (warp, still) if name in m), default=None)
-            for name in ("psnr_face_db", "ssim")}  # fmt: skip
+    best = {
+        name: max((m[name] or 0.0 for m in (warp, still) if name in m), default=None)
+        for name in ("psnr_face_db", "ssim")
+    }
     return [
         _least(f"{where}: face, better baseline", "dB", face, best["psnr_face_db"]),
         _least(f"{where}: SSIM, better baseline - {_SSIM_LESS:g}", "", mine["ssim"], _plus(best["ssim"], -_SSIM_LESS)),
-        _most(f"{where}: AKD, landmark-warp + {_AKD_MORE_PX:g}", "px", mine.get("akd_px"),
-              _plus(warp.get("akd_px"), _AKD_MORE_PX)),
+        _most(
+            f"{where}: AKD, landmark-warp + {_AKD_MORE_PX:g}",
+            "px",
+            mine.get("akd_px"),
+            _plus(warp.get("akd_px"), _AKD_MORE_PX),
+        ),
         _most(f"{where}: ARD", "°", mine.get("ard_deg"), _ARD_DEG),
-    ]  # fmt: skip
+    ]
 
 
 def _least(what: str, unit: str, found: float | None, bound: float | None) -> Number | None:

@@ -27,12 +27,12 @@ from fastreenact.evaluation.report import (
     sheet_name,
     sheet_places,
     write,
-)  # fmt: skip
+)
 from fastreenact.evaluation.sizes import judge_sizes
 from fastreenact.evaluation.steady import judge_steadiness
 from fastreenact.face.crop import crop
-from fastreenact.face.driver import SourceFace
 from fastreenact.face.motion import Motion
+from fastreenact.face.source import SourceFace
 from fastreenact.face.track.tracker import Tracker
 from fastreenact.media import read_image
 from fastreenact.media.files import shown
@@ -129,8 +129,14 @@ def evaluate(
         if own is None and (clips or importlib.util.find_spec("mediapipe")):
             own = stack.enter_context(Tracker())
         if heads:
-            _heads(heads, Methods(**options), Judge(None if own is None else Faces(own, size), learned), result, force,
-                   progress)  # fmt: skip
+            _heads(
+                heads,
+                Methods(**options),
+                Judge(None if own is None else Faces(own, size), learned),
+                result,
+                force,
+                progress,
+            )
         if clips:
             task = _Task(Faces(own, size), _Renderers(own, size, options), learned, result, force, progress)
             task.run(clips, names, cross, portrait_names)
@@ -168,9 +174,12 @@ class _Task(NamedTuple):
     progress: Progress | None
 
     def run(
-        self, clips: Sequence[str | os.PathLike[str]], names: list[str], cross: Sequence[str | os.PathLike[str]],
+        self,
+        clips: Sequence[str | os.PathLike[str]],
+        names: list[str],
+        cross: Sequence[str | os.PathLike[str]],
         portrait_names: list[str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Every clip that can be read, by itself and with every portrait."""
         portraits = list(self.portraits(cross, portrait_names))
         for path, name in zip(clips, names, strict=True):
@@ -217,9 +226,15 @@ class _Task(NamedTuple):
         self._clip(clip, portrait, picture, still, clip.own_motions, truths, own)
 
     def _clip(
-        self, clip: Clip, portrait: str | None, source: Picture, still: Picture, motions: list[Motion],
-        truths: list[Truth], own: list[Truth],
-    ) -> None:  # fmt: skip
+        self,
+        clip: Clip,
+        portrait: str | None,
+        source: Picture,
+        still: Picture,
+        motions: list[Motion],
+        truths: list[Truth],
+        own: list[Truth],
+    ) -> None:
         """Every method, measured against `truths`; the true frames, tracked again, against `own`. Rows and a sheet."""
         judge = Judge(self.faces, self.learned)
         rest = self.faces(still)
@@ -245,9 +260,15 @@ class _Task(NamedTuple):
         self.result.sheets.append(sheet(pictures, path, force=self.force))
 
     def _render(
-        self, engine: Engine | None, still: Picture, motions: list[Motion], truths: list[Truth], judge: Judge,
-        identity: Any, stage: str,
-    ) -> _Measured:  # fmt: skip
+        self,
+        engine: Engine | None,
+        still: Picture,
+        motions: list[Motion],
+        truths: list[Truth],
+        judge: Judge,
+        identity: Any,
+        stage: str,
+    ) -> _Measured:
         """Every frame of a method, measured; those for the contact sheet are kept."""
         samples, frames, places = [], [], set(sheet_places(len(motions)))
         for i, (motion, truth) in enumerate(zip(motions, truths, strict=True)):

@@ -14,8 +14,8 @@ from fastreenact.face.driver import Driver
 from fastreenact.face.morphable.model import default_model
 from fastreenact.face.retarget import Retargeter
 from fastreenact.face.smoothing import FPS
-from fastreenact.synth.heads.scene import make_scene
 from fastreenact.synth.heads.render import Rendered, random_expression, random_pose, render
+from fastreenact.synth.heads.scene import make_scene
 
 STILL, NOISY, SMOOTH = "still driver", "still driver, tracked with noise", "smooth motion"
 NOISE_PX = 0.3  # standard deviation of a keypoint; what the tracker has on real pictures of 256 px
@@ -93,10 +93,15 @@ def _smooth(case: Case, frames: int, size: int) -> list[Rendered]:
     found = []
     for t in range(frames):
         there, said = (0.5 - 0.5 * np.cos(2 * np.pi * t / (FPS * period_s)) for period_s in (2.0, 1.3))
-        found.append(render(
-            case.person, case.source.pose + there * (pose - case.source.pose),
-            case.source.expression + said * (expression - case.source.expression), size, shot,
-        ))  # fmt: skip
+        found.append(
+            render(
+                case.person,
+                case.source.pose + there * (pose - case.source.pose),
+                case.source.expression + said * (expression - case.source.expression),
+                size,
+                shot,
+            )
+        )
     return found
 
 
@@ -104,8 +109,10 @@ def _flicker(pictures: list[Picture], true: list[Rendered]) -> list[Sample]:
     """How far the change from picture to picture is from the true one."""
     samples = []
     for t in range(1, len(true)):
-        off = [picture.astype(np.int16) - known.image for picture, known in
-               zip(pictures[t - 1 : t + 1], true[t - 1 : t + 1], strict=True)]  # fmt: skip
+        off = [
+            picture.astype(np.int16) - known.image
+            for picture, known in zip(pictures[t - 1 : t + 1], true[t - 1 : t + 1], strict=True)
+        ]
         change = np.abs(off[1] - off[0])
         samples.append(Sample({"levels": float(change.mean()), "levels_face": float(change[true[t].mask].mean())}))
     return samples

@@ -189,9 +189,7 @@ def _checked(image: NDArray[np.uint8], box: Box, size: int) -> tuple[int, int]:
 def _bounds(box: Box) -> tuple[int, int, int, int]:
     """The pixels that a box touches: x0, y0, x1, y1."""
     left, top = box.cx - box.size / 2, box.cy - box.size / 2
-    return (
-        int(np.floor(left)), int(np.floor(top)), int(np.ceil(left + box.size)), int(np.ceil(top + box.size))
-    )  # fmt: skip
+    return (int(np.floor(left)), int(np.floor(top)), int(np.ceil(left + box.size)), int(np.ceil(top + box.size)))
 
 
 def _rise(place: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:

@@ -1,17 +1,16 @@
-"""From pictures to motion: the driver's face tracked and fitted frame by frame, and the source portrait's once."""
+"""From a driver's pictures to motion: its face tracked and fitted frame by frame."""
 
 import contextlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact.errors import NoFaceError
 from fastreenact.face.crop import Box, crop_box
-from fastreenact.face.morphable.fit import MAX_SHAPE_FRAMES, Fit, fit, fit_shape
 from fastreenact.face.keypoints import COUNT, from_any
+from fastreenact.face.morphable.fit import MAX_SHAPE_FRAMES, Fit, fit, fit_shape
 from fastreenact.face.morphable.model import MorphableModel, default_model
 from fastreenact.face.motion import Motion, MotionClip
 from fastreenact.face.track.tracker import Landmarks, Tracker
@@ -39,9 +38,7 @@ class Driver:
     the person's: fitted over the first 30 good frames, then frozen.
     """
 
-    def __init__(
-        self, model: MorphableModel | None = None, tracker: FindsFaces | None = None, *, live: bool = True
-    ):
+    def __init__(self, model: MorphableModel | None = None, tracker: FindsFaces | None = None, *, live: bool = True):
         """
         Args:
             model: the face model; None is the built-in one.
@@ -146,7 +143,7 @@ class Driver:
     def _still(self, frame: Any) -> Any:
         """The landmarks of a picture that stands alone; landmarks as they are."""
         tracker: Any = self._ready_tracker(frame)
-        if not hasattr(tracker, "find") or _are_landmarks(frame):
+        if not hasattr(tracker, "find") or are_landmarks(frame):
             return frame
         face = getattr(tracker, "face", None)
         found = tracker.find(frame) if face is None else next(iter(tracker.find_all(frame)[face - 1 :]), None)
@@ -156,7 +153,7 @@ class Driver:
         return found.points
 
     def _ready_tracker(self, frame: Any) -> FindsFaces | None:
-        if self._tracker is None and not _are_landmarks(frame):
+        if self._tracker is None and not are_landmarks(frame):
             self._tracker = Tracker()
         return self._tracker
 
@@ -164,7 +161,7 @@ class Driver:
         """The 72 keypoints of a frame, px of the first frame with a face."""
         if frame is None:
             return None
-        if _are_landmarks(frame):
+        if are_landmarks(frame):
             return from_any(frame)
         tracker = self._ready_tracker(frame)
         found = tracker(frame) if tracker is not None else None
@@ -212,96 +209,8 @@ class Driver:
         self._good = good or [seen[found[0]].copy()]
 
 
-class SourceFace(NamedTuple):
-    """A portrait's face."""
-
-    keypoints_px: Keypoints  # as tracked, px of the portrait
-    box: Box  # around it, px
-    shape: NDArray[np.float32]  # [50]
-    expression: NDArray[np.float32]  # [51]
-    pose: NDArray[np.float32]  # [6], normalised to the box
-    keypoints: Keypoints  # [72, 2] the model's own, normalised to the box: where a driver at rest leaves them
-
-    @property
-    def tracked(self) -> Keypoints:
-        """[72, 2] the tracked keypoints, normalised to the box; off from `keypoints` by the error of the fit."""
-        return self.box.normalise(self.keypoints_px)
-
-
-def locate_face(picture: NDArray[np.uint8], tracker: Any = None, face: int | None = None) -> Keypoints:
-    """The 72 keypoints of a face in a single picture.
-
-    Args:
-        picture: uint8 [H, W, 3] RGB.
-        tracker: a `Tracker` (its `find` is used), your own with `find`, or a callable as for `Driver`; None makes one.
-        face: which one, from 1, counted from the left; needs a tracker with `find_all`. None: the largest.
-
-    Returns:
-        [72, 2] float32 px.
-
-    Raises:
-        NoFaceError: no face, or not so many, with what to do.
-        ValueError: not such a picture, a face that is no number from 1, a tracker that finds one face only.
-    """
-    if face is not None and (not isinstance(face, int) or face < 1):
-        raise ValueError(f"face: got {face!r}, need a number from 1 (counted from the left) or None (largest)")
-    with contextlib.ExitStack() as stack:
-        if tracker is None:
-            tracker = stack.enter_context(Tracker())
-        if face is None:
-            found = getattr(tracker, "find", tracker)(picture)
-        else:
-            found = _one_of(tracker, picture, face)
-    if found is None:
-        raise NoFaceError(
-            "no face found in the source picture; take one where the face looks towards the camera, is lit, not "
-            "covered and not smaller than about a tenth of the picture (crop it if need be)"
-        )
-    return from_any(found.points)
-
-
-def _one_of(tracker: Any, picture: NDArray[np.uint8], face: int) -> Landmarks | None:
-    """The face of that number, from the left; None if there is no face at all."""
-    if not hasattr(tracker, "find_all"):
-        raise ValueError(f"face: got {face}, but this tracker finds one face only (it has no find_all); leave face out")
-    found: list[Landmarks] = tracker.find_all(picture)
-    if 0 < len(found) < face:
-        places = ", ".join("({:.0f}, {:.0f})".format(*one.points[:, :2].mean(axis=0)) for one in found)
-        raise NoFaceError(
-            f"face {face} was asked for, but only {len(found)} can be found in the source picture, from the left at "
-            f"{places} px; give a number up to {len(found)}, or crop the picture to the face"
-        )
-    return found[face - 1] if found else None
-
-
-def fit_source(
-    source: Any, *, model: MorphableModel | None = None, tracker: Any = None, face: int | None = None
-) -> SourceFace:
-    """Find and fit a portrait's face.
-
-    Args:
-        source: uint8 [H, W, 3] RGB; or its landmarks, float [N, 2 or 3] px with N = 72, 68, 468 or 478.
-        model: the face model; None is the built-in one.
-        tracker, face: as `locate_face`.
-
-    Returns:
-        Its box, shape, expression, pose and keypoints.
-
-    Raises:
-        NoFaceError: no face, or not so many.
-        ValueError: neither such a picture nor such landmarks; as `locate_face`.
-    """
-    model = model or default_model()
-    keypoints = from_any(source) if _are_landmarks(source) else locate_face(source, tracker, face)
-    box = crop_box(keypoints)
-    seen = box.normalise(keypoints)
-    shape = fit_shape(model, seen[None])
-    result = fit(model, seen, shape, None)
-    own = model.project(shape, result.expression, result.pose)
-    return SourceFace(keypoints, box, shape, result.expression, result.pose, own)
-
-
-def _are_landmarks(frame: Any) -> bool:
+def are_landmarks(frame: Any) -> bool:
+    """Whether a driver or portrait is given as landmarks, [N, 2 or 3], instead of a picture."""
     return isinstance(frame, np.ndarray) and frame.ndim == 2
 
 
@@ -312,9 +221,7 @@ def _as_in(first: tuple[int, int], keypoints: Keypoints, size: tuple[int, int]) 
     return ((keypoints - centre) * scale + first_centre).astype(np.float32)
 
 
-def _still_if_alone(
-    frames: Iterable[tuple[Any, float]], still: Callable[[Any], Any]
-) -> Iterator[tuple[Any, float]]:
+def _still_if_alone(frames: Iterable[tuple[Any, float]], still: Callable[[Any], Any]) -> Iterator[tuple[Any, float]]:
     """The frames as they are; a single one goes through `still`."""
     rest = iter(frames)
     first = next(rest, None)

@@ -22,7 +22,7 @@ PARTS: dict[str, tuple[int, ...]] = {
     "right_eye": (44, 45, 46, 47, 48, 49, 50, 51),  # inner corner, upper lid, outer corner, lower lid
     "outer_lips": (52, 54, 53, 62, 58, 59, 57, 65, 66, 71, 69, 68),  # left corner, upper edge, right corner, lower edge
     "inner_lips": (55, 56, 63, 61, 60, 64, 70, 67),  # left corner, upper edge, right corner, lower edge
-}
+}  # fmt: skip
 LIPS = PARTS["outer_lips"] + PARTS["inner_lips"]
 EYES = PARTS["left_eye"] + PARTS["right_eye"]
 CHIN, NOSE_TIP = 8, 30
@@ -95,7 +95,7 @@ _MESH_LEFT: dict[int, dict[int, float]] = {
     69: {84: 0.75, 181: 0.25},
     70: {14: 1.0},
     71: {17: 1.0},
-}
+}  # fmt: skip
 
 # Mirror partners of the mesh points used above; those not named lie on the midline.
 _MESH_MIRROR = {
@@ -123,10 +123,15 @@ _MESH_INDEX, _MESH_WEIGHT = _mesh_table()
 # 68 points (iBUG) -> 72: everything but the two middle lid points of each eye is a point of both layouts.
 _FROM_68 = np.zeros((COUNT, 68), np.float32)
 _FROM_68[
-    list(range(9)) + list(range(9, 17)) + list(range(17, 36)) + [36, 37, 39, 40, 41, 43] + [44, 45, 47, 48, 49, 51]
-    + [52, 54, 53, 62, 58, 59, 57, 65, 66, 71, 69, 68] + [55, 56, 63, 61, 60, 64, 70, 67],
+    list(range(9))
+    + list(range(9, 17))
+    + list(range(17, 36))
+    + [36, 37, 39, 40, 41, 43]
+    + [44, 45, 47, 48, 49, 51]
+    + [52, 54, 53, 62, 58, 59, 57, 65, 66, 71, 69, 68]
+    + [55, 56, 63, 61, 60, 64, 70, 67],
     list(range(9)) + list(range(16, 8, -1)) + list(range(17, 68)),
-] = 1.0  # fmt: skip
+] = 1.0
 for _middle, _lid in {38: (36, 37, 38, 39), 42: (39, 40, 41, 36), 46: (42, 43, 44, 45), 50: (45, 46, 47, 42)}.items():
     _FROM_68[_middle, list(_lid)] = (-1 / 16, 9 / 16, 9 / 16, -1 / 16)  # cubic through four evenly spaced points
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact.face.morphable.fit import rotation_vector
 from fastreenact.face.keypoints import face_size
+from fastreenact.face.morphable.fit import rotation_vector
 from fastreenact.face.morphable.model import EXPRESSION_NAMES, MorphableModel, rotation_matrix
 from fastreenact.face.motion import Motion, MotionClip
 from fastreenact.face.smoothing import FPS, STATE_SIZE, BilateralFilter, GlitchGate

@@ -5,25 +5,39 @@ approximate (tests hold them to 1e-12).
 """
 
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastreenact.models.blocks import InvertedResidual, nearest_index
 from fastreenact.ops import Axis, ConvKernel, MbconvKernel, TailKernel, plain_kernel
 
 POSE_CELLS = 16
 _THIRD = ((0,), (1,), (2,))  # three taps that see three values
 
 # Nearest x2, then 3x3: an output sees two inputs an axis.
-_DOUBLED = ((-1, ((0,), (1, 2))), (0, ((0, 1), (2,))))
+_UPSAMPLED = ((-1, ((0,), (1, 2))), (0, ((0, 1), (2,))))
 # A 3x3 over a map enlarged by nearest: the first, an inner and the last pixel of a cell.
 _CELL_FIRST = ((-1, ((0,), (1, 2))), (0, ((0, 1, 2),)), (0, ((0, 1), (2,))))
 # Another over that: of the first, second, inner, last but one and last pixel of a cell, whose neighbours are the three
 # of the first convolution.
 _CELL_SECOND = ((-1, _THIRD), (0, ((0,), (1, 2))), (1, ((0, 1, 2),)), (1, ((0, 1), (2,))), (1, _THIRD))
+
+
+class InvertedResidual(Protocol):
+    """Expand, depthwise and project with their norms in one sequence, and whether the input is added."""
+
+    conv: nn.Sequential
+    residual: bool
+
+
+def nearest_index(length_in: int, length_out: int) -> Tensor:
+    """Nearest-resize index, int64 [length_out]: output i reads input floor(i * length_in / length_out).
+
+    In whole numbers: `F.interpolate` computes it in float32 and is off by one at some sizes (325 to 328 among them).
+    """
+    return torch.arange(length_out) * length_in // length_out
 
 
 def exact(x: Tensor) -> Tensor:
@@ -55,9 +69,9 @@ def convolution(conv: Any, norm: nn.Module | None = None) -> ConvKernel:
     return plain_kernel(*fold(conv, norm), stride=conv.stride[0], padding=int(conv.padding[0]))
 
 
-def doubled(conv: Any, norm: nn.Module | None = None) -> ConvKernel:
+def upsampled(conv: Any, norm: nn.Module | None = None) -> ConvKernel:
     """Nearest x2, then a 3x3 with padding 1: four 2x2 convolutions, 4/9 of the multiplications."""
-    return merged(*fold(conv, norm), _DOUBLED, 1)
+    return merged(*fold(conv, norm), _UPSAMPLED, 1)
 
 
 def merged(weight: Tensor, bias: Tensor, phases: tuple[Any, ...], step: int) -> ConvKernel:
@@ -87,9 +101,15 @@ def inverted_residual(block: InvertedResidual) -> MbconvKernel:
     (depthwise, depthwise_bias), (project, project_bias) = folded[-2:]
     expand, expand_bias = folded[0] if len(folded) == 3 else (None, None)
     return MbconvKernel(
-        None if expand is None else expand[:, :, 0, 0], expand_bias, depthwise[:, 0], depthwise_bias,
-        project[:, :, 0, 0], project_bias, stride, block.residual,
-    )  # fmt: skip
+        None if expand is None else expand[:, :, 0, 0],
+        expand_bias,
+        depthwise[:, 0],
+        depthwise_bias,
+        project[:, :, 0, 0],
+        project_bias,
+        stride,
+        block.residual,
+    )
 
 
 def tail(block: InvertedResidual, last: nn.Conv2d) -> TailKernel:
@@ -123,7 +143,7 @@ def scaled(kernel: ConvKernel, factor: float) -> ConvKernel:
     return ConvKernel(kernel.axis_y, kernel.axis_x, weights, torch.zeros_like(kernel.bias))
 
 
-def after_mean(kernel: ConvKernel, n: int) -> ConvKernel:
+def pooled(kernel: ConvKernel, n: int) -> ConvKernel:
     """The mean of n x n pixels, then the plain convolution `kernel`: one convolution of the large picture."""
     if kernel.axis_y.phases != 1 or kernel.axis_y != kernel.axis_x:
         raise ValueError(f"only a plain square convolution takes a mean before it, got {kernel.axis_y}")
@@ -133,7 +153,7 @@ def after_mean(kernel: ConvKernel, n: int) -> ConvKernel:
     return ConvKernel(wide, wide, {(0, 0): weight}, kernel.bias)
 
 
-def together(kernel: ConvKernel, n: int) -> ConvKernel:
+def space_to_depth(kernel: ConvKernel, n: int) -> ConvKernel:
     """A plain convolution to few channels, n neighbouring pixels of a row as one: its output [H, W / n, n * Cout] lies
     in memory as [H, W, Cout] does.
 
@@ -212,7 +232,7 @@ def spade_tables(
             pixels = tuple(_CELL_FIRST[i] for i in (0, 1, 1, 2))
             kernels = merged(*shared, pixels, 1), plain_kernel(*affine, padding=1)
     elif least == most:
-        first = {2: merged(*shared, _DOUBLED, 1), 3: merged(*shared, _CELL_FIRST, 1)}
+        first = {2: merged(*shared, _UPSAMPLED, 1), 3: merged(*shared, _CELL_FIRST, 1)}
         kept = most
         kernels = first.get(most, plain_kernel(*shared, padding=1)), plain_kernel(*affine, padding=1)
     else:  # cells of different widths, some of them narrow: each pixel, up to five a cell

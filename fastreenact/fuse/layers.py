@@ -8,7 +8,6 @@ from torch import Tensor
 
 from fastreenact import ops
 from fastreenact.fuse import algebra
-from fastreenact.models.blocks import InvertedResidual
 from fastreenact.ops import ConvKernel
 
 # From so many outputs on the smaller products of Winograd's algorithm outweigh its larger weights, on a CPU.
@@ -23,9 +22,16 @@ class ConvLayer:
     """A convolution into a buffer of its own, or into `out`."""
 
     def __init__(
-        self, kernel: ConvKernel, like: Tensor, height: int, width: int, *, n: int = 1, activation: str | None = None,
+        self,
+        kernel: ConvKernel,
+        like: Tensor,
+        height: int,
+        width: int,
+        *,
+        n: int = 1,
+        activation: str | None = None,
         out: Tensor | None = None,
-    ):  # fmt: skip
+    ):
         winograd = _winograd(like, height * width) and ops.suits_winograd(kernel)
         self.weights = ops.pack_conv(kernel, like.dtype, like.device, winograd=winograd)
         self.activation = activation
@@ -48,7 +54,14 @@ class BlockLayer:
     """An inverted residual into a buffer of its own."""
 
     def __init__(
-        self, block: InvertedResidual, like: Tensor, height: int, width: int, *, n: int = 1, upsample: bool = False
+        self,
+        block: algebra.InvertedResidual,
+        like: Tensor,
+        height: int,
+        width: int,
+        *,
+        n: int = 1,
+        upsample: bool = False,
     ):
         """Height and width are those of the output."""
         self.weights = ops.pack_mbconv(algebra.inverted_residual(block), like.dtype, like.device)
@@ -118,14 +131,21 @@ class SpadeLayer:
         target = None if out is None else out[..., : x.shape[-1]]
         return ops.spade(x, scale, shift, self.index, self.index, activation="relu", out=target)
 
-    def warp(self, features: Tensor, pictures: Tensor, field: Tensor, first: int, out: Tensor) -> None:
+    def warp(self, features: Tensor, source_index: Tensor, field: Tensor, first: int, out: Tensor) -> None:
         """`features` [A, H, W, c] sampled by `field`, affine and ReLU, into `out` from channel `first`."""
         channels = features.shape[-1]
         scale, shift = self._part(first, channels)
         ops.warp(
-            features, field, pictures=pictures, scale=scale, shift=shift, index_y=self.index, index_x=self.index,
-            activation="relu", out=out[..., first : first + channels],
-        )  # fmt: skip
+            features,
+            field,
+            source_index=source_index,
+            scale=scale,
+            shift=shift,
+            index_y=self.index,
+            index_x=self.index,
+            activation="relu",
+            out=out[..., first : first + channels],
+        )
 
     def multiplications(self) -> int:
         """Of the tables of one picture."""

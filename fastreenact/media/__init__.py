@@ -5,6 +5,13 @@ from fastreenact.media.read import AudioTrack, VideoReader
 from fastreenact.media.write import VideoWriter
 
 __all__ = [
-    "MAX_PIXELS", "AudioTrack", "VideoReader", "VideoWriter", "in_a_row", "is_picture", "picture_format", "read_image",
+    "MAX_PIXELS",
+    "AudioTrack",
+    "VideoReader",
+    "VideoWriter",
+    "in_a_row",
+    "is_picture",
+    "picture_format",
+    "read_image",
     "write_image",
 ]

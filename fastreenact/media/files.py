@@ -130,4 +130,4 @@ def turned(image: NDArray[np.uint8], transposed: bool, mirrored: bool, flipped: 
     """A picture transposed, then mirrored left-right, then flipped top-bottom; C-contiguous, copied only if it must."""
     if transposed:
         image = image.transpose(1, 0, 2)
-    return np.ascontiguousarray(image[::-1 if flipped else 1, ::-1 if mirrored else 1])
+    return np.ascontiguousarray(image[:: -1 if flipped else 1, :: -1 if mirrored else 1])

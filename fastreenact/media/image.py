@@ -1,4 +1,4 @@
-"""Pictures: read as anybody would see them, written whole or not at all. Videos: see media_read and media_write."""
+"""Pictures: read as anybody would see them, written whole or not at all. Videos: see `read` and `write`."""
 
 import os
 import threading
@@ -11,28 +11,36 @@ from numpy.typing import NDArray
 
 from fastreenact.errors import MediaError
 from fastreenact.media.files import check_frame, check_in, shown, turned, whole_file
-from fastreenact.media.read import AudioTrack, VideoReader, reason
-from fastreenact.media.write import VideoWriter
+from fastreenact.media.read import reason
 
 if TYPE_CHECKING:
     from PIL import Image
-
-__all__ = [
-    "MAX_PIXELS", "AudioTrack", "VideoReader", "VideoWriter", "in_a_row", "is_picture", "picture_format", "read_image",
-    "write_image",
-]
 
 MAX_PIXELS = 200_000_000  # a decompression bomb is refused before it is unpacked (RELIABILITY.md, F4)
 
 # Formats that hold photographs. EPS and PDF run an interpreter, MPEG is a video: Pillow is not asked about them.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "TGA")
-_SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF",
-             ".tiff": "TIFF"}
+_SUFFIXES = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
 _STRIP_PIXELS = 1 << 22  # converting takes several copies, so it goes by strips: 7 bytes a pixel at most, not 17
 _EXIF_ORIENTATION = 0x0112
 # orientation -> (transpose first, then mirror left-right, flip top-bottom) that sets it upright (TIFF 6.0, tag 274)
-_TURNS = {2: (False, True, False), 3: (False, True, True), 4: (False, False, True), 5: (True, False, False),
-          6: (True, True, False), 7: (True, True, True), 8: (True, False, True)}
+_TURNS = {
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
 _pillow_limit = threading.Lock()
 
 
@@ -62,8 +70,9 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     except MediaError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise MediaError(f"{shown(path)} cannot be read as a picture ({_reason(error)}): "
-                         "save or copy it anew, as JPEG or PNG") from error
+        raise MediaError(
+            f"{shown(path)} cannot be read as a picture ({_reason(error)}): save or copy it anew, as JPEG or PNG"
+        ) from error
 
 
 def is_picture(path: str | os.PathLike[str]) -> bool:
@@ -93,10 +102,12 @@ def _opened(path: str | os.PathLike[str], max_pixels: int | None) -> "Image.Imag
     animated = picture.format == "WEBP" and getattr(picture, "is_animated", False)
     if max_pixels is not None and width * height > max_pixels // (4 if animated else 1):
         picture.close()
-        raise MediaError(f"{shown(path)} has {width} x {height} pixels, more than the limit of "
-                         f"{max_pixels / (4e6 if animated else 1e6):.0f} million"
-                         f"{' for an animation' if animated else ''}: make it smaller, or raise max_pixels if you "
-                         "trust it")
+        raise MediaError(
+            f"{shown(path)} has {width} x {height} pixels, more than the limit of "
+            f"{max_pixels / (4e6 if animated else 1e6):.0f} million"
+            f"{' for an animation' if animated else ''}: make it smaller, or raise max_pixels if you "
+            "trust it"
+        )
     return picture
 
 

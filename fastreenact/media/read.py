@@ -98,8 +98,10 @@ class VideoReader:
             if self.damage:
                 raise MediaError(f"{shown(self.path)} is damaged ({self.damage}): no frame can be decoded; get it anew")
             if self.start is not None or self.end is not None:
-                raise MediaError(f"{shown(self.path)} has no frame between {self.start or 0:g} s and "
-                                 f"{'its end' if self.end is None else f'{self.end:g} s'}: trim less")
+                raise MediaError(
+                    f"{shown(self.path)} has no frame between {self.start or 0:g} s and "
+                    f"{'its end' if self.end is None else f'{self.end:g} s'}: trim less"
+                )
             raise MediaError(f"{shown(self.path)} holds no frame")
         self.damage = None
         frame, pts = first
@@ -115,8 +117,9 @@ class VideoReader:
 
     def _check_size(self, width: int, height: int) -> None:
         if max(width, height) > MAX_VIDEO_SIDE:
-            raise MediaError(f"{shown(self.path)} is {width} x {height} pixels; "
-                             f"the limit is {MAX_VIDEO_SIDE} a side: scale it down")
+            raise MediaError(
+                f"{shown(self.path)} is {width} x {height} pixels; the limit is {MAX_VIDEO_SIDE} a side: scale it down"
+            )
 
     def frames(self) -> Iterator[tuple[NDArray[np.uint8], int]]:
         """Yield (uint8 [H, W, 3] RGB, pts): pts in ticks of `time_base` from the clip's zero, strictly increasing."""
@@ -132,8 +135,12 @@ class VideoReader:
         """Open the main sound track, trimmed and timed as the frames are; None without one."""
         if not self.has_audio:
             return None
-        return AudioTrack(self.path, self._origin * self.time_base, self.start is not None,
-                          None if self._hi is None else self._hi * self.time_base)
+        return AudioTrack(
+            self.path,
+            self._origin * self.time_base,
+            self.start is not None,
+            None if self._hi is None else self._hi * self.time_base,
+        )
 
     def _decoded(self) -> Iterator[tuple["VideoFrame", int]]:
         """Yield the frames kept by the trim as (frame, pts from the file)."""
@@ -221,13 +228,20 @@ class VideoReader:
 
         width, height = self._size
         full = frame.color_range == _FULL_RANGE or (
-            frame.color_range == 0 and frame.format.name.startswith(_FULL_FORMATS))
+            frame.color_range == 0 and frame.format.name.startswith(_FULL_FORMATS)
+        )
         # untagged video: high definition is BT.709, smaller is BT.601, as players take it
         matrix = _MATRICES.get(frame.colorspace, "ITU709" if height >= 720 or width >= 1280 else "ITU601")
         rgb = frame.reformat(
-            width=width, height=height, format="rgb24", src_colorspace=matrix, dst_colorspace=matrix,
-            src_color_range="JPEG" if full else "MPEG", dst_color_range="JPEG",
-            interpolation=int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT))
+            width=width,
+            height=height,
+            format="rgb24",
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range="JPEG" if full else "MPEG",
+            dst_color_range="JPEG",
+            interpolation=int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT),
+        )
         return turned(np.asarray(rgb.to_ndarray(), np.uint8), *self._orientation)
 
     def _note_damage(self, error: Exception) -> None:
@@ -292,7 +306,7 @@ class AudioTrack:
                 yield packet
             else:
                 held.append(packet)
-                held = held[-self._preroll(packet):]
+                held = held[-self._preroll(packet) :]
         yield from held
 
     def _preroll(self, packet: "Packet") -> int:
@@ -307,8 +321,9 @@ class AudioTrack:
     def __enter__(self) -> "AudioTrack":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -325,8 +340,9 @@ def open_media(path: Path) -> Iterator["InputContainer"]:
     except (FFmpegError, OSError, ValueError) as error:
         if isinstance(error, InvalidDataError | EOFError) and cut_short(path):
             raise MediaError(f"{shown(path)} is {_CUT}, before its index: get it anew") from error
-        raise MediaError(f"{shown(path)} cannot be read as a video ({reason(error)}): "
-                         "if it plays elsewhere, convert it to mp4 first") from error
+        raise MediaError(
+            f"{shown(path)} cannot be read as a video ({reason(error)}): if it plays elsewhere, convert it to mp4 first"
+        ) from error
     with container:
         yield container
 
@@ -364,8 +380,10 @@ def _clip_zero(container: "InputContainer", time_base: Fraction) -> int:
     """Ticks at which the clip begins: broadcast streams start anywhere, everything else at 0."""
     if not container.format.flags & _TS_DISCONT or not container.start_time:
         return 0
-    earliest = min((s.start_time * s.time_base for s in container.streams
-                    if s.start_time is not None and s.time_base is not None), default=Fraction(0))
+    earliest = min(
+        (s.start_time * s.time_base for s in container.streams if s.start_time is not None and s.time_base is not None),
+        default=Fraction(0),
+    )
     return round(earliest / time_base)
 
 

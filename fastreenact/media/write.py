@@ -39,8 +39,12 @@ _COPIED[".m4v"] = _COPIED[".mp4"]
 _ALL_OPTIONS = {"flush_packets": "1", "max_interleave_delta": "100000"}
 _MOV_OPTIONS = {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "500000", **_ALL_OPTIONS}
 _MKV_OPTIONS = {"cluster_time_limit": "500", **_ALL_OPTIONS}
-_CONTAINERS = {".mp4": ("mp4", _MOV_OPTIONS), ".m4v": ("mp4", _MOV_OPTIONS), ".mov": ("mov", _MOV_OPTIONS),
-               ".mkv": ("matroska", _MKV_OPTIONS)}
+_CONTAINERS = {
+    ".mp4": ("mp4", _MOV_OPTIONS),
+    ".m4v": ("mp4", _MOV_OPTIONS),
+    ".mov": ("mov", _MOV_OPTIONS),
+    ".mkv": ("matroska", _MKV_OPTIONS),
+}
 SUFFIXES = tuple(_CONTAINERS)
 
 
@@ -82,8 +86,16 @@ class VideoWriter:
         ValueError: `quality` is unknown.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, time_base: Fraction, fps: Fraction | float = 25,
-                 quality: str | int = "medium", audio: AudioTrack | None = None, force: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        time_base: Fraction,
+        fps: Fraction | float = 25,
+        quality: str | int = "medium",
+        audio: AudioTrack | None = None,
+        force: bool = False,
+    ) -> None:
         self.path = Path(path)
         self.part = part_path(self.path)
         self.frames = 0
@@ -124,9 +136,13 @@ class VideoWriter:
             if pad_y or pad_x:
                 image = np.pad(image, ((0, pad_y), (0, pad_x), (0, 0)), mode="edge")
             frame = VideoFrame.from_ndarray(np.ascontiguousarray(image)).reformat(
-                format="yuv420p", src_colorspace="ITU709", dst_colorspace="ITU709", src_color_range="JPEG",
+                format="yuv420p",
+                src_colorspace="ITU709",
+                dst_colorspace="ITU709",
+                src_color_range="JPEG",
                 dst_color_range="MPEG",
-                interpolation=int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT))
+                interpolation=int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT),
+            )
             frame.pts, frame.time_base, frame.duration = pts, self._time_base, duration
             with uninterrupted():
                 self._reached = float(pts * self._time_base)
@@ -159,8 +175,9 @@ class VideoWriter:
     def __enter__(self) -> "VideoWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.close()
         else:
@@ -174,8 +191,9 @@ class VideoWriter:
         self._shape = image.shape
         height, width = (side + side % 2 for side in image.shape[:2])
         if (height, width) != image.shape[:2]:
-            self.notes.append(f"{image.shape[1]} x {image.shape[0]} padded to {width} x {height}: "
-                              "H.264 needs even sides")
+            self.notes.append(
+                f"{image.shape[1]} x {image.shape[0]} padded to {width} x {height}: H.264 needs even sides"
+            )
         encoder = _encoder()
         if encoder != _ENCODERS[0]:
             self.notes.append(f"this FFmpeg build has no {_ENCODERS[0]}: encoded with {encoder}")
@@ -207,8 +225,13 @@ class VideoWriter:
             held = max(0, int(0.4 * self._fps) - 2)
             threads = min(4, 1 + held // 3)
             ahead = min(10, held - (threads - 1))  # 10 is what veryfast takes
-            video.options = {"preset": "veryfast", "crf": str(self._crf), "bf": "0", "threads": str(threads),
-                             "rc-lookahead": str(ahead)}
+            video.options = {
+                "preset": "veryfast",
+                "crf": str(self._crf),
+                "bf": "0",
+                "threads": str(threads),
+                "rc-lookahead": str(ahead),
+            }
         else:
             bits_per_pixel = 0.1 * 2 ** ((23 - self._crf) / 6)  # 6 steps of CRF halve the rate (x264)
             context.bit_rate = max(100_000, int(width * height * float(self._fps) * bits_per_pixel))
@@ -223,8 +246,10 @@ class VideoWriter:
         rate = audio.stream.codec_context.sample_rate or 48000
         target = container.add_stream("aac", rate=min(rate, 96000))
         target.layout = "mono" if audio.stream.codec_context.channels == 1 else "stereo"
-        self.notes.append(f"sound in {audio.codec}{' of a broadcast stream' if bare else ''} does not go into "
-                          f"{self._suffix} as it is: encoded to AAC")
+        self.notes.append(
+            f"sound in {audio.codec}{' of a broadcast stream' if bare else ''} does not go into "
+            f"{self._suffix} as it is: encoded to AAC"
+        )
         return self._encoded_packets(audio, target)
 
     def _copied_packets(self, audio: AudioTrack, stream: "AudioStream") -> Iterator[tuple["Packet", float]]:
@@ -314,5 +339,6 @@ def _encoder() -> str:
     for name in _ENCODERS:
         if name in av.codecs_available:
             return name
-    raise MediaError(f"this FFmpeg build has none of the encoders {', '.join(_ENCODERS)}: "
-                     "reinstall PyAV (pip install av)")
+    raise MediaError(
+        f"this FFmpeg build has none of the encoders {', '.join(_ENCODERS)}: reinstall PyAV (pip install av)"
+    )

@@ -7,8 +7,8 @@ import torch
 
 from fastreenact.face.crop import Box
 from fastreenact.models.face2face_rho.enlarged import Enlarged
-from fastreenact.models.face2face_rho.networks import Face2FaceRho
 from fastreenact.models.face2face_rho.inference import FusedFace2FaceRho, fuse
+from fastreenact.models.face2face_rho.networks import Face2FaceRho
 from fastreenact.models.landmark_warp.warp import LandmarkWarp, State
 from fastreenact.models.refined_warp.inference import FusedOverBase
 

@@ -1,16 +1,9 @@
 """Blocks of the networks in plain PyTorch, NCHW: what the papers mean, trainable, with the published names."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def nearest_index(length_in: int, length_out: int) -> Tensor:
-    """Nearest-resize index, int64 [length_out]: output i reads input floor(i * length_in / length_out).
-
-    In whole numbers: `F.interpolate` computes it in float32 and is off by one at some sizes (325 to 328 among them).
-    """
-    return torch.arange(length_out) * length_in // length_out
+from fastreenact.fuse.algebra import nearest_index
 
 
 def resize_nearest(x: Tensor, height: int, width: int) -> Tensor:

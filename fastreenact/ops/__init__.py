@@ -22,12 +22,7 @@ from fastreenact.ops.rasterize_landmarks import (
     rasterize_landmarks_reference,
     rasterize_lines,
 )
-from fastreenact.ops.render_mesh import (
-    render_mesh,
-    render_mesh_ids,
-    render_mesh_ids_reference,
-    render_mesh_reference,
-)
+from fastreenact.ops.render_mesh import render_mesh, render_mesh_ids, render_mesh_ids_reference, render_mesh_reference
 from fastreenact.ops.replay import Replay
 from fastreenact.ops.shrink import shrink, shrink_reference
 from fastreenact.ops.spade import spade, spade_reference

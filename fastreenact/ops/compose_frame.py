@@ -141,12 +141,24 @@ def _implementation(
     if right <= left or low <= top:
         return
     params: dict[str, Any] = {
-        "raw": raw.data_ptr(), "surface": surface.data_ptr(), "flag": 0 if flag is None else flag.data_ptr(),
-        "side": raw.shape[0], "raw_stride_y": raw.stride(0), "raw_stride_x": raw.stride(1),
-        "surface_stride": surface.stride(0), "left": left, "top": top,
-        "width": right - left, "height": low - top, "centre_x": box[0], "centre_y": box[1], "size": box[2],
-        "fade": fade, "most_gain": most_gain, "dtype": checks.DTYPES[raw.dtype],
-    }  # fmt: skip
+        "raw": raw.data_ptr(),
+        "surface": surface.data_ptr(),
+        "flag": 0 if flag is None else flag.data_ptr(),
+        "side": raw.shape[0],
+        "raw_stride_y": raw.stride(0),
+        "raw_stride_x": raw.stride(1),
+        "surface_stride": surface.stride(0),
+        "left": left,
+        "top": top,
+        "width": right - left,
+        "height": low - top,
+        "centre_x": box[0],
+        "centre_y": box[1],
+        "size": box[2],
+        "fade": fade,
+        "most_gain": most_gain,
+        "dtype": checks.DTYPES[raw.dtype],
+    }
     if raw.device.type == "cpu":
         checks.need_apart("surface", surface, "raw", raw)
         if flag is not None:

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.packing import pack_fragments, unpack_fragments
 from fastreenact.ops.define import architecture, cuda_kernels, register
-from fastreenact.ops.packing import PANEL, padded, panels
-from fastreenact.ops.packing import transformed
+from fastreenact.ops.packing import PANEL, pack_fragments, padded, panels, transformed, unpack_fragments
 
 MAX_PHASES = 5  # kMaxPhases of csrc/conv.h
 _ACTIVATIONS = (None, "relu")
@@ -138,7 +136,7 @@ def conv(
     weights: ConvWeights,
     *,
     add: Tensor | None = None,
-    pictures: Tensor | None = None,
+    source_index: Tensor | None = None,
     residual: Tensor | None = None,
     activation: str | None = None,
     x_scale: float = 1.0,
@@ -152,10 +150,10 @@ def conv(
     Args:
         x: [N, H, W, Cin] uint8, float32 or the weights' dtype, channels contiguous; zeros beyond the picture.
         weights: from `pack_conv`.
-        add: [A, Ho, Wo, Cout] of the dtype of `out`, or None; one picture for all, one for each, or, with `pictures`,
-            any number.
-        pictures: int32 [N], the picture of `add` that each output takes; 0 to A - 1, which is checked on the CPU alone:
-            a GPU would have to be waited for.
+        add: [A, Ho, Wo, Cout] of the dtype of `out`, or None; one picture for all, one for each, or any number
+            with `source_index`.
+        source_index: int32 [N], the picture of `add` that each output takes; 0 to A - 1, which is checked on the CPU
+            alone: a GPU would have to be waited for.
         residual: [N, Ho, Wo, Cout] of the dtype of `out`, or of half its size, rounded up, and doubled by nearest;
             None; may be `out` itself.
         activation: None or "relu".
@@ -169,14 +167,14 @@ def conv(
         ValueError: a shape, stride, device or word that does not fit; an input requires grad.
     """
     checks.need_tensor("x", x)
-    for name, optional in (("add", add), ("pictures", pictures), ("residual", residual), ("out", out)):
+    for name, optional in (("add", add), ("source_index", source_index), ("residual", residual), ("out", out)):
         if optional is not None:
             checks.need_tensor(name, optional)
     checks.need_packed("weights", weights, ConvWeights, "pack_conv")
     checks.need_choice("activation", activation, _ACTIVATIONS)
     checks.need_number("x_scale", x_scale)
     checks.need_number("x_shift", x_shift)
-    rest = (add, pictures, residual, weights.spec, activation, x_scale, x_shift)
+    rest = (add, source_index, residual, weights.spec, activation, x_scale, x_shift)
     if out is None:
         return _conv(x, weights.packed, weights.bias, *rest)
     _conv_out(x, weights.packed, weights.bias, *rest, out)
@@ -212,13 +210,21 @@ def conv_many(calls: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _keywords(
-    x: Tensor, weights: ConvWeights, *, out: Tensor, add: Tensor | None = None, pictures: Tensor | None = None,
-    residual: Tensor | None = None, activation: str | None = None, x_scale: float = 1.0, x_shift: float = 0.0,
-) -> dict[str, Any] | None:  # fmt: skip
+    x: Tensor,
+    weights: ConvWeights,
+    *,
+    out: Tensor,
+    add: Tensor | None = None,
+    source_index: Tensor | None = None,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+    x_scale: float = 1.0,
+    x_shift: float = 0.0,
+) -> dict[str, Any] | None:
     """`_prepare` for the keywords of `conv`."""
     checks.need_choice("activation", activation, _ACTIVATIONS)
     return _prepare(
-        x, weights.packed, weights.bias, add, pictures, residual, weights.spec, activation, x_scale, x_shift, out
+        x, weights.packed, weights.bias, add, source_index, residual, weights.spec, activation, x_scale, x_shift, out
     )
 
 
@@ -227,7 +233,7 @@ def conv_reference(
     kernel: ConvKernel,
     *,
     add: Tensor | None = None,
-    pictures: Tensor | None = None,
+    source_index: Tensor | None = None,
     residual: Tensor | None = None,
     activation: str | None = None,
     x_scale: float = 1.0,
@@ -255,7 +261,7 @@ def conv_reference(
         part.copy_(F.conv2d(seen, weight.permute(0, 3, 1, 2), None, steps).permute(0, 2, 3, 1))
     y += kernel.bias
     if add is not None:
-        y += (add if pictures is None else add[pictures.long()]).to(work)
+        y += (add if source_index is None else add[source_index.long()]).to(work)
     if activation is not None:
         y = y.relu()
     if residual is not None:
@@ -288,15 +294,21 @@ def _geometry(spec: list[int]) -> _Geometry:
 
 
 def _check(
-    x: Tensor, packed: Tensor, bias: Tensor, add: Tensor | None, pictures: Tensor | None, residual: Tensor | None,
-    g: _Geometry, out: Tensor | None,
-) -> None:  # fmt: skip
+    x: Tensor,
+    packed: Tensor,
+    bias: Tensor,
+    add: Tensor | None,
+    source_index: Tensor | None,
+    residual: Tensor | None,
+    g: _Geometry,
+    out: Tensor | None,
+) -> None:
     """Raise what `conv` raises for tensors."""
     checks.need_forward_only("conv", x=x, add=add, residual=residual, out=out)
     checks.need_dtype("x", x, (torch.uint8, torch.float32, g.dtype, torch.bfloat16))
     checks.need_shape("x", x, (None, None, None, g.channels_in), "[N, H, W, Cin]")
     checks.need_channels_last("x", x)
-    checks.need_same_device(x, weights=packed, add=add, pictures=pictures, residual=residual, out=out)
+    checks.need_same_device(x, weights=packed, add=add, source_index=source_index, residual=residual, out=out)
     wanted = out.dtype if out is not None else g.dtype
     checks.need_dtype("out", x.new_empty(0, dtype=wanted), (g.dtype, torch.float32))
     if out is None:
@@ -313,14 +325,14 @@ def _check(
     if add is not None:
         checks.need_shape("add", add, (None, height, width, g.channels_out), "[A, Ho, Wo, Cout]")
         checks.need_channels_last("add", add)
-        if pictures is None and add.shape[0] not in (1, x.shape[0]):
-            raise ValueError(f"add: got {add.shape[0]} pictures, needs 1, {x.shape[0]}, or `pictures` to choose by")
-    if pictures is not None:
-        checks.need_dtype("pictures", pictures, (torch.int32,))
-        checks.need_shape("pictures", pictures, (x.shape[0],), "[N]")
-        checks.need_contiguous("pictures", pictures)
+        if source_index is None and add.shape[0] not in (1, x.shape[0]):
+            raise ValueError(f"add: got {add.shape[0]} pictures, needs 1, {x.shape[0]}, or `source_index` to choose by")
+    if source_index is not None:
+        checks.need_dtype("source_index", source_index, (torch.int32,))
+        checks.need_shape("source_index", source_index, (x.shape[0],), "[N]")
+        checks.need_contiguous("source_index", source_index)
         if add is None:
-            raise ValueError("pictures: got one, needs `add`, whose pictures it chooses")
+            raise ValueError("source_index: got one, needs `add`, whose pictures it chooses")
     if residual is not None:
         half = residual.shape[1:3] == (-(-height // 2), -(-width // 2))
         shape = tuple(residual.shape[1:3]) if half else (height, width)
@@ -332,34 +344,63 @@ class _Plan:
     """A checked call: everything that its tensors' addresses do not change."""
 
     def __init__(
-        self, x: Tensor, packed: Tensor, bias: Tensor, add: Tensor | None, pictures: Tensor | None,
-        residual: Tensor | None, out: Tensor, spec: list[int], activation: str | None, x_scale: float, x_shift: float,
-    ) -> None:  # fmt: skip
+        self,
+        x: Tensor,
+        packed: Tensor,
+        bias: Tensor,
+        add: Tensor | None,
+        source_index: Tensor | None,
+        residual: Tensor | None,
+        out: Tensor,
+        spec: list[int],
+        activation: str | None,
+        x_scale: float,
+        x_shift: float,
+    ) -> None:
         g = _geometry(spec)
-        _check(x, packed, bias, add, pictures, residual, g, out)
+        _check(x, packed, bias, add, source_index, residual, g, out)
         self.empty = out.numel() == 0
-        self.pictures = 0 if add is None else add.shape[0]
+        self.addends = 0 if add is None else add.shape[0]
         half = residual is not None and tuple(residual.shape[1:3]) != tuple(out.shape[1:3])
         self.fixed = {
-            "x_shape": tuple(x.shape), "x_stride": x.stride(), "weights_at": g.at,
-            "add_stride": checks.broadcast_strides(add), "residual_stride": checks.broadcast_strides(residual),
-            "out_shape": tuple(out.shape), "out_stride": out.stride(),
-            "axis_y": (g.axis_y.phases, *g.axis_y), "axis_x": (g.axis_x.phases, *g.axis_x), "x_scale": x_scale,
-            "x_shift": x_shift, "x_dtype": checks.DTYPES[x.dtype], "dtype": spec[2],
-            "out_dtype": checks.DTYPES[out.dtype], "activation": checks.ACTIVATIONS[activation], "residual_half": half,
+            "x_shape": tuple(x.shape),
+            "x_stride": x.stride(),
+            "weights_at": g.at,
+            "add_stride": checks.broadcast_strides(add),
+            "residual_stride": checks.broadcast_strides(residual),
+            "out_shape": tuple(out.shape),
+            "out_stride": out.stride(),
+            "axis_y": (g.axis_y.phases, *g.axis_y),
+            "axis_x": (g.axis_x.phases, *g.axis_x),
+            "x_scale": x_scale,
+            "x_shift": x_shift,
+            "x_dtype": checks.DTYPES[x.dtype],
+            "dtype": spec[2],
+            "out_dtype": checks.DTYPES[out.dtype],
+            "activation": checks.ACTIVATIONS[activation],
+            "residual_half": half,
             "winograd": g.winograd,
-        }  # fmt: skip
+        }
 
 
 _plans: dict[Any, _Plan] = {}
 
 
 def _prepare(
-    x: Tensor, packed: Tensor, bias: Tensor, add: Tensor | None, pictures: Tensor | None, residual: Tensor | None,
-    spec: list[int], activation: str | None, x_scale: float, x_shift: float, out: Tensor,
-) -> dict[str, Any] | None:  # fmt: skip
+    x: Tensor,
+    packed: Tensor,
+    bias: Tensor,
+    add: Tensor | None,
+    source_index: Tensor | None,
+    residual: Tensor | None,
+    spec: list[int],
+    activation: str | None,
+    x_scale: float,
+    x_shift: float,
+    out: Tensor,
+) -> dict[str, Any] | None:
     """The checked keywords of `_C.conv`, or None where nothing is to be done."""
-    tensors = (x, packed, bias, add, pictures, residual, out)
+    tensors = (x, packed, bias, add, source_index, residual, out)
     key = (*map(checks.signature, tensors), tuple(spec), activation, x_scale, x_shift, torch.is_grad_enabled())
     plan = _plans.get(key)
     if plan is None:
@@ -371,26 +412,42 @@ def _prepare(
         checks.need_apart("out", out, "add", add)
     if residual is not None:
         checks.need_apart("out", out, "residual", residual, same_allowed=True)
-    if pictures is not None:
-        checks.need_apart("out", out, "pictures", pictures)
+    if source_index is not None:
+        checks.need_apart("out", out, "source_index", source_index)
     if (
-        pictures is not None
-        and pictures.device.type == "cpu"
-        and not (int(pictures.min()) >= 0 and int(pictures.max()) < plan.pictures)
+        source_index is not None
+        and source_index.device.type == "cpu"
+        and not (int(source_index.min()) >= 0 and int(source_index.max()) < plan.addends)
     ):
-        raise ValueError(f"pictures: got {pictures.tolist()}, needs 0 to {plan.pictures - 1}, the pictures of add")
+        raise ValueError(
+            f"source_index: got {source_index.tolist()}, needs 0 to {plan.addends - 1}, the pictures of add"
+        )
     return {
-        "x": x.data_ptr(), "weights": packed.data_ptr(), "bias": bias.data_ptr(),
-        "add": 0 if add is None else add.data_ptr(), "residual": 0 if residual is None else residual.data_ptr(),
-        "out": out.data_ptr(), "pictures": 0 if pictures is None else pictures.data_ptr(), **plan.fixed,
-    }  # fmt: skip
+        "x": x.data_ptr(),
+        "weights": packed.data_ptr(),
+        "bias": bias.data_ptr(),
+        "add": 0 if add is None else add.data_ptr(),
+        "residual": 0 if residual is None else residual.data_ptr(),
+        "out": out.data_ptr(),
+        "source_index": 0 if source_index is None else source_index.data_ptr(),
+        **plan.fixed,
+    }
 
 
 def _run(
-    x: Tensor, packed: Tensor, bias: Tensor, add: Tensor | None, pictures: Tensor | None, residual: Tensor | None,
-    spec: list[int], activation: str | None, x_scale: float, x_shift: float, out: Tensor,
-) -> None:  # fmt: skip
-    params = _prepare(x, packed, bias, add, pictures, residual, spec, activation, x_scale, x_shift, out)
+    x: Tensor,
+    packed: Tensor,
+    bias: Tensor,
+    add: Tensor | None,
+    source_index: Tensor | None,
+    residual: Tensor | None,
+    spec: list[int],
+    activation: str | None,
+    x_scale: float,
+    x_shift: float,
+    out: Tensor,
+) -> None:
+    params = _prepare(x, packed, bias, add, source_index, residual, spec, activation, x_scale, x_shift, out)
     if params is None:
         return
     if x.device.type == "cpu":
@@ -403,10 +460,17 @@ def _run(
     g = _geometry(spec)
     out.copy_(
         conv_reference(
-            x, _unpack(packed, bias, g), add=add, pictures=pictures, residual=residual, activation=activation,
-            x_scale=x_scale, x_shift=x_shift, size=(out.shape[1], out.shape[2]),
+            x,
+            _unpack(packed, bias, g),
+            add=add,
+            source_index=source_index,
+            residual=residual,
+            activation=activation,
+            x_scale=x_scale,
+            x_shift=x_shift,
+            size=(out.shape[1], out.shape[2]),
         )
-    )  # fmt: skip
+    )
 
 
 def _launch(kernels: Any, convs: list[dict[str, Any]], device: torch.device) -> None:
@@ -438,32 +502,57 @@ def _new(x: Tensor, g: _Geometry) -> Tensor:
 
 
 def _implementation(
-    x: Tensor, packed: Tensor, bias: Tensor, add: Tensor | None, pictures: Tensor | None, residual: Tensor | None,
-    spec: list[int], activation: str | None, x_scale: float, x_shift: float,
-) -> Tensor:  # fmt: skip
-    _check(x, packed, bias, add, pictures, residual, _geometry(spec), None)
+    x: Tensor,
+    packed: Tensor,
+    bias: Tensor,
+    add: Tensor | None,
+    source_index: Tensor | None,
+    residual: Tensor | None,
+    spec: list[int],
+    activation: str | None,
+    x_scale: float,
+    x_shift: float,
+) -> Tensor:
+    _check(x, packed, bias, add, source_index, residual, _geometry(spec), None)
     out = _new(x, _geometry(spec))
-    _run(x, packed, bias, add, pictures, residual, spec, activation, x_scale, x_shift, out)
+    _run(x, packed, bias, add, source_index, residual, spec, activation, x_scale, x_shift, out)
     return out
 
 
 def _fake(
-    x: Tensor, packed: Tensor, bias: Tensor, add: Tensor | None, pictures: Tensor | None, residual: Tensor | None,
-    spec: list[int], activation: str | None, x_scale: float, x_shift: float,
-) -> Tensor:  # fmt: skip
-    _check(x, packed, bias, add, pictures, residual, _geometry(spec), None)
+    x: Tensor,
+    packed: Tensor,
+    bias: Tensor,
+    add: Tensor | None,
+    source_index: Tensor | None,
+    residual: Tensor | None,
+    spec: list[int],
+    activation: str | None,
+    x_scale: float,
+    x_shift: float,
+) -> Tensor:
+    _check(x, packed, bias, add, source_index, residual, _geometry(spec), None)
     return _new(x, _geometry(spec))
 
 
 def _fake_out(
-    x: Tensor, packed: Tensor, bias: Tensor, add: Tensor | None, pictures: Tensor | None, residual: Tensor | None,
-    spec: list[int], activation: str | None, x_scale: float, x_shift: float, out: Tensor,
-) -> None:  # fmt: skip
-    _check(x, packed, bias, add, pictures, residual, _geometry(spec), out)
+    x: Tensor,
+    packed: Tensor,
+    bias: Tensor,
+    add: Tensor | None,
+    source_index: Tensor | None,
+    residual: Tensor | None,
+    spec: list[int],
+    activation: str | None,
+    x_scale: float,
+    x_shift: float,
+    out: Tensor,
+) -> None:
+    _check(x, packed, bias, add, source_index, residual, _geometry(spec), out)
 
 
 _ARGUMENTS = (
-    "Tensor x, Tensor packed, Tensor bias, Tensor? add, Tensor? pictures, Tensor? residual, int[] spec, "
+    "Tensor x, Tensor packed, Tensor bias, Tensor? add, Tensor? source_index, Tensor? residual, int[] spec, "
     "str? activation, float x_scale, float x_shift"
 )
 _conv = register(f"conv({_ARGUMENTS}) -> Tensor", _implementation, _fake)

@@ -87,10 +87,19 @@ def _attend(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> None:
 
 def _run_cpu(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> None:
     _C.dictionary_read(
-        q=q.data_ptr(), u=u.data_ptr(), v=v.data_ptr(), out=out.data_ptr(), q_shape=tuple(q.shape),
-        v_shape=tuple(v.shape), q_stride=q.stride(), u_stride=u.stride(), v_stride=v.stride(), out_stride=out.stride(),
-        scale=scale, dtype=checks.DTYPES[q.dtype],
-    )  # fmt: skip
+        q=q.data_ptr(),
+        u=u.data_ptr(),
+        v=v.data_ptr(),
+        out=out.data_ptr(),
+        q_shape=tuple(q.shape),
+        v_shape=tuple(v.shape),
+        q_stride=q.stride(),
+        u_stride=u.stride(),
+        v_stride=v.stride(),
+        out_stride=out.stride(),
+        scale=scale,
+        dtype=checks.DTYPES[q.dtype],
+    )
 
 
 def _has_tensor_cores(device: torch.device) -> bool:

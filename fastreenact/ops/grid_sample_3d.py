@@ -112,11 +112,19 @@ def _run_cpu(volume: Tensor, grid: Tensor, padding: str, align_corners: bool, su
     checks.need_apart("out", out, "grid", grid)
     strides = out.stride()
     _C.grid_sample_3d(
-        volume=volume.data_ptr(), volume_shape=tuple(volume.shape), volume_stride=volume.stride(),
-        grid=grid.data_ptr(), grid_shape=tuple(grid.shape), grid_stride=grid.stride(), out=out.data_ptr(),
-        out_stride=(strides[0], 0, *strides[1:]) if sum_depth else strides, dtype=checks.DTYPES[volume.dtype],
-        border=padding == "border", align_corners=align_corners, sum_depth=sum_depth,
-    )  # fmt: skip
+        volume=volume.data_ptr(),
+        volume_shape=tuple(volume.shape),
+        volume_stride=volume.stride(),
+        grid=grid.data_ptr(),
+        grid_shape=tuple(grid.shape),
+        grid_stride=grid.stride(),
+        out=out.data_ptr(),
+        out_stride=(strides[0], 0, *strides[1:]) if sum_depth else strides,
+        dtype=checks.DTYPES[volume.dtype],
+        border=padding == "border",
+        align_corners=align_corners,
+        sum_depth=sum_depth,
+    )
 
 
 def _run_cuda(volume: Tensor, grid: Tensor, padding: str, align_corners: bool, sum_depth: bool, out: Tensor) -> None:

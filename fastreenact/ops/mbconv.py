@@ -9,9 +9,16 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.packing import pack_fragments, unpack_fragments
 from fastreenact.ops.define import architecture, cuda_kernels, register
-from fastreenact.ops.packing import PANEL, depthwise_order, multiplies_pairs, padded, panels
+from fastreenact.ops.packing import (
+    PANEL,
+    depthwise_order,
+    multiplies_pairs,
+    pack_fragments,
+    padded,
+    panels,
+    unpack_fragments,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +107,12 @@ def pack_mbconv(
     return MbconvWeights(
         None if kernel.expand is None else products(kernel.expand),
         None if kernel.expand_bias is None else padded(kernel.expand_bias).to(device),
-        depthwise.to(device), depthwise_bias.to(device), products(project),
+        depthwise.to(device),
+        depthwise_bias.to(device),
+        products(project),
         padded(kernel.project_bias).to(device),
         [channels_in, hidden, channels_out, checks.DTYPES[dtype], kernel.stride, int(kernel.residual), int(half_sums)],
-    )  # fmt: skip
+    )
 
 
 def mbconv(
@@ -183,21 +192,28 @@ _plans: dict[Any, tuple[dict[str, Any], int] | None] = {}
 
 def _plan(
     x: Tensor, expand: Tensor | None, project: Tensor, spec: list[int], size: list[int] | None, out: Tensor
-) -> tuple[dict[str, Any], int] | None:  # fmt: skip
+) -> tuple[dict[str, Any], int] | None:
     """The keywords of the binding that no address is among, and the bytes of a workspace; None: nothing to do."""
     key = (
-        checks.signature(x), checks.signature(out), tuple(spec), None if size is None else tuple(size),
+        checks.signature(x),
+        checks.signature(out),
+        tuple(spec),
+        None if size is None else tuple(size),
         torch.is_grad_enabled(),
-    )  # fmt: skip
+    )
     if key in _plans:
         return _plans[key]
     _check(x, project, spec, size, out)
     if out.numel() == 0:
         return checks.remember(_plans, key, None)
     shared = {
-        "x_shape": tuple(x.shape), "out_shape": tuple(out.shape), "hidden": spec[1], "stride": spec[4],
-        "upsample": size is not None, "dtype": spec[3],
-    }  # fmt: skip
+        "x_shape": tuple(x.shape),
+        "out_shape": tuple(out.shape),
+        "hidden": spec[1],
+        "stride": spec[4],
+        "upsample": size is not None,
+        "dtype": spec[3],
+    }
     fixed = shared | {"x_stride": x.stride(), "out_stride": out.stride(), "residual": bool(spec[5])}
     workspace = 0
     if x.device.type != "cpu":
@@ -208,20 +224,33 @@ def _plan(
 
 
 def _run(
-    x: Tensor, expand: Tensor | None, expand_bias: Tensor | None, depthwise: Tensor, depthwise_bias: Tensor,
-    project: Tensor, project_bias: Tensor, spec: list[int], size: list[int] | None, out: Tensor,
-) -> None:  # fmt: skip
+    x: Tensor,
+    expand: Tensor | None,
+    expand_bias: Tensor | None,
+    depthwise: Tensor,
+    depthwise_bias: Tensor,
+    project: Tensor,
+    project_bias: Tensor,
+    spec: list[int],
+    size: list[int] | None,
+    out: Tensor,
+) -> None:
     plan = _plan(x, expand, project, spec, size, out)
     if plan is None:
         return
     checks.need_apart("out", out, "x", x)
     fixed, workspace_bytes = plan
     arguments = {
-        "x": x.data_ptr(), "out": out.data_ptr(), "expand": 0 if expand is None else expand.data_ptr(),
-        "expand_bias": 0 if expand_bias is None else expand_bias.data_ptr(), "depthwise": depthwise.data_ptr(),
-        "depthwise_bias": depthwise_bias.data_ptr(), "project": project.data_ptr(),
-        "project_bias": project_bias.data_ptr(), **fixed,
-    }  # fmt: skip
+        "x": x.data_ptr(),
+        "out": out.data_ptr(),
+        "expand": 0 if expand is None else expand.data_ptr(),
+        "expand_bias": 0 if expand_bias is None else expand_bias.data_ptr(),
+        "depthwise": depthwise.data_ptr(),
+        "depthwise_bias": depthwise_bias.data_ptr(),
+        "project": project.data_ptr(),
+        "project_bias": project_bias.data_ptr(),
+        **fixed,
+    }
     if x.device.type == "cpu":
         _C.mbconv(**arguments)
         return
@@ -239,31 +268,54 @@ def _run(
 
 
 def _unpacked(
-    expand: Tensor | None, expand_bias: Tensor | None, depthwise: Tensor, depthwise_bias: Tensor, project: Tensor,
-    project_bias: Tensor, spec: list[int],
-) -> MbconvKernel:  # fmt: skip
+    expand: Tensor | None,
+    expand_bias: Tensor | None,
+    depthwise: Tensor,
+    depthwise_bias: Tensor,
+    project: Tensor,
+    project_bias: Tensor,
+    spec: list[int],
+) -> MbconvKernel:
     """What `pack_mbconv` packed for a GPU, in float32."""
     channels_in, hidden, channels_out, _, stride, residual, _ = spec
     return MbconvKernel(
         None if expand is None else unpack_fragments(expand, hidden, channels_in).float(),
-        None if expand_bias is None else expand_bias[:hidden], depthwise[:, :hidden].t().reshape(hidden, 3, 3),
-        depthwise_bias[:hidden], unpack_fragments(project, channels_out, hidden).float(), project_bias[:channels_out],
-        stride, bool(residual),
-    )  # fmt: skip
+        None if expand_bias is None else expand_bias[:hidden],
+        depthwise[:, :hidden].t().reshape(hidden, 3, 3),
+        depthwise_bias[:hidden],
+        unpack_fragments(project, channels_out, hidden).float(),
+        project_bias[:channels_out],
+        stride,
+        bool(residual),
+    )
 
 
 def _fake(
-    x: Tensor, expand: Tensor | None, expand_bias: Tensor | None, depthwise: Tensor, depthwise_bias: Tensor,
-    project: Tensor, project_bias: Tensor, spec: list[int], size: list[int] | None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    expand: Tensor | None,
+    expand_bias: Tensor | None,
+    depthwise: Tensor,
+    depthwise_bias: Tensor,
+    project: Tensor,
+    project_bias: Tensor,
+    spec: list[int],
+    size: list[int] | None,
+) -> Tensor:
     _check(x, project, spec, size, None)
     return x.new_empty(x.shape[0], *_output_size(x, spec, size), spec[2])
 
 
 def _implementation(
-    x: Tensor, expand: Tensor | None, expand_bias: Tensor | None, depthwise: Tensor, depthwise_bias: Tensor,
-    project: Tensor, project_bias: Tensor, spec: list[int], size: list[int] | None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    expand: Tensor | None,
+    expand_bias: Tensor | None,
+    depthwise: Tensor,
+    depthwise_bias: Tensor,
+    project: Tensor,
+    project_bias: Tensor,
+    spec: list[int],
+    size: list[int] | None,
+) -> Tensor:
     packed = (expand, expand_bias, depthwise, depthwise_bias, project, project_bias, spec, size)
     out = _fake(x, *packed)
     _run(x, *packed, out)
@@ -271,9 +323,17 @@ def _implementation(
 
 
 def _fake_out(
-    x: Tensor, expand: Tensor | None, expand_bias: Tensor | None, depthwise: Tensor, depthwise_bias: Tensor,
-    project: Tensor, project_bias: Tensor, spec: list[int], size: list[int] | None, out: Tensor,
-) -> None:  # fmt: skip
+    x: Tensor,
+    expand: Tensor | None,
+    expand_bias: Tensor | None,
+    depthwise: Tensor,
+    depthwise_bias: Tensor,
+    project: Tensor,
+    project_bias: Tensor,
+    spec: list[int],
+    size: list[int] | None,
+    out: Tensor,
+) -> None:
     _check(x, project, spec, size, out)
 
 

@@ -110,9 +110,15 @@ def _factors(upsample: Sequence[int]) -> list[int]:
 
 
 def _check(
-    x: Tensor, groups: int, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None,
-    upsample: Sequence[int] | None, eps: float, out: Tensor | None,
-) -> tuple[int, ...]:  # fmt: skip
+    x: Tensor,
+    groups: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    residual: Tensor | None,
+    upsample: Sequence[int] | None,
+    eps: float,
+    out: Tensor | None,
+) -> tuple[int, ...]:
     """Raise what `norm_act` raises for tensors and numbers; gives the output shape."""
     checks.need_forward_only("norm_act", x=x, scale=scale, shift=shift, residual=residual, out=out)
     checks.need_activation_dtype("x", x)
@@ -161,9 +167,17 @@ class _Plan:
     """A checked call on the CPU: everything that its tensors' addresses do not change."""
 
     def __init__(
-        self, x: Tensor, groups: int, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None,
-        activation: str | None, upsample: Sequence[int] | None, eps: float, out: Tensor,
-    ) -> None:  # fmt: skip
+        self,
+        x: Tensor,
+        groups: int,
+        scale: Tensor | None,
+        shift: Tensor | None,
+        residual: Tensor | None,
+        activation: str | None,
+        upsample: Sequence[int] | None,
+        eps: float,
+        out: Tensor,
+    ) -> None:
         _check(x, groups, scale, shift, residual, upsample, eps, out)
         present = (out, x, scale, shift, residual)
         self.extents = [0 if t is None or t.numel() == 0 else checks.extent(t) for t in present]
@@ -171,21 +185,35 @@ class _Plan:
         repeat = (1,) * (5 - x.dim()) + tuple(upsample or (1,) * (x.dim() - 2))
         row_stride = [0 if t is None or t.dim() == 1 else t.stride(0) for t in (scale, shift)]
         self.fixed = {
-            "shape": with_depth(x.shape, 1), "x_stride": with_depth(x.stride(), 0),
+            "shape": with_depth(x.shape, 1),
+            "x_stride": with_depth(x.stride(), 0),
             "residual_stride": (0,) * 5 if residual is None else with_depth(residual.stride(), 0),
-            "out_stride": with_depth(out.stride(), 0), "repeat": repeat, "scale_stride": row_stride[0],
-            "shift_stride": row_stride[1], "groups": groups, "eps": eps, "dtype": checks.DTYPES[x.dtype],
-            "affine_dtype": checks.DTYPES[affine], "activation": _ACTIVATIONS[activation],
-        }  # fmt: skip
+            "out_stride": with_depth(out.stride(), 0),
+            "repeat": repeat,
+            "scale_stride": row_stride[0],
+            "shift_stride": row_stride[1],
+            "groups": groups,
+            "eps": eps,
+            "dtype": checks.DTYPES[x.dtype],
+            "affine_dtype": checks.DTYPES[affine],
+            "activation": _ACTIVATIONS[activation],
+        }
 
 
 _plans: dict[Any, _Plan] = {}
 
 
 def _run_cpu(
-    x: Tensor, groups: int, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None,
-    activation: str | None, upsample: Sequence[int] | None, eps: float, out: Tensor,
-) -> None:  # fmt: skip
+    x: Tensor,
+    groups: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    residual: Tensor | None,
+    activation: str | None,
+    upsample: Sequence[int] | None,
+    eps: float,
+    out: Tensor,
+) -> None:
     words = (groups, activation, None if upsample is None else tuple(upsample), eps, torch.is_grad_enabled())
     key = (*map(checks.signature, (x, scale, shift, residual, out)), *words)
     plan = _plans.get(key)
@@ -206,54 +234,101 @@ def _run_cpu(
 
 
 def _run_cuda(
-    x: Tensor, groups: int, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None,
-    activation: str | None, upsample: Sequence[int] | None, eps: float, out: Tensor,
-) -> None:  # fmt: skip
+    x: Tensor,
+    groups: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    residual: Tensor | None,
+    activation: str | None,
+    upsample: Sequence[int] | None,
+    eps: float,
+    out: Tensor,
+) -> None:
     _check(x, groups, scale, shift, residual, upsample, eps, out)
     if out.numel() == 0:
         return
     if not has_triton("norm_act"):
         norm_act_reference(
-            x, groups, scale=scale, shift=shift, residual=residual, activation=activation, upsample=upsample, eps=eps,
+            x,
+            groups,
+            scale=scale,
+            shift=shift,
+            residual=residual,
+            activation=activation,
+            upsample=upsample,
+            eps=eps,
             out=out,
-        )  # fmt: skip
+        )
         return
     from fastreenact.kernels.norm_act import norm_act as launch
 
     launch(
-        x, out, groups, scale=scale, shift=shift, residual=residual, activation=_ACTIVATIONS[activation],
-        upsample=upsample, eps=eps,
-    )  # fmt: skip
+        x,
+        out,
+        groups,
+        scale=scale,
+        shift=shift,
+        residual=residual,
+        activation=_ACTIVATIONS[activation],
+        upsample=upsample,
+        eps=eps,
+    )
 
 
 def _implementation_out(
-    x: Tensor, groups: int, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None,
-    activation: str | None, upsample: Sequence[int] | None, eps: float, out: Tensor,
-) -> None:  # fmt: skip
+    x: Tensor,
+    groups: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    residual: Tensor | None,
+    activation: str | None,
+    upsample: Sequence[int] | None,
+    eps: float,
+    out: Tensor,
+) -> None:
     run = _run_cpu if x.device.type == "cpu" else _run_cuda
     run(x, groups, scale, shift, residual, activation, upsample, eps, out)
 
 
 def _implementation(
-    x: Tensor, groups: int, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None,
-    activation: str | None, upsample: Sequence[int] | None, eps: float,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    groups: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    residual: Tensor | None,
+    activation: str | None,
+    upsample: Sequence[int] | None,
+    eps: float,
+) -> Tensor:
     out = x.new_empty(_check(x, groups, scale, shift, residual, upsample, eps, None))
     _implementation_out(x, groups, scale, shift, residual, activation, upsample, eps, out)
     return out
 
 
 def _fake(
-    x: Tensor, groups: int, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None,
-    activation: str | None, upsample: Sequence[int] | None, eps: float,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    groups: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    residual: Tensor | None,
+    activation: str | None,
+    upsample: Sequence[int] | None,
+    eps: float,
+) -> Tensor:
     return x.new_empty(_check(x, groups, scale, shift, residual, upsample, eps, None))
 
 
 def _fake_out(
-    x: Tensor, groups: int, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None,
-    activation: str | None, upsample: Sequence[int] | None, eps: float, out: Tensor,
-) -> None:  # fmt: skip
+    x: Tensor,
+    groups: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    residual: Tensor | None,
+    activation: str | None,
+    upsample: Sequence[int] | None,
+    eps: float,
+    out: Tensor,
+) -> None:
     _check(x, groups, scale, shift, residual, upsample, eps, out)
 
 

@@ -74,9 +74,9 @@ def source_folder() -> Path:
     """Where the CUDA sources are: inside the installed package, or beside it in a working tree."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "csrc", package.parent / "csrc"):
-        if (folder / "common.h").is_file():
+        if (folder / "substrate" / "common.h").is_file():
             return folder
-    raise FileNotFoundError(f"the CUDA sources are missing: no common.h in {package / 'csrc'} or beside it")
+    raise FileNotFoundError(f"the CUDA sources are missing: no substrate/common.h in {package / 'csrc'} or beside it")
 
 
 def source(name: str) -> str:
@@ -92,7 +92,7 @@ def source(name: str) -> str:
             return ""
         seen.add(file)
         text = (folder / file).read_text(encoding="utf-8").replace("#pragma once\n", "")
-        return re.sub(r'^#include "([\w.]+)"\n', lambda match: flatten(match[1]), text, flags=re.MULTILINE)
+        return re.sub(r'^#include "([\w./]+)"\n', lambda match: flatten(match[1]), text, flags=re.MULTILINE)
 
     return flatten(f"{name}.cu")
 
@@ -124,9 +124,7 @@ def _kernel(name: str, instance: str | None = None) -> Any:
             "on the PATH (FASTREENACT_CUDA=on), or pip install cupy-cuda13x"
         ) from error
     instances = None if instance is None else (instance,)
-    module = cupy.RawModule(
-        code=source(name), options=("-std=c++17",), backend="nvrtc", name_expressions=instances
-    )  # fmt: skip
+    module = cupy.RawModule(code=source(name), options=("-std=c++17",), backend="nvrtc", name_expressions=instances)
     return module.get_function(instance or f"{name}_kernel")
 
 
@@ -155,7 +153,7 @@ def compose_frame_cuda(*, stream: int, most_gain: float, **params: float) -> Non
     """
     if params["width"] == 0 or params["height"] == 0:
         return
-    # most_gain * sigmoid(value - gain_middle) - 1, by sigmoid(x) = (1 + tanh(x / 2)) / 2, as in csrc/bind/bind_frames.cpp
+    # most_gain * sigmoid(value - gain_middle) - 1, by sigmoid(x) = (1 + tanh(x / 2)) / 2, as in csrc/bind/frames.cpp
     params |= {"gain_scale": most_gain / 2, "gain_shift": most_gain / 2 - 1, "gain_middle": math.log(most_gain - 1)}
     x, y = _THREADS
     grid = (min(-(-int(params["width"]) // x), _MAX_GRID), min(-(-int(params["height"]) // y), _MAX_GRID))
@@ -184,9 +182,7 @@ def mbconv_cuda(*, stream: int, **params: Any) -> None:
         _launch_packed("mbconv", parts, stream, mbconv_kernel(kernel, params["dtype"], params["half_sums"]))
 
 
-def _launch_packed(
-    name: str, parts: tuple[bytes, tuple[int, int, int], int, int], stream: int, *instance: str
-) -> None:  # fmt: skip
+def _launch_packed(name: str, parts: tuple[bytes, tuple[int, int, int], int, int], stream: int, *instance: str) -> None:
     """Launch `<name>_kernel` as `_C.<name>_launch` says: the bytes of its struct, grid, threads and shared memory."""
     if 0 in parts[1]:
         return

@@ -1,5 +1,5 @@
-"""Weights in the orders in which kernels multiply them: fragments of a warp's lanes (csrc/substrate/mma.h, packed_index),
-panels of 16 output channels (csrc/substrate/gemm.h), and Winograd's transform (csrc/conv.cpp)."""
+"""Weights in the orders in which kernels multiply them: fragments of a warp's lanes (csrc/substrate/mma.h), panels of
+16 output channels (csrc/substrate/gemm.h), and Winograd's transform (csrc/conv.cpp)."""
 
 import torch
 import torch.nn.functional as F

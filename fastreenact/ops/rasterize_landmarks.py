@@ -54,7 +54,7 @@ LAYOUTS: tuple[dict[str, tuple[tuple[int, ...], ...]], ...] = (
         "mouth": ((52, 54, 53, 62, 58, 59, 57, 65, 66, 71, 69, 68, 52), (55, 56, 63, 61, 60, 64, 70, 67, 55)),
         "face_contour": ((0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 15, 14, 13, 12, 11, 10, 9),),
     },
-)
+)  # fmt: skip
 
 
 def rasterize_landmarks(keypoints: Tensor, size: int, layout: int, *, out: Tensor | None = None) -> Tensor:
@@ -270,9 +270,11 @@ def _run(keypoints: Tensor, sizes: Sequence[int], layouts: Sequence[int], outs: 
     for first, second in combinations(outs, 2):
         checks.need_apart("outs", first, "another of them", second)
     params = {
-        "keypoints": keypoints.data_ptr(), "keypoints_stride": keypoints.stride(), "n": len(keypoints),
+        "keypoints": keypoints.data_ptr(),
+        "keypoints_stride": keypoints.stride(),
+        "n": len(keypoints),
         "drawings": drawings,
-    }  # fmt: skip
+    }
     if keypoints.device.type == "cpu":
         _C.rasterize_landmarks(**params)
         return

@@ -236,21 +236,33 @@ def _need_cpu(vertices: Tensor) -> None:
 
 
 def _drawing(
-    vertices: Tensor, triangles: Tensor, attributes: Tensor, background: Tensor | None, height: int, width: int,
-    supersample: int, cull: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    vertices: Tensor,
+    triangles: Tensor,
+    attributes: Tensor,
+    background: Tensor | None,
+    height: int,
+    width: int,
+    supersample: int,
+    cull: bool,
+) -> tuple[Tensor, Tensor]:
     image, alpha = _fake_drawing(vertices, triangles, attributes, background, height, width, supersample, cull)
     _draw(vertices, triangles, attributes, background, supersample, cull, image, alpha)
     return image, alpha
 
 
 def _drawing_out(
-    vertices: Tensor, triangles: Tensor, attributes: Tensor, background: Tensor | None, height: int, width: int,
-    supersample: int, cull: bool, image: Tensor, alpha: Tensor,
-) -> None:  # fmt: skip
-    _fake_drawing_out(
-        vertices, triangles, attributes, background, height, width, supersample, cull, image, alpha
-    )  # fmt: skip
+    vertices: Tensor,
+    triangles: Tensor,
+    attributes: Tensor,
+    background: Tensor | None,
+    height: int,
+    width: int,
+    supersample: int,
+    cull: bool,
+    image: Tensor,
+    alpha: Tensor,
+) -> None:
+    _fake_drawing_out(vertices, triangles, attributes, background, height, width, supersample, cull, image, alpha)
     inputs = {"vertices": vertices, "triangles": triangles, "attributes": attributes, "background": background}
     for name, tensor in inputs.items():
         if tensor is not None:
@@ -261,36 +273,68 @@ def _drawing_out(
 
 
 def _draw(
-    vertices: Tensor, triangles: Tensor, attributes: Tensor, background: Tensor | None, supersample: int, cull: bool,
-    image: Tensor, alpha: Tensor,
-) -> None:  # fmt: skip
+    vertices: Tensor,
+    triangles: Tensor,
+    attributes: Tensor,
+    background: Tensor | None,
+    supersample: int,
+    cull: bool,
+    image: Tensor,
+    alpha: Tensor,
+) -> None:
     _need_cpu(vertices)
     if alpha.numel() == 0:
         return
     n, height, width, channels = image.shape
     _C.render_mesh(
-        vertices=vertices.data_ptr(), triangles=triangles.data_ptr(), attributes=attributes.data_ptr(),
-        background=0 if background is None else background.data_ptr(), image=image.data_ptr(), alpha=alpha.data_ptr(),
-        ids=0, barycentrics=0, n=n, vertex_count=vertices.shape[1], triangle_count=len(triangles), channels=channels,
-        height=height, width=width, supersample=supersample,
+        vertices=vertices.data_ptr(),
+        triangles=triangles.data_ptr(),
+        attributes=attributes.data_ptr(),
+        background=0 if background is None else background.data_ptr(),
+        image=image.data_ptr(),
+        alpha=alpha.data_ptr(),
+        ids=0,
+        barycentrics=0,
+        n=n,
+        vertex_count=vertices.shape[1],
+        triangle_count=len(triangles),
+        channels=channels,
+        height=height,
+        width=width,
+        supersample=supersample,
         attribute_stride_n=attributes.stride(0) if attributes.dim() == 3 else 0,
-        background_stride_n=background.stride(0) if background is not None and background.dim() == 4 else 0, cull=cull,
-    )  # fmt: skip
+        background_stride_n=background.stride(0) if background is not None and background.dim() == 4 else 0,
+        cull=cull,
+    )
 
 
 def _fake_drawing(
-    vertices: Tensor, triangles: Tensor, attributes: Tensor, background: Tensor | None, height: int, width: int,
-    supersample: int, cull: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    vertices: Tensor,
+    triangles: Tensor,
+    attributes: Tensor,
+    background: Tensor | None,
+    height: int,
+    width: int,
+    supersample: int,
+    cull: bool,
+) -> tuple[Tensor, Tensor]:
     _check_drawing(vertices, triangles, attributes, background, height, width)
     shape = (len(vertices), height, width)
     return vertices.new_empty((*shape, attributes.shape[-1])), vertices.new_empty(shape)
 
 
 def _fake_drawing_out(
-    vertices: Tensor, triangles: Tensor, attributes: Tensor, background: Tensor | None, height: int, width: int,
-    supersample: int, cull: bool, image: Tensor, alpha: Tensor,
-) -> None:  # fmt: skip
+    vertices: Tensor,
+    triangles: Tensor,
+    attributes: Tensor,
+    background: Tensor | None,
+    height: int,
+    width: int,
+    supersample: int,
+    cull: bool,
+    image: Tensor,
+    alpha: Tensor,
+) -> None:
     _check_drawing(vertices, triangles, attributes, background, height, width)
     _need_no_gradient(image=image, alpha=alpha)
     n, channels = len(vertices), attributes.shape[-1]
@@ -309,11 +353,25 @@ def _ids(vertices: Tensor, triangles: Tensor, height: int, width: int, cull: boo
     if ids.numel() == 0:
         return ids, barycentrics
     _C.render_mesh(
-        vertices=vertices.data_ptr(), triangles=triangles.data_ptr(), attributes=0, background=0, image=0, alpha=0,
-        ids=ids.data_ptr(), barycentrics=barycentrics.data_ptr(), n=len(vertices), vertex_count=vertices.shape[1],
-        triangle_count=len(triangles), channels=0, height=height, width=width, supersample=1, attribute_stride_n=0,
-        background_stride_n=0, cull=cull,
-    )  # fmt: skip
+        vertices=vertices.data_ptr(),
+        triangles=triangles.data_ptr(),
+        attributes=0,
+        background=0,
+        image=0,
+        alpha=0,
+        ids=ids.data_ptr(),
+        barycentrics=barycentrics.data_ptr(),
+        n=len(vertices),
+        vertex_count=vertices.shape[1],
+        triangle_count=len(triangles),
+        channels=0,
+        height=height,
+        width=width,
+        supersample=1,
+        attribute_stride_n=0,
+        background_stride_n=0,
+        cull=cull,
+    )
     return ids, barycentrics
 
 

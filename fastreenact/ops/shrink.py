@@ -94,10 +94,18 @@ def _implementation(picture: Tensor, box: Sequence[float], side: int, samples: i
         return _warped(picture, box, side, samples, dtype)
     out = picture.new_empty((1, side, side, 3), dtype=dtype)
     _C.shrink(
-        picture=picture.data_ptr(), out=out.data_ptr(), height=picture.shape[0], width=picture.shape[1],
-        stride=picture.stride(0), side=side, samples=samples, left=box[0] - box[2] / 2, top=box[1] - box[2] / 2,
-        size=box[2], dtype=checks.DTYPES[dtype],
-    )  # fmt: skip
+        picture=picture.data_ptr(),
+        out=out.data_ptr(),
+        height=picture.shape[0],
+        width=picture.shape[1],
+        stride=picture.stride(0),
+        side=side,
+        samples=samples,
+        left=box[0] - box[2] / 2,
+        top=box[1] - box[2] / 2,
+        size=box[2],
+        dtype=checks.DTYPES[dtype],
+    )
     return out
 
 

@@ -92,9 +92,15 @@ def spade_reference(
 
 
 def _check(
-    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
-    inv_std: Tensor | None, out: Tensor | None,
-) -> None:  # fmt: skip
+    x: Tensor,
+    gamma_table: Tensor,
+    beta_table: Tensor,
+    index_y: Tensor,
+    index_x: Tensor,
+    mean: Tensor | None,
+    inv_std: Tensor | None,
+    out: Tensor | None,
+) -> None:
     """Raise what `spade` raises for tensors."""
     checks.need_forward_only(
         "spade", x=x, gamma_table=gamma_table, beta_table=beta_table, mean=mean, inv_std=inv_std, out=out
@@ -106,9 +112,15 @@ def _check(
     n, channels = x.shape[0], x.shape[3]
     height, width = (len(index_y), len(index_x)) if half else x.shape[1:3]
     checks.need_same_device(
-        x, gamma_table=gamma_table, beta_table=beta_table, index_y=index_y, index_x=index_x, mean=mean, inv_std=inv_std,
+        x,
+        gamma_table=gamma_table,
+        beta_table=beta_table,
+        index_y=index_y,
+        index_x=index_x,
+        mean=mean,
+        inv_std=inv_std,
         out=out,
-    )  # fmt: skip
+    )
     for name, table in (("gamma_table", gamma_table), ("beta_table", beta_table)):
         checks.need_dtype(name, table, (torch.float32, x.dtype))
         pictures = 1 if table.dim() == 4 and table.shape[0] == 1 else n
@@ -148,28 +160,48 @@ class _Plan:
     """A checked call on the CPU: everything that its tensors' addresses do not change."""
 
     def __init__(
-        self, x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
-        inv_std: Tensor | None, out: Tensor, activation: str | None,
-    ) -> None:  # fmt: skip
+        self,
+        x: Tensor,
+        gamma_table: Tensor,
+        beta_table: Tensor,
+        index_y: Tensor,
+        index_x: Tensor,
+        mean: Tensor | None,
+        inv_std: Tensor | None,
+        out: Tensor,
+        activation: str | None,
+    ) -> None:
         _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
         present = (out, x, gamma_table, beta_table, index_y, index_x, mean, inv_std)
         self.extents = [0 if t is None or t.numel() == 0 else checks.extent(t) for t in present]
         self.fixed = {
-            "shape": tuple(out.shape), "x_stride": x.stride(), "out_stride": out.stride(),
+            "shape": tuple(out.shape),
+            "x_stride": x.stride(),
+            "out_stride": out.stride(),
             "half": _is_half(x, index_y, index_x),
-            "gamma_stride": checks.broadcast_strides(gamma_table), "beta_stride": checks.broadcast_strides(beta_table),
-            "table_shape": tuple(gamma_table.shape), "dtype": checks.DTYPES[x.dtype],
-            "table_dtype": checks.DTYPES[gamma_table.dtype], "activation": checks.ACTIVATIONS[activation],
-        }  # fmt: skip
+            "gamma_stride": checks.broadcast_strides(gamma_table),
+            "beta_stride": checks.broadcast_strides(beta_table),
+            "table_shape": tuple(gamma_table.shape),
+            "dtype": checks.DTYPES[x.dtype],
+            "table_dtype": checks.DTYPES[gamma_table.dtype],
+            "activation": checks.ACTIVATIONS[activation],
+        }
 
 
 _plans: dict[Any, _Plan] = {}
 
 
 def _run_cpu(
-    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
-    inv_std: Tensor | None, activation: str | None, out: Tensor,
-) -> None:  # fmt: skip
+    x: Tensor,
+    gamma_table: Tensor,
+    beta_table: Tensor,
+    index_y: Tensor,
+    index_x: Tensor,
+    mean: Tensor | None,
+    inv_std: Tensor | None,
+    activation: str | None,
+    out: Tensor,
+) -> None:
     tensors = (x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
     key = (*map(checks.signature, tensors), activation, torch.is_grad_enabled())
     plan = _plans.get(key)
@@ -181,23 +213,41 @@ def _run_cpu(
     end = begin + plan.extents[0]
     # An index that the output overwrites would be another one than was checked.
     others = {
-        "x": x, "gamma_table": gamma_table, "beta_table": beta_table, "index_y": index_y, "index_x": index_x,
-        "mean": mean, "inv_std": inv_std,
-    }  # fmt: skip
+        "x": x,
+        "gamma_table": gamma_table,
+        "beta_table": beta_table,
+        "index_y": index_y,
+        "index_x": index_x,
+        "mean": mean,
+        "inv_std": inv_std,
+    }
     for (name, tensor), extent in zip(others.items(), plan.extents[1:], strict=True):
         if tensor is not None and tensor.data_ptr() < end and begin < tensor.data_ptr() + extent:
             checks.need_apart("out", out, name, tensor, same_allowed=name == "x")
     _C.spade(
-        x=x.data_ptr(), out=begin, gamma=gamma_table.data_ptr(), beta=beta_table.data_ptr(),
-        index_y=index_y.data_ptr(), index_x=index_x.data_ptr(), mean=0 if mean is None else mean.data_ptr(),
-        inv_std=0 if inv_std is None else inv_std.data_ptr(), **plan.fixed,
-    )  # fmt: skip
+        x=x.data_ptr(),
+        out=begin,
+        gamma=gamma_table.data_ptr(),
+        beta=beta_table.data_ptr(),
+        index_y=index_y.data_ptr(),
+        index_x=index_x.data_ptr(),
+        mean=0 if mean is None else mean.data_ptr(),
+        inv_std=0 if inv_std is None else inv_std.data_ptr(),
+        **plan.fixed,
+    )
 
 
 def _run_cuda(
-    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
-    inv_std: Tensor | None, activation: str | None, out: Tensor,
-) -> None:  # fmt: skip
+    x: Tensor,
+    gamma_table: Tensor,
+    beta_table: Tensor,
+    index_y: Tensor,
+    index_x: Tensor,
+    mean: Tensor | None,
+    inv_std: Tensor | None,
+    activation: str | None,
+    out: Tensor,
+) -> None:
     _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
     tensors = (x, gamma_table, beta_table, index_y, index_x)
     if not has_triton("spade"):
@@ -209,17 +259,30 @@ def _run_cuda(
 
 
 def _run(
-    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
-    inv_std: Tensor | None, activation: str | None, out: Tensor,
-) -> None:  # fmt: skip
+    x: Tensor,
+    gamma_table: Tensor,
+    beta_table: Tensor,
+    index_y: Tensor,
+    index_x: Tensor,
+    mean: Tensor | None,
+    inv_std: Tensor | None,
+    activation: str | None,
+    out: Tensor,
+) -> None:
     run = _run_cpu if x.device.type == "cpu" else _run_cuda
     run(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
 
 
 def _implementation(
-    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
-    inv_std: Tensor | None, activation: str | None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    gamma_table: Tensor,
+    beta_table: Tensor,
+    index_y: Tensor,
+    index_x: Tensor,
+    mean: Tensor | None,
+    inv_std: Tensor | None,
+    activation: str | None,
+) -> Tensor:
     _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, None)
     out = x.new_empty(x.shape[0], len(index_y), len(index_x), x.shape[3])
     _run(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
@@ -227,38 +290,70 @@ def _implementation(
 
 
 def _implementation_out(
-    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
-    inv_std: Tensor | None, activation: str | None, out: Tensor,
-) -> None:  # fmt: skip
+    x: Tensor,
+    gamma_table: Tensor,
+    beta_table: Tensor,
+    index_y: Tensor,
+    index_x: Tensor,
+    mean: Tensor | None,
+    inv_std: Tensor | None,
+    activation: str | None,
+    out: Tensor,
+) -> None:
     _run(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
 
 
 def _implementation_inplace(
-    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
-    inv_std: Tensor | None, activation: str | None,
-) -> None:  # fmt: skip
+    x: Tensor,
+    gamma_table: Tensor,
+    beta_table: Tensor,
+    index_y: Tensor,
+    index_x: Tensor,
+    mean: Tensor | None,
+    inv_std: Tensor | None,
+    activation: str | None,
+) -> None:
     _implementation_out(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, x)
 
 
 def _fake(
-    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
-    inv_std: Tensor | None, activation: str | None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    gamma_table: Tensor,
+    beta_table: Tensor,
+    index_y: Tensor,
+    index_x: Tensor,
+    mean: Tensor | None,
+    inv_std: Tensor | None,
+    activation: str | None,
+) -> Tensor:
     _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, None)
     return x.new_empty(x.shape[0], len(index_y), len(index_x), x.shape[3])
 
 
 def _fake_out(
-    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
-    inv_std: Tensor | None, activation: str | None, out: Tensor,
-) -> None:  # fmt: skip
+    x: Tensor,
+    gamma_table: Tensor,
+    beta_table: Tensor,
+    index_y: Tensor,
+    index_x: Tensor,
+    mean: Tensor | None,
+    inv_std: Tensor | None,
+    activation: str | None,
+    out: Tensor,
+) -> None:
     _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
 
 
 def _fake_inplace(
-    x: Tensor, gamma_table: Tensor, beta_table: Tensor, index_y: Tensor, index_x: Tensor, mean: Tensor | None,
-    inv_std: Tensor | None, activation: str | None,
-) -> None:  # fmt: skip
+    x: Tensor,
+    gamma_table: Tensor,
+    beta_table: Tensor,
+    index_y: Tensor,
+    index_x: Tensor,
+    mean: Tensor | None,
+    inv_std: Tensor | None,
+    activation: str | None,
+) -> None:
     _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, x)
 
 

@@ -70,9 +70,12 @@ def pack_tail(kernel: TailKernel, dtype: torch.dtype, device: torch.device | str
     bias = F.pad(kernel.bias.float(), (0, PANEL - channels_out)).contiguous()
     depthwise = kernel.depthwise.flatten(1).t().float().contiguous()
     return TailWeights(
-        depthwise.to(device), kernel.depthwise_bias.float().to(device), packed, bias.to(device),
+        depthwise.to(device),
+        kernel.depthwise_bias.float().to(device),
+        packed,
+        bias.to(device),
         [channels_out, checks.DTYPES[dtype]],
-    )  # fmt: skip
+    )
 
 
 def tail(x: Tensor, weights: TailWeights, size: tuple[int, int], *, out: Tensor | None = None) -> Tensor:
@@ -138,24 +141,33 @@ _plans: dict[Any, dict[str, Any] | None] = {}
 
 
 def _run(
-    x: Tensor, depthwise: Tensor, depthwise_bias: Tensor, packed: Tensor, bias: Tensor, spec: list[int],
-    size: list[int], out: Tensor,
-) -> None:  # fmt: skip
+    x: Tensor,
+    depthwise: Tensor,
+    depthwise_bias: Tensor,
+    packed: Tensor,
+    bias: Tensor,
+    spec: list[int],
+    size: list[int],
+    out: Tensor,
+) -> None:
     key = (checks.signature(x), checks.signature(out), tuple(spec), tuple(size), torch.is_grad_enabled())
     if key not in _plans:
         _check(x, packed, spec, size, out)
-        fixed = {
-            "x_stride": x.stride(), "out_shape": tuple(out.shape), "out_stride": out.stride(), "dtype": spec[1],
-        }  # fmt: skip
+        fixed = {"x_stride": x.stride(), "out_shape": tuple(out.shape), "out_stride": out.stride(), "dtype": spec[1]}
         checks.remember(_plans, key, fixed if out.numel() else None)
     plan = _plans[key]
     if plan is None:
         return
     checks.need_apart("out", out, "x", x)
     params = {
-        "x": x.data_ptr(), "out": out.data_ptr(), "depthwise": depthwise.data_ptr(),
-        "depthwise_bias": depthwise_bias.data_ptr(), "weights": packed.data_ptr(), "bias": bias.data_ptr(), **plan,
-    }  # fmt: skip
+        "x": x.data_ptr(),
+        "out": out.data_ptr(),
+        "depthwise": depthwise.data_ptr(),
+        "depthwise_bias": depthwise_bias.data_ptr(),
+        "weights": packed.data_ptr(),
+        "bias": bias.data_ptr(),
+        **plan,
+    }
     if x.device.type == "cpu":
         _C.tail(**params)
         return
@@ -172,31 +184,33 @@ def _run(
 
 
 def _fake(
-    x: Tensor, depthwise: Tensor, depthwise_bias: Tensor, packed: Tensor, bias: Tensor, spec: list[int],
-    size: list[int],
-) -> Tensor:  # fmt: skip
+    x: Tensor, depthwise: Tensor, depthwise_bias: Tensor, packed: Tensor, bias: Tensor, spec: list[int], size: list[int]
+) -> Tensor:
     _check(x, packed, spec, size, None)
     return x.new_empty(x.shape[0], *size, spec[0])
 
 
 def _implementation(
-    x: Tensor, depthwise: Tensor, depthwise_bias: Tensor, packed: Tensor, bias: Tensor, spec: list[int],
-    size: list[int],
-) -> Tensor:  # fmt: skip
+    x: Tensor, depthwise: Tensor, depthwise_bias: Tensor, packed: Tensor, bias: Tensor, spec: list[int], size: list[int]
+) -> Tensor:
     out = _fake(x, depthwise, depthwise_bias, packed, bias, spec, size)
     _run(x, depthwise, depthwise_bias, packed, bias, spec, size, out)
     return out
 
 
 def _fake_out(
-    x: Tensor, depthwise: Tensor, depthwise_bias: Tensor, packed: Tensor, bias: Tensor, spec: list[int],
-    size: list[int], out: Tensor,
-) -> None:  # fmt: skip
+    x: Tensor,
+    depthwise: Tensor,
+    depthwise_bias: Tensor,
+    packed: Tensor,
+    bias: Tensor,
+    spec: list[int],
+    size: list[int],
+    out: Tensor,
+) -> None:
     _check(x, packed, spec, size, out)
 
 
-_ARGUMENTS = (
-    "Tensor x, Tensor depthwise, Tensor depthwise_bias, Tensor packed, Tensor bias, int[] spec, int[] size"
-)
+_ARGUMENTS = "Tensor x, Tensor depthwise, Tensor depthwise_bias, Tensor packed, Tensor bias, int[] spec, int[] size"
 _tail = register(f"tail({_ARGUMENTS}) -> Tensor", _implementation, _fake)
 _tail_out = register(f"tail_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _run, _fake_out)

@@ -9,12 +9,7 @@ from fastreenact.ops.define import cuda_kernels, register
 
 
 def to_frame(
-    image: Tensor,
-    *,
-    layout: str = "nchw",
-    tanh: bool = False,
-    out: Tensor | None = None,
-    flag: Tensor | None = None,
+    image: Tensor, *, layout: str = "nchw", tanh: bool = False, out: Tensor | None = None, flag: Tensor | None = None
 ) -> Tensor:
     """Turn an image in (-1, 1) into 8-bit rows, rounded to nearest.
 
@@ -50,12 +45,7 @@ def to_frame(
 
 
 def to_frame_reference(
-    image: Tensor,
-    *,
-    layout: str = "nchw",
-    tanh: bool = False,
-    out: Tensor | None = None,
-    flag: Tensor | None = None,
+    image: Tensor, *, layout: str = "nchw", tanh: bool = False, out: Tensor | None = None, flag: Tensor | None = None
 ) -> Tensor:
     """What `to_frame` means, in plain PyTorch: any device, float64 too."""
     if flag is not None:
@@ -95,12 +85,22 @@ def _run(image: Tensor, layout: str, tanh: bool, out: Tensor, flag: Tensor | Non
     stride = image.stride()
     stride_c, stride_y, stride_x = stride[1:] if layout == "nchw" else (stride[3], stride[1], stride[2])
     params = {
-        "image": image.data_ptr(), "out": out.data_ptr(), "flag": 0 if flag is None else flag.data_ptr(),
-        "n": n, "height": height, "width": width,
-        "image_stride_n": stride[0], "image_stride_c": stride_c, "image_stride_y": stride_y, "image_stride_x": stride_x,
-        "out_stride_n": out.stride(0), "out_stride_y": out.stride(1), "out_stride_x": out.stride(2),
-        "dtype": checks.DTYPES[image.dtype], "apply_tanh": tanh,
-    }  # fmt: skip
+        "image": image.data_ptr(),
+        "out": out.data_ptr(),
+        "flag": 0 if flag is None else flag.data_ptr(),
+        "n": n,
+        "height": height,
+        "width": width,
+        "image_stride_n": stride[0],
+        "image_stride_c": stride_c,
+        "image_stride_y": stride_y,
+        "image_stride_x": stride_x,
+        "out_stride_n": out.stride(0),
+        "out_stride_y": out.stride(1),
+        "out_stride_x": out.stride(2),
+        "dtype": checks.DTYPES[image.dtype],
+        "apply_tanh": tanh,
+    }
     if image.device.type == "cpu":
         checks.need_apart("out", out, "image", image)
         if flag is not None:

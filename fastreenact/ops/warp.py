@@ -19,7 +19,7 @@ def warp(
     features: Tensor,
     field: Tensor,
     *,
-    pictures: Tensor | None = None,
+    source_index: Tensor | None = None,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
     index_y: Tensor | None = None,
@@ -39,8 +39,8 @@ def warp(
             rounded to nearest, halves up), channels contiguous, other strides free.
         field: [N, h, w, 2] float32, (x, y) in normalised coordinates: -1 and 1 are the outer pixel edges
             (align_corners=False). NaN counts as minus infinity, and infinite is outside.
-        pictures: int32 [N] on the device of the features: a = pictures[n] is the one that output n samples, so that one
-            number on the device chooses among resident pictures. On the CPU it must be in [0, A); on a GPU, where
+        source_index: int32 [N] on the device of the features: a = source_index[n] is what output n samples, so that
+            one number on the device chooses among resident pictures. On the CPU it must be in [0, A); on a GPU, where
             looking would wait for it, all of a picture that is not there is outside: zeros, whatever the padding. None:
             A is N, and a is n.
         scale, shift: factor and summand, float32 or the features' dtype: [C]; or [N or 1, Ho, Wo, C]; or tables
@@ -65,15 +65,19 @@ def warp(
 
     Source: Face2Face^rho, Sec. 3.2.
     """
-    _need_types(features, field, pictures, scale, shift, index_y, index_x, out)
+    _need_types(features, field, source_index, scale, shift, index_y, index_x, out)
     checks.need_choice("activation", activation, _ACTIVATIONS)
     checks.need_choice("padding", padding, ("zeros", "border"))
     checks.need_choice("field_resize", field_resize, ("nearest", "bilinear"))
     if size is not None:
         size = checks.need_size("size", size)
     if out is None:
-        return _warp(features, field, pictures, scale, shift, index_y, index_x, activation, size, padding, field_resize)
-    _warp_out(features, field, pictures, scale, shift, index_y, index_x, activation, size, padding, field_resize, out)
+        return _warp(
+            features, field, source_index, scale, shift, index_y, index_x, activation, size, padding, field_resize
+        )
+    _warp_out(
+        features, field, source_index, scale, shift, index_y, index_x, activation, size, padding, field_resize, out
+    )
     return out
 
 
@@ -81,7 +85,7 @@ def warp_reference(
     features: Tensor,
     field: Tensor,
     *,
-    pictures: Tensor | None = None,
+    source_index: Tensor | None = None,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
     index_y: Tensor | None = None,
@@ -102,12 +106,12 @@ def warp_reference(
     grid = grid.masked_fill(grid.isnan(), -float("inf"))
     far = (1 + 4 / max(width, 1), 1 + 4 / max(height, 1))
     grid = torch.stack([grid[..., axis].clamp(-far[axis], far[axis]) for axis in (0, 1)], -1)
-    chosen = features if pictures is None else features[pictures.long().clamp(0, features.shape[0] - 1)]
+    chosen = features if source_index is None else features[source_index.long().clamp(0, features.shape[0] - 1)]
     sampled = F.grid_sample(
         chosen.permute(0, 3, 1, 2).to(work), grid, mode="bilinear", padding_mode=padding, align_corners=False
     ).permute(0, 2, 3, 1)
-    if pictures is not None:
-        missing = (pictures < 0) | (pictures >= features.shape[0])
+    if source_index is not None:
+        missing = (source_index < 0) | (source_index >= features.shape[0])
         sampled = sampled.masked_fill(missing[:, None, None, None], 0)
     for table, apply in ((scale, torch.mul), (shift, torch.add)):
         if table is not None:
@@ -145,7 +149,7 @@ def resize_field(field: Tensor, height: int, width: int, mode: str) -> Tensor:
 def _need_types(features: object, field: object, *others: object) -> None:
     checks.need_tensor("features", features)
     checks.need_tensor("field", field)
-    for name, value in zip(("pictures", "scale", "shift", "index_y", "index_x", "out"), others, strict=True):
+    for name, value in zip(("source_index", "scale", "shift", "index_y", "index_x", "out"), others, strict=True):
         if value is not None:
             checks.need_tensor(name, value)
 
@@ -157,9 +161,15 @@ def _check_index(name: str, index: Tensor, length: int, words: str) -> None:
 
 
 def _check_affine(
-    features: Tensor, n: int, height: int, width: int, scale: Tensor | None, shift: Tensor | None,
-    index_y: Tensor | None, index_x: Tensor | None,
-) -> None:  # fmt: skip
+    features: Tensor,
+    n: int,
+    height: int,
+    width: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    index_y: Tensor | None,
+    index_x: Tensor | None,
+) -> None:
     """Tables and indices fit the features and the output size."""
     if (index_y is None) != (index_x is None):
         raise ValueError("index_y, index_x: got only one of them, needs both or neither")
@@ -177,8 +187,8 @@ def _check_affine(
         else:
             rows, columns = (height, width) if index_y is None else (None, None)
             words = "[N, Ho, Wo, C]" if index_y is None else "[N, Ty, Tx, C]"
-            pictures = table.shape[0] if table.dim() == 4 and table.shape[0] == 1 else n
-            checks.need_shape(name, table, (pictures, rows, columns, features.shape[3]), words)
+            count = table.shape[0] if table.dim() == 4 and table.shape[0] == 1 else n
+            checks.need_shape(name, table, (count, rows, columns, features.shape[3]), words)
         checks.need_channels_last(name, table)
     if scale is not None and shift is not None and (scale.shape[1:] != shift.shape[1:] or scale.dtype != shift.dtype):
         raise ValueError(
@@ -188,10 +198,17 @@ def _check_affine(
 
 
 def _check(
-    features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
-    index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None,
+    features: Tensor,
+    field: Tensor,
+    source_index: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    index_y: Tensor | None,
+    index_x: Tensor | None,
+    activation: str | None,
+    size: Sequence[int] | None,
     out: Tensor | None,
-) -> tuple[int, int, int, int]:  # fmt: skip
+) -> tuple[int, int, int, int]:
     """Raise what `warp` raises for tensors; gives the output shape."""
     checks.need_forward_only("warp", features=features, field=field, scale=scale, shift=shift, out=out)
     checks.need_activation_dtype("features", features, (torch.uint8,))
@@ -199,13 +216,20 @@ def _check(
     checks.need_shape("features", features, (None, None, None, None), "[N or A, H, W, C]")
     checks.need_channels_last("features", features)
     n, height, width, channels = features.shape
-    checks.need_shape("field", field, (n if pictures is None else None, None, None, 2), "[N, h, w, 2]")
+    checks.need_shape("field", field, (n if source_index is None else None, None, None, 2), "[N, h, w, 2]")
     checks.need_same_device(
-        features, field=field, pictures=pictures, scale=scale, shift=shift, index_y=index_y, index_x=index_x, out=out
+        features,
+        field=field,
+        source_index=source_index,
+        scale=scale,
+        shift=shift,
+        index_y=index_y,
+        index_x=index_x,
+        out=out,
     )
-    if pictures is not None:
+    if source_index is not None:
         n = field.shape[0]
-        _check_index("pictures", pictures, n, "one of features' pictures for each output")
+        _check_index("source_index", source_index, n, "one of features' pictures for each output")
     if size is not None:
         height, width = size
     shape = (n, height, width, channels)
@@ -236,28 +260,43 @@ class _Plan:
     """A checked call on the CPU: everything that its tensors' addresses do not change."""
 
     def __init__(
-        self, features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
-        index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None,
-        padding: str, field_resize: str, out: Tensor,
-    ) -> None:  # fmt: skip
-        _check(features, field, pictures, scale, shift, index_y, index_x, activation, size, out)
-        present = (out, features, field, pictures, scale, shift, index_y, index_x)
+        self,
+        features: Tensor,
+        field: Tensor,
+        source_index: Tensor | None,
+        scale: Tensor | None,
+        shift: Tensor | None,
+        index_y: Tensor | None,
+        index_x: Tensor | None,
+        activation: str | None,
+        size: Sequence[int] | None,
+        padding: str,
+        field_resize: str,
+        out: Tensor,
+    ) -> None:
+        _check(features, field, source_index, scale, shift, index_y, index_x, activation, size, out)
+        present = (out, features, field, source_index, scale, shift, index_y, index_x)
         self.extents = [0 if t is None or t.numel() == 0 else checks.extent(t) for t in present]
         full_scale, full_shift = _tables(features.shape[3], scale, shift)
         # Of a missing one only the address is read later: these are ours, and live as long as the plan.
         self.missing_scale = full_scale if scale is None else None
         self.missing_shift = full_shift if shift is None else None
         self.fixed = {
-            "features_shape": tuple(features.shape), "features_stride": features.stride(),
-            "field_shape": tuple(field.shape), "field_stride": field.stride(),
-            "out_shape": tuple(out.shape), "out_stride": out.stride(),
-            "scale_stride": checks.broadcast_strides(full_scale), "shift_stride": checks.broadcast_strides(full_shift),
+            "features_shape": tuple(features.shape),
+            "features_stride": features.stride(),
+            "field_shape": tuple(field.shape),
+            "field_stride": field.stride(),
+            "out_shape": tuple(out.shape),
+            "out_stride": out.stride(),
+            "scale_stride": checks.broadcast_strides(full_scale),
+            "shift_stride": checks.broadcast_strides(full_shift),
             "table_shape": _NONE if full_scale is None else tuple(full_scale.shape),
             "dtype": checks.DTYPES[features.dtype],
             "table_dtype": 0 if full_scale is None else checks.DTYPES[full_scale.dtype],
-            "activation": checks.ACTIVATIONS[activation], "border": padding == "border",
+            "activation": checks.ACTIVATIONS[activation],
+            "border": padding == "border",
             "field_bilinear": field_resize == "bilinear",
-        }  # fmt: skip
+        }
 
 
 _plans: dict[Any, _Plan] = {}
@@ -268,11 +307,20 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def _run_cpu(
-    features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
-    index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str,
-    field_resize: str, out: Tensor,
-) -> None:  # fmt: skip
-    tensors = (features, field, pictures, scale, shift, index_y, index_x, out)
+    features: Tensor,
+    field: Tensor,
+    source_index: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    index_y: Tensor | None,
+    index_x: Tensor | None,
+    activation: str | None,
+    size: Sequence[int] | None,
+    padding: str,
+    field_resize: str,
+    out: Tensor,
+) -> None:
+    tensors = (features, field, source_index, scale, shift, index_y, index_x, out)
     words = (activation, None if size is None else tuple(size), padding, field_resize, torch.is_grad_enabled())
     key = (*map(checks.signature, tensors), *words)
     plan = _plans.get(key)
@@ -285,84 +333,154 @@ def _run_cpu(
     end = begin + plan.extents[0]
     # An index that the output overwrites would be another one than was checked.
     others = {
-        "features": features, "field": field, "pictures": pictures, "scale": scale, "shift": shift, "index_y": index_y,
+        "features": features,
+        "field": field,
+        "source_index": source_index,
+        "scale": scale,
+        "shift": shift,
+        "index_y": index_y,
         "index_x": index_x,
-    }  # fmt: skip
+    }
     for (name, tensor), extent in zip(others.items(), plan.extents[1:], strict=True):
         if tensor is not None and tensor.data_ptr() < end and begin < tensor.data_ptr() + extent:
             checks.need_apart("out", out, name, tensor)
     _C.warp(
-        features=features.data_ptr(), field=field.data_ptr(), pictures=_address(pictures), out=begin,
+        features=features.data_ptr(),
+        field=field.data_ptr(),
+        source_index=_address(source_index),
+        out=begin,
         scale=_address(plan.missing_scale if scale is None else scale),
         shift=_address(plan.missing_shift if shift is None else shift),
-        index_y=_address(index_y), index_x=_address(index_x), **plan.fixed,
-    )  # fmt: skip
+        index_y=_address(index_y),
+        index_x=_address(index_x),
+        **plan.fixed,
+    )
 
 
 def _run_cuda(
-    features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
-    index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str,
-    field_resize: str, out: Tensor,
-) -> None:  # fmt: skip
-    _check(features, field, pictures, scale, shift, index_y, index_x, activation, size, out)
+    features: Tensor,
+    field: Tensor,
+    source_index: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    index_y: Tensor | None,
+    index_x: Tensor | None,
+    activation: str | None,
+    size: Sequence[int] | None,
+    padding: str,
+    field_resize: str,
+    out: Tensor,
+) -> None:
+    _check(features, field, source_index, scale, shift, index_y, index_x, activation, size, out)
     if out.numel() == 0:
         return
     tensors: dict[str, Any] = {
-        "pictures": pictures, "scale": scale, "shift": shift, "index_y": index_y, "index_x": index_x,
-    }  # fmt: skip
+        "source_index": source_index,
+        "scale": scale,
+        "shift": shift,
+        "index_y": index_y,
+        "index_x": index_x,
+    }
     if not has_triton("warp"):
         warp_reference(
-            features, field, **tensors, activation=activation, size=size, padding=padding, field_resize=field_resize,
+            features,
+            field,
+            **tensors,
+            activation=activation,
+            size=size,
+            padding=padding,
+            field_resize=field_resize,
             out=out,
-        )  # fmt: skip
+        )
         return
     from fastreenact.kernels.warp import warp as launch
 
     launch(
-        features, field, out, **tensors, activation=checks.ACTIVATIONS[activation], border=padding == "border",
+        features,
+        field,
+        out,
+        **tensors,
+        activation=checks.ACTIVATIONS[activation],
+        border=padding == "border",
         field_bilinear=field_resize == "bilinear",
-    )  # fmt: skip
+    )
 
 
 def _implementation_out(
-    features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
-    index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str,
-    field_resize: str, out: Tensor,
-) -> None:  # fmt: skip
+    features: Tensor,
+    field: Tensor,
+    source_index: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    index_y: Tensor | None,
+    index_x: Tensor | None,
+    activation: str | None,
+    size: Sequence[int] | None,
+    padding: str,
+    field_resize: str,
+    out: Tensor,
+) -> None:
     run = _run_cpu if features.device.type == "cpu" else _run_cuda
-    run(features, field, pictures, scale, shift, index_y, index_x, activation, size, padding, field_resize, out)
+    run(features, field, source_index, scale, shift, index_y, index_x, activation, size, padding, field_resize, out)
 
 
 def _implementation(
-    features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
-    index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str,
+    features: Tensor,
+    field: Tensor,
+    source_index: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    index_y: Tensor | None,
+    index_x: Tensor | None,
+    activation: str | None,
+    size: Sequence[int] | None,
+    padding: str,
     field_resize: str,
-) -> Tensor:  # fmt: skip
-    tensors = (features, field, pictures, scale, shift, index_y, index_x)
+) -> Tensor:
+    tensors = (features, field, source_index, scale, shift, index_y, index_x)
     out = features.new_empty(_check(*tensors, activation, size, None))
     _implementation_out(*tensors, activation, size, padding, field_resize, out)
     return out
 
 
 def _fake(
-    features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
-    index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str,
+    features: Tensor,
+    field: Tensor,
+    source_index: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    index_y: Tensor | None,
+    index_x: Tensor | None,
+    activation: str | None,
+    size: Sequence[int] | None,
+    padding: str,
     field_resize: str,
-) -> Tensor:  # fmt: skip
-    return features.new_empty(_check(features, field, pictures, scale, shift, index_y, index_x, activation, size, None))
+) -> Tensor:
+    return features.new_empty(
+        _check(features, field, source_index, scale, shift, index_y, index_x, activation, size, None)
+    )
 
 
 def _fake_out(
-    features: Tensor, field: Tensor, pictures: Tensor | None, scale: Tensor | None, shift: Tensor | None,
-    index_y: Tensor | None, index_x: Tensor | None, activation: str | None, size: Sequence[int] | None, padding: str,
-    field_resize: str, out: Tensor,
-) -> None:  # fmt: skip
-    _check(features, field, pictures, scale, shift, index_y, index_x, activation, size, out)
+    features: Tensor,
+    field: Tensor,
+    source_index: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    index_y: Tensor | None,
+    index_x: Tensor | None,
+    activation: str | None,
+    size: Sequence[int] | None,
+    padding: str,
+    field_resize: str,
+    out: Tensor,
+) -> None:
+    _check(features, field, source_index, scale, shift, index_y, index_x, activation, size, out)
 
 
 _ARGUMENTS = (
-    "Tensor features, Tensor field, Tensor? pictures, Tensor? scale, Tensor? shift, Tensor? index_y, Tensor? index_x, "
-    "str? activation, SymInt[]? size, str padding, str field_resize"
+    "Tensor features, Tensor field, Tensor? source_index, Tensor? scale, Tensor? shift, Tensor? index_y, "
+    "Tensor? index_x, str? activation, SymInt[]? size, str padding, str field_resize"
 )
 _warp = register(f"warp({_ARGUMENTS}) -> Tensor", _implementation, _fake)
 _warp_out = register(f"warp_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _implementation_out, _fake_out)

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple, TextIO
 
 import torch
 
-from fastreenact.errors import MediaError
 from fastreenact.app.progress import ProgressLine
+from fastreenact.errors import MediaError
 from fastreenact.training import processes
 from fastreenact.training.data.batches import Dataset, Mixture, VoxCelebFolder, broken_summary
 from fastreenact.training.data.heads import HeadPairs
+from fastreenact.training.data.videos import VideoFolder
 from fastreenact.training.loop import WEIGHTS, Progress, Trainer, saved_config
 from fastreenact.training.reconstruction import VggLoss, load_vgg19
 from fastreenact.training.schedule import TrainConfig
-from fastreenact.training.data.videos import VideoFolder
 from fastreenact.weights import load_face2face_rho
 
 SKIPPED = "skipped.txt"
@@ -39,9 +39,19 @@ class Result(NamedTuple):
 
 
 def train(
-    out: Path, *, resume: bool, stream: TextIO, heads: int | None = None, photos: Path | None = None,
-    videos: Path | None = None, data: Path | None = None, shares: Mapping[str, float] | None = None,
-    vgg: Path | None = None, initial: Path | None = None, device: str | None = None, **changes: Any,
+    out: Path,
+    *,
+    resume: bool,
+    stream: TextIO,
+    heads: int | None = None,
+    photos: Path | None = None,
+    videos: Path | None = None,
+    data: Path | None = None,
+    shares: Mapping[str, float] | None = None,
+    vgg: Path | None = None,
+    initial: Path | None = None,
+    device: str | None = None,
+    **changes: Any,
 ) -> Result | None:
     """Train until the last step, SIGINT or SIGTERM; the state is saved. `torchrun` may start several of these.
 
@@ -64,7 +74,7 @@ def train(
     Raises:
         ValueError: nothing to train on.
         ValueError, MediaError, WeightsError, FastreenactError: as `TrainConfig`, the data sets and `Trainer` say.
-    """  # fmt: skip
+    """
     given = {name: value for name, value in changes.items() if value is not None}
     config = replace(saved_config(out) if resume else TrainConfig(base=True), **given)
     if out.exists() and not out.is_dir():
@@ -78,9 +88,7 @@ def train(
         dataset = _dataset(config.size, heads, photos, videos, data, shares or {}, stream)
         if first:
             processes.wait()
-        trainer = Trainer(
-            dataset, out, config, device=own, reconstruction=reconstruction, initial=start, resume=resume
-        )
+        trainer = Trainer(dataset, out, config, device=own, reconstruction=reconstruction, initial=start, resume=resume)
         _log.info("%d draws a pass, %s, %s", len(dataset), own, broken_summary(dataset))
         line = _Line(stream)
         try:
@@ -96,9 +104,14 @@ def train(
 
 
 def _dataset(
-    size: int, heads: int | None, photos: Path | None, videos: Path | None, data: Path | None,
-    shares: Mapping[str, float], stream: TextIO,
-) -> Dataset:  # fmt: skip
+    size: int,
+    heads: int | None,
+    photos: Path | None,
+    videos: Path | None,
+    data: Path | None,
+    shares: Mapping[str, float],
+    stream: TextIO,
+) -> Dataset:
     """What is to be trained on; a mixture where it is several."""
     parts: dict[str, Dataset] = {}
     if heads is not None:

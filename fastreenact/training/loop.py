@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fastreenact import weights
 from fastreenact.errors import FastreenactError, WeightsError
 from fastreenact.media import write_image
+from fastreenact.models.face2face_rho.head_pose import check_convention
 from fastreenact.models.face2face_rho.networks import (
     BASE,
     MODEL_NAME,
@@ -26,11 +27,10 @@ from fastreenact.models.face2face_rho.networks import (
     RenderingNet,
     compose,
 )
-from fastreenact.models.face2face_rho.head_pose import check_convention
 from fastreenact.training import losses, processes
-from fastreenact.training.over_base import Base, base_picture, features_field, motion_fields, on_field
 from fastreenact.training.data.batches import Batch, Dataset, batch_of, batches
 from fastreenact.training.discriminator import Discriminator
+from fastreenact.training.over_base import Base, base_picture, features_field, motion_fields, on_field
 from fastreenact.training.reconstruction import PyramidLoss, VggLoss
 from fastreenact.training.schedule import LEAST_ALONE, TrainConfig
 from fastreenact.training.state import load_state, read_numbers, save_state
@@ -140,8 +140,10 @@ class Trainer:
             for net in (self.motion, self.renderer):
                 nn.SyncBatchNorm.convert_sync_batchnorm(net)  # in place; names of parameters and buffers stay
         trained: dict[str, nn.Module] = {
-            "motion": self.motion, "renderer": self.renderer, "discriminator": self.discriminator,
-        }  # fmt: skip
+            "motion": self.motion,
+            "renderer": self.renderer,
+            "discriminator": self.discriminator,
+        }
         self._nets = trained | {"motion_ema": self.motion_ema, "renderer_ema": self.renderer_ema}
         self._optimizers = {
             name: torch.optim.Adam(net.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), fused=True)
@@ -155,9 +157,7 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         self._share, self._writes = share, processes.rank() == 0
 
-    def run(
-        self, *, stop: Callable[[], bool] | None = None, progress: Callable[[Progress], None] | None = None
-    ) -> int:
+    def run(self, *, stop: Callable[[], bool] | None = None, progress: Callable[[Progress], None] | None = None) -> int:
         """Train until the last step, or until `stop` says so; the state is saved either way.
 
         Args:
@@ -175,9 +175,15 @@ class Trainer:
             _cut_losses(path, self.step)
         with path.open("a", encoding="ascii") as file:
             for batch in batches(
-                self.dataset, config.seed, range(self.step, config.steps), self._share, config.motion_size,
-                base=config.base, rank=processes.rank(), reuse=config.reuse,
-            ):  # fmt: skip
+                self.dataset,
+                config.seed,
+                range(self.step, config.steps),
+                self._share,
+                config.motion_size,
+                base=config.base,
+                rank=processes.rank(),
+                reuse=config.reuse,
+            ):
                 values = self._train(self._moved(batch))
                 file.write(json.dumps({"step": self.step, **values}) + "\n")
                 file.flush()
@@ -201,9 +207,13 @@ class Trainer:
         numbers |= self._description()
         save_state(self.out / STATE, self._nets, self._optimizers, numbers)
         metadata = {
-            "model": MODEL_NAME, "size": str(self.config.size), "motion_size": str(self.config.motion_size),
-            "training_steps": str(self.step), **({"base": BASE} if self.config.base else {}), **self.dataset.metadata,
-        }  # fmt: skip
+            "model": MODEL_NAME,
+            "size": str(self.config.size),
+            "motion_size": str(self.config.motion_size),
+            "training_steps": str(self.step),
+            **({"base": BASE} if self.config.base else {}),
+            **self.dataset.metadata,
+        }
         model = Face2FaceRho(self.motion_ema, self.renderer_ema, metadata)
         try:
             weights.save_face2face_rho(model, self.out / WEIGHTS, torch.float16)
@@ -363,12 +373,18 @@ class Trainer:
             return to(drawings[0]), to(drawings[1]), to(drawings[2])
 
         return Batch(
-            to(batch.source), to(batch.driver), all_to(batch.source_landmarks), all_to(batch.driver_landmarks),
-            to(batch.source_pose), to(batch.driver_pose), to(batch.mask),
+            to(batch.source),
+            to(batch.driver),
+            all_to(batch.source_landmarks),
+            all_to(batch.driver_landmarks),
+            to(batch.source_pose),
+            to(batch.driver_pose),
+            to(batch.mask),
             None if batch.base is None else Base(*(part.to(self.device) for part in batch.base)),
             None if batch.flow is None else batch.flow.to(self.device),
-            batch.distinct.to(self.device), batch.source_of.to(self.device),
-        )  # fmt: skip
+            batch.distinct.to(self.device),
+            batch.source_of.to(self.device),
+        )
 
     def _description(self) -> dict[str, Any]:
         """What a resumed run may not change."""

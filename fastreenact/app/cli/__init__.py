@@ -9,7 +9,7 @@ import threading
 import traceback
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import fastreenact
 from fastreenact.errors import FastreenactError
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fastreenact.app.animate import AnimateResult
+    from fastreenact.app.progress import ProgressLine
     from fastreenact.engine import Engine
     from fastreenact.face.track.tracker import Tracker
-    from fastreenact.app.progress import ProgressLine
 
 _MODELS = ("face2face-rho", "landmark-warp")
 _HANDLER = "fastreenact-command-line"
@@ -94,8 +94,11 @@ def _run(argv: list[str] | None) -> int:
 
 
 def _parser() -> _Parser:
-    parser = _Parser(prog="fastreenact", description="One portrait, one driving face, one animated portrait.",
-                     epilog="A file name that begins with a dash is given after --, or as ./-name.")
+    parser = _Parser(
+        prog="fastreenact",
+        description="One portrait, one driving face, one animated portrait.",
+        epilog="A file name that begins with a dash is given after --, or as ./-name.",
+    )
     parser.add_argument("--version", action="version", version=f"fastreenact {fastreenact.__version__}")
     common = _Parser(add_help=False)
     common.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: with tracebacks")
@@ -109,28 +112,58 @@ def _parser() -> _Parser:
 
 
 def _add_animate(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
-    p = commands.add_parser("animate", parents=[common], help="animate a portrait with a video, picture or template",
-                            description="Write the animated portrait: the driver's frames, times and sound.")
+    p = commands.add_parser(
+        "animate",
+        parents=[common],
+        help="animate a portrait with a video, picture or template",
+        description="Write the animated portrait: the driver's frames, times and sound.",
+    )
     p.add_argument("source", type=Path, metavar="SOURCE", help="the portrait, a picture")
-    p.add_argument("driver", type=Path, metavar="DRIVER",
-                   help="a video, a picture (writes a picture) or a motion template (.safetensors)")
-    p.add_argument("-o", "--out", type=Path, metavar="OUT",
-                   help="default: SOURCE--DRIVER.mp4 (.png for a picture) in this folder")
-    p.add_argument("--face", type=_face, metavar="N",
-                   help="which face of the portrait, counted from the left; default: the largest")
-    p.add_argument("--driver-face", type=_face, metavar="N",
-                   help="which face of the driver, counted from the left where it first shows so many")
+    p.add_argument(
+        "driver",
+        type=Path,
+        metavar="DRIVER",
+        help="a video, a picture (writes a picture) or a motion template (.safetensors)",
+    )
+    p.add_argument(
+        "-o", "--out", type=Path, metavar="OUT", help="default: SOURCE--DRIVER.mp4 (.png for a picture) in this folder"
+    )
+    p.add_argument(
+        "--face",
+        type=_face,
+        metavar="N",
+        help="which face of the portrait, counted from the left; default: the largest",
+    )
+    p.add_argument(
+        "--driver-face",
+        type=_face,
+        metavar="N",
+        help="which face of the driver, counted from the left where it first shows so many",
+    )
     _add_engine(p)
-    p.add_argument("--motion", choices=("relative", "absolute"), default="relative",
-                   help="relative (default): move by how far the driver moves; absolute: copy the driver's pose")
+    p.add_argument(
+        "--motion",
+        choices=("relative", "absolute"),
+        default="relative",
+        help="relative (default): move by how far the driver moves; absolute: copy the driver's pose",
+    )
     p.add_argument("--strength", type=float, default=1.0, metavar="X", help="factor on the motion, 0 to 2 (default 1)")
-    p.add_argument("--region", choices=("all", "expression", "pose", "lips", "eyes"), default="all",
-                   help="what of the driver is used (default all)")
+    p.add_argument(
+        "--region",
+        choices=("all", "expression", "pose", "lips", "eyes"),
+        default="all",
+        help="what of the driver is used (default all)",
+    )
     p.add_argument("--paste", action="store_true", help="paste the animated face back into the whole portrait")
     p.add_argument("--side-by-side", action="store_true", help="show portrait, driver and result in a row")
     p.add_argument("--trim", type=_trim, metavar="START:END", help="seconds of the driver; either may be left out")
-    p.add_argument("--quality", type=_quality, default="medium", metavar="Q",
-                   help="low, medium (default), high, or a CRF from 0 to 51")
+    p.add_argument(
+        "--quality",
+        type=_quality,
+        default="medium",
+        metavar="Q",
+        help="low, medium (default), high, or a CRF from 0 to 51",
+    )
     p.add_argument("--template-out", type=Path, metavar="FILE", help="also save the driver's motion (.safetensors)")
     p.add_argument("--no-sound", action="store_true", help="leave the driver's sound out")
     p.add_argument("--no-smooth", action="store_true", help="do not filter the motion over time")
@@ -139,12 +172,20 @@ def _add_animate(commands: "argparse._SubParsersAction[_Parser]", common: _Parse
 
 
 def _add_track(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
-    p = commands.add_parser("track", parents=[common], help="save the motion of a face in a video as a template",
-                            description="Track the face in a video and save its motion for `animate`.")
+    p = commands.add_parser(
+        "track",
+        parents=[common],
+        help="save the motion of a face in a video as a template",
+        description="Track the face in a video and save its motion for `animate`.",
+    )
     p.add_argument("driver", type=Path, metavar="VIDEO", help="video or picture")
     p.add_argument("-o", "--out", type=Path, metavar="OUT", help="default: VIDEO.safetensors in this folder")
-    p.add_argument("--face", type=_face, metavar="N",
-                   help="which face, counted from the left where there are first so many; default: the largest")
+    p.add_argument(
+        "--face",
+        type=_face,
+        metavar="N",
+        help="which face, counted from the left where there are first so many; default: the largest",
+    )
     p.add_argument("--trim", type=_trim, metavar="START:END", help="seconds to use; either may be left out")
     p.add_argument("--force", action="store_true", help="overwrite an existing file")
     p.set_defaults(run=_track)
@@ -152,15 +193,29 @@ def _add_track(commands: "argparse._SubParsersAction[_Parser]", common: _Parser)
 
 def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
     p = commands.add_parser(
-        "evaluate", parents=[common], help="measure a model on clips or generated heads, beside the landmark warp",
+        "evaluate",
+        parents=[common],
+        help="measure a model on clips or generated heads, beside the landmark warp",
         description="Reenact clips from their own first frame, and generated heads, and compare with what they really "
-                    "show: tables and sheets.")
+        "show: tables and sheets.",
+    )
     p.add_argument("clips", type=Path, nargs="*", metavar="CLIP", help="videos with one face each")
-    p.add_argument("--heads", type=_frames, default=0, metavar="N",
-                   help="so many generated heads: self- and cross-reenactment, steadiness, other sizes")
+    p.add_argument(
+        "--heads",
+        type=_frames,
+        default=0,
+        metavar="N",
+        help="so many generated heads: self- and cross-reenactment, steadiness, other sizes",
+    )
     p.add_argument("-o", "--out", type=Path, default=Path("evaluation"), metavar="FOLDER", help="default: evaluation")
-    p.add_argument("--cross", type=Path, nargs="+", default=[], metavar="PORTRAIT",
-                   help="also give every clip's motion to these portraits")
+    p.add_argument(
+        "--cross",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PORTRAIT",
+        help="also give every clip's motion to these portraits",
+    )
     p.add_argument("--every", type=_frames, default=6, metavar="N", help="take every Nth frame (default 6)")
     _add_engine(p, "side of the pictures compared, 64 to 2048 (default 256)")
     for name, network in (("lpips", "LPIPS"), ("fid", "Inception-v3"), ("csim", "ArcFace")):
@@ -171,41 +226,82 @@ def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]", common: _Pars
 
 def _add_train(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
     p = commands.add_parser(
-        "train", parents=[common], help="train Face2Face^rho on generated heads, photographs or videos",
+        "train",
+        parents=[common],
+        help="train Face2Face^rho on generated heads, photographs or videos",
         description="Train the networks of Face2Face^rho on one or several kinds of data. Ctrl-C saves the state; "
-                    "--resume goes on from it.")
-    p.add_argument("--heads", type=_frames, nargs="?", const=100_000, metavar="N",
-                   help="generated heads, of N people (default 100000)")
+        "--resume goes on from it.",
+    )
+    p.add_argument(
+        "--heads",
+        type=_frames,
+        nargs="?",
+        const=100_000,
+        metavar="N",
+        help="generated heads, of N people (default 100000)",
+    )
     p.add_argument("--photos", type=Path, metavar="FOLDER", help="portraits, each made a head that moves")
     p.add_argument("--videos", type=Path, metavar="FOLDER", help="videos of any people; tracked at the first start")
-    p.add_argument("--data", type=Path, metavar="FOLDER",
-                   help="the official VoxCeleb layout: list.txt and a folder for each video")
-    p.add_argument("--shares", type=_shares, metavar="KIND=X,...",
-                   help="how often each kind is drawn, such as heads=1,videos=3; default: all alike")
-    p.add_argument("--out", type=Path, required=True, metavar="FOLDER",
-                   help="of the run: state, weights, losses and sample sheets")
-    p.add_argument("--resume", action="store_true",
-                   help="go on with the run in --out, with its settings where none are given")
-    p.add_argument("--from", dest="initial", type=Path, metavar="FILE",
-                   help="weights (.safetensors) to begin with; default: begin from nothing")
+    p.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="the official VoxCeleb layout: list.txt and a folder for each video"
+    )
+    p.add_argument(
+        "--shares",
+        type=_shares,
+        metavar="KIND=X,...",
+        help="how often each kind is drawn, such as heads=1,videos=3; default: all alike",
+    )
+    p.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="of the run: state, weights, losses and sample sheets"
+    )
+    p.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out, with its settings where none are given"
+    )
+    p.add_argument(
+        "--from",
+        dest="initial",
+        type=Path,
+        metavar="FILE",
+        help="weights (.safetensors) to begin with; default: begin from nothing",
+    )
     p.add_argument("--size", type=_size, metavar="S", help="side of the pictures, 64 to 2048 (default 256)")
-    p.add_argument("--motion-size", type=_size, metavar="M",
-                   help="side for which the motion network sees landmarks, a multiple of 64 (default 256)")
-    p.add_argument("--base", action=argparse.BooleanOptionalAction,
-                   help="draw over the landmark warp (default), or from nothing, as published")
+    p.add_argument(
+        "--motion-size",
+        type=_size,
+        metavar="M",
+        help="side for which the motion network sees landmarks, a multiple of 64 (default 256)",
+    )
+    p.add_argument(
+        "--base",
+        action=argparse.BooleanOptionalAction,
+        help="draw over the landmark warp (default), or from nothing, as published",
+    )
     p.add_argument("--steps", type=_steps, metavar="N", help="length of the whole run (default 380000)")
     p.add_argument("--batch", type=_frames, metavar="N", help="pairs in a step (default 6)")
     p.add_argument("--learning-rate", type=float, metavar="X", help="default 2e-4")
     p.add_argument("--warm-up", type=_steps, metavar="N", help="steps over which it rises to that (default 0)")
     p.add_argument("--ema", type=float, metavar="X", help="decay of the averaged weights (default 0.999)")
-    p.add_argument("--reuse", type=_frames, metavar="N",
-                   help="steps for each new batch of data; the others take recent ones again (default 1)")
-    p.add_argument("--renderer-from", type=_steps, metavar="N",
-                   help="step at which the renderer joins; before, the motion network learns alone (default 0)")
-    p.add_argument("--discriminator-from", type=_steps, metavar="N",
-                   help="step at which the discriminator joins (default 0)")
-    p.add_argument("--vgg", type=Path, metavar="FILE",
-                   help="VGG-19 weights (.safetensors) for the reconstruction loss; default: one that needs none")
+    p.add_argument(
+        "--reuse",
+        type=_frames,
+        metavar="N",
+        help="steps for each new batch of data; the others take recent ones again (default 1)",
+    )
+    p.add_argument(
+        "--renderer-from",
+        type=_steps,
+        metavar="N",
+        help="step at which the renderer joins; before, the motion network learns alone (default 0)",
+    )
+    p.add_argument(
+        "--discriminator-from", type=_steps, metavar="N", help="step at which the discriminator joins (default 0)"
+    )
+    p.add_argument(
+        "--vgg",
+        type=Path,
+        metavar="FILE",
+        help="VGG-19 weights (.safetensors) for the reconstruction loss; default: one that needs none",
+    )
     p.add_argument("--bf16", action="store_true", default=None, help="renderer and discriminator in bfloat16")
     p.add_argument("--save-every", type=_frames, metavar="N", help="steps between two states on disk (default 1000)")
     p.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ...; default: the GPU where there is one")
@@ -223,10 +319,17 @@ def _add_small(commands: "argparse._SubParsersAction[_Parser]", common: _Parser)
     p = commands.add_parser("convert", parents=[common], help="official Face2Face^rho checkpoints to safetensors")
     p.add_argument("rendering", type=Path, metavar="RENDERING", help="the rendering module's .pth")
     p.add_argument("motion", type=Path, metavar="MOTION", help="the motion module's .pth")
-    p.add_argument("-o", "--out", type=Path, default=Path("face2face_rho.safetensors"), metavar="OUT",
-                   help="default: face2face_rho.safetensors in this folder")
-    p.add_argument("--size", type=_size, default=512, metavar="S",
-                   help="the size that the weights were trained for (default 512)")
+    p.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("face2face_rho.safetensors"),
+        metavar="OUT",
+        help="default: face2face_rho.safetensors in this folder",
+    )
+    p.add_argument(
+        "--size", type=_size, default=512, metavar="S", help="the size that the weights were trained for (default 512)"
+    )
     p.add_argument("--force", action="store_true", help="overwrite an existing file")
     p.set_defaults(run=_convert)
 
@@ -242,12 +345,12 @@ def _add_engine(
     size_help: str = "side of the frames, 64 to 2048; default: that of the weights, or of the portrait",
 ) -> None:
     p.add_argument("--size", type=_size, metavar="S", help=size_help)
-    p.add_argument("--model", choices=_MODELS,
-                   help="default: face2face-rho; landmark-warp needs no weights")
+    p.add_argument("--model", choices=_MODELS, help="default: face2face-rho; landmark-warp needs no weights")
     p.add_argument("--weights", type=Path, metavar="FILE", help="safetensors file; default: those of the package")
     p.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ...; default: the GPU where there is one")
-    p.add_argument("--dtype", choices=("float32", "bfloat16", "float16"),
-                   help="default: float32 on a CPU, float16 on a GPU")
+    p.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="default: float32 on a CPU, float16 on a GPU"
+    )
 
 
 def _trim(text: str) -> tuple[float | None, float | None]:
@@ -311,12 +414,29 @@ def _animate(args: argparse.Namespace) -> int:
     source = read_image(args.source)  # before the engine: a bad picture is said at once
     progress = _progress()
     try:
-        with _engine(args, source, motion=args.motion, strength=args.strength, region=args.region, paste=args.paste,
-                     smooth=not args.no_smooth, face=args.face) as engine:
+        with _engine(
+            args,
+            source,
+            motion=args.motion,
+            strength=args.strength,
+            region=args.region,
+            paste=args.paste,
+            smooth=not args.no_smooth,
+            face=args.face,
+        ) as engine:
             result = animate.animate(
-                engine, args.driver, out, side_by_side=args.side_by_side, trim=args.trim, quality=args.quality,
-                template_out=args.template_out, sound=not args.no_sound, force=args.force, progress=progress,
-                tracker=_tracker(args.driver_face))
+                engine,
+                args.driver,
+                out,
+                side_by_side=args.side_by_side,
+                trim=args.trim,
+                quality=args.quality,
+                template_out=args.template_out,
+                sound=not args.no_sound,
+                force=args.force,
+                progress=progress,
+                tracker=_tracker(args.driver_face),
+            )
             model = engine.model
     finally:
         progress.close()
@@ -333,7 +453,8 @@ def _track(args: argparse.Namespace) -> int:
     progress = _progress()
     try:
         result = animate.track(
-            args.driver, out, trim=args.trim, force=args.force, progress=progress, tracker=_tracker(args.face))
+            args.driver, out, trim=args.trim, force=args.force, progress=progress, tracker=_tracker(args.face)
+        )
     finally:
         progress.close()
     _report(result, "")
@@ -346,9 +467,22 @@ def _evaluate(args: argparse.Namespace) -> int:
     progress = _progress()
     try:
         result = evaluate(
-            args.clips, args.out, heads=args.heads, cross=args.cross, model=args.model, weights=args.weights,
-            size=args.size, every=args.every, device=args.device, dtype=args.dtype, lpips=args.lpips, fid=args.fid,
-            csim=args.csim, force=args.force, progress=progress)
+            args.clips,
+            args.out,
+            heads=args.heads,
+            cross=args.cross,
+            model=args.model,
+            weights=args.weights,
+            size=args.size,
+            every=args.every,
+            device=args.device,
+            dtype=args.dtype,
+            lpips=args.lpips,
+            fid=args.fid,
+            csim=args.csim,
+            force=args.force,
+            progress=progress,
+        )
     finally:
         progress.close()
     _say(result.text)
@@ -361,18 +495,40 @@ def _train(args: argparse.Namespace) -> int:
     from fastreenact.training.command import SKIPPED, train
 
     result = train(
-        args.out, resume=args.resume, stream=sys.stderr, heads=args.heads, photos=args.photos, videos=args.videos,
-        data=args.data, shares=args.shares, vgg=args.vgg, initial=args.initial, device=args.device, size=args.size,
-        motion_size=args.motion_size, base=args.base, steps=args.steps, batch=args.batch,
-        learning_rate=args.learning_rate, warm_up=args.warm_up, ema=args.ema, bf16=args.bf16,
-        reuse=args.reuse, renderer_from=args.renderer_from, discriminator_from=args.discriminator_from,
-        save_every=args.save_every, sheet_every=args.save_every)
+        args.out,
+        resume=args.resume,
+        stream=sys.stderr,
+        heads=args.heads,
+        photos=args.photos,
+        videos=args.videos,
+        data=args.data,
+        shares=args.shares,
+        vgg=args.vgg,
+        initial=args.initial,
+        device=args.device,
+        size=args.size,
+        motion_size=args.motion_size,
+        base=args.base,
+        steps=args.steps,
+        batch=args.batch,
+        learning_rate=args.learning_rate,
+        warm_up=args.warm_up,
+        ema=args.ema,
+        bf16=args.bf16,
+        reuse=args.reuse,
+        renderer_from=args.renderer_from,
+        discriminator_from=args.discriminator_from,
+        save_every=args.save_every,
+        sheet_every=args.save_every,
+    )
     if result is None:  # the first process tells
         return 0
     _say(f"{_printable(str(result.weights))}: {result.step} of {result.steps} steps")
     if result.skipped:
-        _complain(f"{result.skipped} files or folders of the data were skipped: {SKIPPED} beside the weights says why",
-                  kind="note: ")
+        _complain(
+            f"{result.skipped} files or folders of the data were skipped: {SKIPPED} beside the weights says why",
+            kind="note: ",
+        )
     if result.step < result.steps:
         _complain("stopped; --resume goes on from here", kind="")
         return 130
@@ -400,8 +556,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from fastreenact.app import demo
-    from fastreenact.app import speed
+    from fastreenact.app import demo, speed
     from fastreenact.media import read_image
 
     picture = demo.portrait() if args.source is None else read_image(args.source)
@@ -413,11 +568,12 @@ def _bench(args: argparse.Namespace) -> int:
     return 0
 
 
-def _engine(args: argparse.Namespace, source: "NDArray[np.uint8]", **options: object) -> "Engine":
+def _engine(args: argparse.Namespace, source: "NDArray[np.uint8]", **options: Any) -> "Engine":
     from fastreenact.engine import Engine
 
-    return Engine(source, model=args.model, weights=args.weights, size=args.size, device=args.device, dtype=args.dtype,
-                  **options)  # type: ignore[arg-type]
+    return Engine(
+        source, model=args.model, weights=args.weights, size=args.size, device=args.device, dtype=args.dtype, **options
+    )
 
 
 def _tracker(face: int | None) -> "Tracker | None":

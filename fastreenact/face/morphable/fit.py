@@ -12,10 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact import _C
-from fastreenact.face.morphable.expressions import EXPRESSION_NAMES, LID_MEET
-from fastreenact.face.morphable.shape_modes import IDENTITY_MODES
 from fastreenact.face.keypoints import COUNT
-from fastreenact.face.morphable.model import LID_BLINK, LOWER_LIDS, UPPER_LIDS, MorphableModel, close_lids, rotation_matrix
+from fastreenact.face.morphable.expressions import EXPRESSION_NAMES, LID_MEET
+from fastreenact.face.morphable.model import (
+    LID_BLINK,
+    LOWER_LIDS,
+    UPPER_LIDS,
+    MorphableModel,
+    close_lids,
+    rotation_matrix,
+)
+from fastreenact.face.morphable.shape_modes import IDENTITY_MODES
 
 Array = NDArray[np.float64]
 
@@ -238,12 +245,24 @@ def _settle(
     )
     residual, base = np.empty((2, COUNT)), np.ascontiguousarray(base)
     _C.fit_face(
-        base=base.ctypes.data, modes=tables.expression_rows.ctypes.data, target=target.ctypes.data,
-        trust=_WEIGHT.ctypes.data, stiffness=_STIFFNESS.ctypes.data, lids=_LIDS.ctypes.data, meet=LID_MEET,
-        noise=_NOISE * tables.half_width, outlier=_OUTLIER, slack=_SLACK_SIGMA, least_doubt=_LEAST_DOUBT,
-        enough=_ENOUGH, steps=steps, rotation=rotation.ctypes.data, camera=camera.ctypes.data,
-        expression=expression.ctypes.data, residual=residual.ctypes.data,
-    )  # fmt: skip
+        base=base.ctypes.data,
+        modes=tables.expression_rows.ctypes.data,
+        target=target.ctypes.data,
+        trust=_WEIGHT.ctypes.data,
+        stiffness=_STIFFNESS.ctypes.data,
+        lids=_LIDS.ctypes.data,
+        meet=LID_MEET,
+        noise=_NOISE * tables.half_width,
+        outlier=_OUTLIER,
+        slack=_SLACK_SIGMA,
+        least_doubt=_LEAST_DOUBT,
+        enough=_ENOUGH,
+        steps=steps,
+        rotation=rotation.ctypes.data,
+        camera=camera.ctypes.data,
+        expression=expression.ctypes.data,
+        residual=residual.ctypes.data,
+    )
     return _found(rotation, camera, expression, residual)
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact.errors import WeightsError
+from fastreenact.face.keypoints import COUNT, MIRROR
 from fastreenact.face.morphable.expressions import EXPRESSION_NAMES, LID_MEET, expression_modes
 from fastreenact.face.morphable.shape_modes import IDENTITY_MODES, identity_modes
-from fastreenact.face.keypoints import COUNT, MIRROR
 
 __all__ = ["EXPRESSION_NAMES", "MIRROR", "MorphableModel", "default_model", "rotation_matrix"]
 

@@ -140,10 +140,7 @@ def _asymmetries(c: _Canvas) -> list[np.ndarray]:
 
 def _waves(c: _Canvas) -> list[np.ndarray]:
     """Smooth symmetric waves over the face."""
-    return [
-        _move(0.03 * np.cos(np.pi * c.y), _Z),
-        _move(0.025 * np.sin(np.pi * c.y), _Y),
-    ]
+    return [_move(0.03 * np.cos(np.pi * c.y), _Z), _move(0.025 * np.sin(np.pi * c.y), _Y)]
 
 
 def _rigid(mean: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ class Backend(Protocol):
     """A face landmark net: called with a picture, gives every face's points."""
 
     def __call__(self, picture: Picture) -> list[Points]: ...
+
     close: Callable[[], object]
 
 

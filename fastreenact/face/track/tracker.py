@@ -21,6 +21,7 @@ _APART = 0.5  # of the face size: two faces are no nearer to each other
 _MOST_FACES = 8  # looked for in a picture, and followed in a video
 _LOOK_EVERY = 30  # frames after which a video is searched for people who have come: 3 ms
 
+
 class Landmarks(NamedTuple):
     """One face in one frame."""
 
@@ -227,5 +228,3 @@ def _left_to_right(faces: list[Points]) -> list[Points]:
 
 def _size(points: Points) -> float:
     return float((points[:, :2].max(axis=0) - points[:, :2].min(axis=0)).max())
-
-

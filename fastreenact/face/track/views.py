@@ -10,6 +10,7 @@ from fastreenact.face.track.backends import Picture, Points
 
 _SIDES = (64, 640)  # px, least and most of a part as the net gets it
 
+
 class View(NamedTuple):
     """A square part of a picture, turned; what lies outside the picture is grey."""
 

@@ -1,7 +1,7 @@
 """The official checkpoint pair, as one safetensors file.
 
-`torch.load` unpickles, so it happens in a process of its own (`python -m fastreenact.models.face2face_rho.convert`), with
-`weights_only=True`, and nowhere else; what that process writes is read back and checked like any weights file.
+`torch.load` unpickles, so it happens in a process of its own (this module run by Python) with `weights_only=True`,
+and nowhere else; what that process writes is read back and checked like any weights file.
 """
 
 import subprocess
@@ -17,12 +17,7 @@ _DEFAULT_SIZE = 512  # of the released weights
 
 
 def convert(
-    rendering: str | Path,
-    motion: str | Path,
-    out: str | Path,
-    *,
-    size: int = _DEFAULT_SIZE,
-    force: bool = False,
+    rendering: str | Path, motion: str | Path, out: str | Path, *, size: int = _DEFAULT_SIZE, force: bool = False
 ) -> Path:
     """Make a weights file of the official `*_rendering_net.pth` and `*_motion_net.pth`.
 

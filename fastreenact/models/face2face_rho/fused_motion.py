@@ -8,13 +8,15 @@ from torch import Tensor
 
 from fastreenact import ops
 from fastreenact.fuse import algebra
-from fastreenact.models.face2face_rho.networks import MotionNet
 from fastreenact.fuse.layers import ConvLayer
 from fastreenact.models.blocks import DownBlock, ResidualBlock, UpBlock, nearest_index
+from fastreenact.models.face2face_rho.networks import MotionNet
 
 _SOURCE, _DRIVER, _PICTURE = slice(0, 3), slice(3, 6), slice(6, 9)  # channels of the first convolutions
 _LEVEL = 2 / 255  # of a picture's level in [-1, 1]
-_TOGETHER = 8  # pixels of a field that are one of 16 channels on the CPU, because two would waste most of a vector
+_PIXELS_OF_A_GROUP = (
+    8  # pixels of a field that are one of 16 channels on the CPU, because two would waste most of a vector
+)
 
 
 class FusedMotion:
@@ -41,7 +43,7 @@ class FusedMotion:
         self.pictures = []
         for i, ((_, _, picture), side) in enumerate(zip(parts, heights, strict=True)):
             if over_base:
-                kernel = algebra.after_mean(algebra.scaled(picture, _LEVEL), 4 >> i)
+                kernel = algebra.pooled(algebra.scaled(picture, _LEVEL), 4 >> i)
                 self.pictures.append(ConvLayer(kernel, like, side, side, n=n))
         trunks = (net.f1_model[3:], net.model1_2, net.model2_2)
         self.trunks = [_Trunk(trunk, layer.out) for trunk, layer in zip(trunks, self.drivers, strict=True)]
@@ -79,21 +81,21 @@ class FusedMotion:
         """[N, 72, 2] float32 -> the three drawings."""
         ops.rasterize_landmarks_all(points, self.sides, outs=self.drawings)
 
-    def __call__(self, parts: list[Tensor], pictures: Tensor, image: Tensor | None, base: Tensor | None) -> None:
+    def __call__(self, parts: list[Tensor], source_index: Tensor, image: Tensor | None, base: Tensor | None) -> None:
         """The drawings -> `field`.
 
         Args:
             parts: three slabs of `source`, [A, h, h, C] in the network's dtype.
-            pictures: int32 [N], which of them.
+            source_index: int32 [N], which of them.
             image: uint8 [A, S, S, 3] and
             base: [N, M/4, M/4, 2], where the network sees the picture as a base moves it.
         """
         if base is not None and image is not None:
             side = self.sides[2]
-            ops.warp(image, base, pictures=pictures, size=(side, side), padding="border", out=self.moved)
+            ops.warp(image, base, source_index=source_index, size=(side, side), padding="border", out=self.moved)
         hidden = coarse = None
         for i, (driver, trunk, head) in enumerate(zip(self.drivers, self.trunks, self.heads, strict=True)):
-            added: dict[str, Any] = {"add": parts[i], "pictures": pictures}
+            added: dict[str, Any] = {"add": parts[i], "source_index": source_index}
             if self.pictures:
                 added = {"add": self.pictures[i](self.moved, **added)}
             hidden = trunk(driver(self.drawings[i], **added, residual=hidden))
@@ -107,26 +109,28 @@ class FusedMotion:
 
 
 class _Head:
-    """A convolution to a field, added to the coarser field doubled."""
+    """A convolution to a field, added to the coarser field upsampled."""
 
     def __init__(self, head: Any, like: Tensor, side: int, *, last: bool, n: int):
-        kernel, together = algebra.convolution(head), 1
+        kernel, group = algebra.convolution(head), 1
         if like.device.type == "cpu":
-            together = _TOGETHER if side % _TOGETHER == 0 else _TOGETHER // 2  # a side is a multiple of 4
-            kernel = algebra.together(kernel, together)
-        self.conv = ConvLayer(kernel, like, side, side // together, n=n)
+            group = (
+                _PIXELS_OF_A_GROUP if side % _PIXELS_OF_A_GROUP == 0 else _PIXELS_OF_A_GROUP // 2
+            )  # a side is a multiple of 4
+            kernel = algebra.space_to_depth(kernel, group)
+        self.conv = ConvLayer(kernel, like, side, side // group, n=n)
         self.field = self.conv.out.view(n, side, side, 2)
-        self.doubled = None if last else like.new_empty(n, 2 * side, 2 * side, 2)
+        self.upsampled = None if last else like.new_empty(n, 2 * side, 2 * side, 2)
         self.one, self.zero = like.new_ones(1, 1, 1, 2), like.new_zeros(1, 1, 1, 2)
         self.index = torch.zeros(2 * side, dtype=torch.int32, device=like.device)
 
     def __call__(self, hidden: Tensor, coarse: Tensor | None) -> Tensor | None:
-        """`field` from the coarser one, doubled; gives it doubled for the next, if there is one."""
+        """`field` from the coarser one, upsampled; gives it upsampled for the next, if there is one."""
         added = None if coarse is None else coarse.view(self.conv.out.shape)
         self.conv(hidden, residual=added)
-        if self.doubled is None:
+        if self.upsampled is None:
             return None
-        return ops.spade(self.field, self.one, self.zero, self.index, self.index, activation=None, out=self.doubled)
+        return ops.spade(self.field, self.one, self.zero, self.index, self.index, activation=None, out=self.upsampled)
 
 
 class _Trunk:
@@ -140,7 +144,7 @@ class _Trunk:
             if isinstance(block, DownBlock):
                 kernel, height, width = algebra.convolution(block.conv, block.norm), height // 2, width // 2
             elif isinstance(block, UpBlock):
-                kernel, height, width = algebra.doubled(block.conv, block.norm), height * 2, width * 2
+                kernel, height, width = algebra.upsampled(block.conv, block.norm), height * 2, width * 2
             elif isinstance(block, ResidualBlock):
                 pair = _Residual(block, x)
                 self.layers += [pair.first, pair.second]

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from fastreenact import ops
 from fastreenact.fuse import algebra
-from fastreenact.models.face2face_rho.networks import BaseEncoder, RenderingNet
 from fastreenact.fuse.layers import BlockLayer, ConvLayer, PoseCells, SpadeLayer, make_tables
 from fastreenact.models.blocks import InvertedResidual
+from fastreenact.models.face2face_rho.networks import BaseEncoder, RenderingNet
 
 F3 = 140  # channels of f3 in the joint map f3|f4
 
@@ -56,9 +56,7 @@ class FusedDecoder:
         spades = (net.de_SPADE_1, net.de_SPADE_2, net.de_SPADE_3, net.de_SPADE_4)
         sides = (s16, s16, s8, s4)
         self.spades = [SpadeLayer(m, side, like, n) for m, side in zip(spades, sides, strict=True)]
-        self.maps = [
-            like.new_zeros(n, side, side, m.channels) for m, side in zip(self.spades, sides, strict=True)
-        ]
+        self.maps = [like.new_zeros(n, side, side, m.channels) for m, side in zip(self.spades, sides, strict=True)]
         self.res = _blocks(net.de_res_block, like, s16, n)
         self.up1 = _blocks(net.de_up_block1, like, s16, n)
         self.up2 = _blocks(net.de_up_block2, like, s8, n)
@@ -77,23 +75,21 @@ class FusedDecoder:
         """[N, 6] -> the tables of the four SPADE layers."""
         make_tables(self.spades, self.pose(head_pose))
 
-    def warp(self, features: list[Tensor], pictures: Tensor, field: Tensor, *, smooth: bool) -> None:
+    def warp(self, features: list[Tensor], source_index: Tensor, field: Tensor, *, smooth: bool) -> None:
         """The four maps sampled by `field` [N, h, w, 2], SPADE and ReLU applied, into the decoder's maps.
 
         Args:
             features: slabs of f1, f2, f3|f4, [A, h, w, C].
-            pictures: int32 [N], which of them.
+            source_index: int32 [N], which of them.
             smooth: resize the field to each of them bilinearly instead of by nearest index.
         """
         f1, f2, f34 = features
         fields = {target.shape[1]: field for target in self.maps}
         if smooth:
             fields = {side: self._resized(field, side) for side in fields}
-        for feature, spade, target in zip(
-            (f34[..., F3:], f34[..., :F3], f2, f1), self.spades, self.maps, strict=True
-        ):
+        for feature, spade, target in zip((f34[..., F3:], f34[..., :F3], f2, f1), self.spades, self.maps, strict=True):
             first = spade.channels - feature.shape[-1]
-            spade.warp(feature, pictures, fields[target.shape[1]], first, target)
+            spade.warp(feature, source_index, fields[target.shape[1]], first, target)
 
     def _resized(self, field: Tensor, side: int) -> Tensor:
         """`field` [N, h, w, 2] read bilinearly in the middle of side x side pixels; beyond its outer cells it stays."""

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastreenact.models.face2face_rho.networks import Face2FaceRho, motion_input_size
 from fastreenact.models.face2face_rho.fused_renderer import FusedEncoder
-from fastreenact.models.face2face_rho.step import FusedStep
 from fastreenact.models.face2face_rho.head_pose import head_pose_input
+from fastreenact.models.face2face_rho.networks import Face2FaceRho, motion_input_size
+from fastreenact.models.face2face_rho.step import FusedStep
 from fastreenact.timings import GRAPH
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -91,9 +91,7 @@ class FusedFace2FaceRho:
                 self._steps.popitem(last=False)
             sizes = self.size, self.motion_size
             with torch.inference_mode(False), torch.no_grad():
-                self._steps[n] = FusedStep(
-                    self._model, n, *sizes, self.dtype, self.device, profile=self._profile
-                )  # fmt: skip
+                self._steps[n] = FusedStep(self._model, n, *sizes, self.dtype, self.device, profile=self._profile)
         self._steps.move_to_end(n)
         return self._steps[n]
 
@@ -208,9 +206,9 @@ class FusedFace2FaceRho:
         self._run("step", states, keypoints, head_poses, timer)
         with _stage(timer, "deliver" if self._profile else GRAPH):
             if out.device.type == "cpu":
-                self._last.exchange.receive(out)
+                self._last.staging.receive(out)
             else:
-                out.copy_(self._last.exchange.frame)
+                out.copy_(self._last.staging.frame)
         return out
 
     @property
@@ -273,7 +271,7 @@ class FusedFace2FaceRho:
         points, poses = (np.stack(parts) for parts in zip(*read, strict=True))
         self._last = step = self._step_of(len(states))
         with self._graph(timer):
-            step.exchange.send(points, poses, [state.index for state in states])
+            step.staging.send(points, poses, [state.index for state in states])
             step(name, self._slabs, timer)
 
     def _graph(self, timer: Any) -> contextlib.AbstractContextManager[Any]:

@@ -244,9 +244,7 @@ class RenderingNet(nn.Module):
         f4 = F.relu(self.en_SPADE_4(self.en_res_block(f3), pose))
         return Features(f1, f2, f3, f4, (image.shape[-2], image.shape[-1]))
 
-    def decode(
-        self, features: Features, motion_field: Tensor, head_pose: Tensor, base: Tensor | None = None
-    ) -> Tensor:
+    def decode(self, features: Features, motion_field: Tensor, head_pose: Tensor, base: Tensor | None = None) -> Tensor:
         """The picture that `features` show when moved by `motion_field`.
 
         Args:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastreenact import ops
-from fastreenact.models.face2face_rho.networks import POSE_DIMS, Face2FaceRho
 from fastreenact.models.face2face_rho.fused_motion import FusedMotion
 from fastreenact.models.face2face_rho.fused_renderer import FusedDecoder
+from fastreenact.models.face2face_rho.networks import POSE_DIMS, Face2FaceRho
 
 _WORDS = 72 * 2 + POSE_DIMS + 1  # of 4 bytes that change from step to step, a picture: keypoints, pose, which source
 
@@ -31,7 +31,7 @@ class FusedStep:
         profile: bool = False,
     ):
         like = torch.empty(0, dtype=dtype, device=device)
-        self.exchange = Exchange(n, size, device)
+        self.staging = StagingBuffer(n, size, device)
         self.motion = FusedMotion(model.motion, motion_size, like, over_base=model.over_base, n=n)
         self.decoder = FusedDecoder(model.renderer, size, like, n=n)
         self.base_field = torch.zeros_like(self.motion.field)
@@ -63,50 +63,50 @@ class FusedStep:
     @property
     def flag(self) -> Tensor | None:
         """int32 [1] that becomes 1 where a value was not finite; None in float32."""
-        return self.exchange.flag if self.half else None
+        return self.staging.flag if self.half else None
 
     def finite(self) -> bool:
         """Whether all was finite since the inputs were sent, as far as anybody has looked. Waits for a GPU."""
         if not self.half:
             return True
         if self._device.type == "cpu":
-            self.exchange.total.fill_(float(self.motion.field.numpy().sum()))
-        return self.exchange.finite()
+            self.staging.total.fill_(float(self.motion.field.numpy().sum()))
+        return self.staging.finite()
 
     def _step(self, replay: ops.Replay, slabs: list[Tensor]) -> None:
         with replay.branch():
             replay.mark("decode")
-            self.decoder.tables(self.exchange.pose)
+            self.decoder.tables(self.staging.pose)
         self._move(replay, slabs)
         replay.join()
         self._render(replay, slabs, None)
         if self._device.type != "cpu":  # there it goes straight into the caller's memory
             replay.mark("deliver")
-            self.frame(self.exchange.frame)
+            self.frame(self.staging.frame)
 
     def _move(self, replay: ops.Replay, slabs: list[Tensor]) -> None:
         replay.mark("rasterize")
-        self.motion.rasterize(self.exchange.points)
+        self.motion.rasterize(self.staging.points)
         replay.mark("motion")
         image, base = (slabs[6], self.base_field) if self.motion.over_base else (None, None)
-        self.motion(slabs[3:6], self.exchange.pictures, image, base)
+        self.motion(slabs[3:6], self.staging.source_index, image, base)
         if self.half and self._device.type != "cpu":
             # NaN of a field would not be seen in the picture: `warp` takes it for outside.
-            torch.sum(self.motion.field.flatten(), 0, keepdim=True, out=self.exchange.total)
+            torch.sum(self.motion.field.flatten(), 0, keepdim=True, out=self.staging.total)
 
     def _draw(self, replay: ops.Replay, slabs: list[Tensor]) -> None:
         replay.mark("decode")
-        self.decoder.tables(self.exchange.pose)
+        self.decoder.tables(self.staging.pose)
         self._render(replay, slabs, self.base)
 
     def _render(self, replay: ops.Replay, slabs: list[Tensor], base: Tensor | None) -> None:
         replay.mark("warp")
-        self.decoder.warp(slabs[:3], self.exchange.pictures, self.field, smooth=base is not None)
+        self.decoder.warp(slabs[:3], self.staging.source_index, self.field, smooth=base is not None)
         replay.mark("decode")
         self.decoder(base)
 
 
-class Exchange:
+class StagingBuffer:
     """What goes in and comes out of a step, in one piece of the device's memory: one copy there, one back.
 
     On a GPU both pass through pinned memory of the host, that of the inputs twice, so that a step can be sent while the
@@ -121,7 +121,7 @@ class Exchange:
         on_gpu = device.type != "cpu"
         self._memory = torch.zeros(begin + (n * size * size * 3 if on_gpu else 0), dtype=torch.uint8, device=device)
         views = _views(self._memory[: 4 * words], n)
-        self.points, self.pose, self.pictures = views[:3]  # float32 [N, 72, 2], [N, 6], int32 [N]
+        self.points, self.pose, self.source_index = views[:3]  # float32 [N, 72, 2], [N, 6], int32 [N]
         self.total, self.flag = views[3:]  # float32 [1] that is NaN or infinite, int32 [1] that is 1, if something is
         self._frame_at = begin - self._results
         self.frame = self._memory[begin:].view(n if on_gpu else 0, size, size, 3)  # uint8, on a GPU only
@@ -134,7 +134,7 @@ class Exchange:
         self._back = torch.zeros(8, dtype=torch.uint8, pin_memory=True) if on_gpu else self._memory[self._results :]
         self._known = False  # whether `_back` holds what the device's results are
 
-    def send(self, points: NDArray[np.float32], poses: NDArray[np.float32], pictures: list[int]) -> None:
+    def send(self, points: NDArray[np.float32], poses: NDArray[np.float32], source_index: list[int]) -> None:
         """Inputs to the device: [N, 72, 2], [N, 6] and N places in the slabs. Clears total and flag."""
         if self._hosts:
             host, sent = self._hosts[self._turn]
@@ -142,7 +142,7 @@ class Exchange:
             stream = torch.cuda.current_stream(self._device)
             stream.wait_stream(self._stream)  # the caller may have changed it between two steps
             self._stream = stream
-        for view, value in zip(self._written[self._turn], (points, poses, pictures, 0, 0), strict=True):
+        for view, value in zip(self._written[self._turn], (points, poses, source_index, 0, 0), strict=True):
             view[...] = value
         if self._hosts:
             self._memory[: len(host)].copy_(host, non_blocking=True)
@@ -174,9 +174,13 @@ class Exchange:
 
 
 def _views(memory: Tensor, n: int) -> tuple[Tensor, ...]:
-    """Keypoints, poses, pictures, total and flag in one piece of memory."""
+    """Keypoints, poses, source_index, total and flag in one piece of memory."""
     parts = memory.view(torch.float32).split([n * 144, n * POSE_DIMS, n, 1, 1])
-    points, poses, pictures, total, flag = parts
+    points, poses, source_index, total, flag = parts
     return (
-        points.view(n, 72, 2), poses.view(n, POSE_DIMS), pictures.view(torch.int32), total, flag.view(torch.int32)
-    )  # fmt: skip
+        points.view(n, 72, 2),
+        poses.view(n, POSE_DIMS),
+        source_index.view(torch.int32),
+        total,
+        flag.view(torch.int32),
+    )

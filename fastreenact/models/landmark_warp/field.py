@@ -47,9 +47,9 @@ class Cut:
         beyond = _BLEND_BEYOND * unit
         ends = ((knots[0][0] - beyond, knots[0][-1] + beyond), (knots[1][0], knots[1][-1]), (beyond, beyond))
         more = CUT_KNOTS - 1 - len(knots[0])
-        self._knots = np.array([
-            [low, *values, *([high] * more)] for values, (low, high) in zip(knots, ends, strict=True)
-        ])
+        self._knots = np.array(
+            [[low, *values, *([high] * more)] for values, (low, high) in zip(knots, ends, strict=True)]
+        )
 
     def packed(self) -> Array:
         """[45] as the compiled form takes it: origin, axes, then its knots along, across and in width."""

@@ -109,14 +109,33 @@ class Grid:
         cuts = np.stack([cut.packed() for cut in controls.cuts]).astype(np.float32)
         rectangles = np.array(rects, np.int64)
         _C.landmark_field(
-            at=at.ctypes.data, displacement=displacement.ctypes.data, slack=slack.ctypes.data,
-            order=order.ctypes.data, members=members.ctypes.data, count=len(at), own=members.shape[1],
-            unit=controls.unit, head=head.ctypes.data, hold=controls.hold, rest=controls.rest,
-            still=_STILL * self._unit, free=_FREE, cuts=cuts.ctypes.data, width=self._size[0], height=self._size[1],
-            step=self.step, middle=self._middle, coarse=self._coarse, rects=rectangles.ctypes.data,
-            out=out.ctypes.data, out_stride=out.strides[0] // 4, left=left, top=top, columns=out.shape[1],
+            at=at.ctypes.data,
+            displacement=displacement.ctypes.data,
+            slack=slack.ctypes.data,
+            order=order.ctypes.data,
+            members=members.ctypes.data,
+            count=len(at),
+            own=members.shape[1],
+            unit=controls.unit,
+            head=head.ctypes.data,
+            hold=controls.hold,
+            rest=controls.rest,
+            still=_STILL * self._unit,
+            free=_FREE,
+            cuts=cuts.ctypes.data,
+            width=self._size[0],
+            height=self._size[1],
+            step=self.step,
+            middle=self._middle,
+            coarse=self._coarse,
+            rects=rectangles.ctypes.data,
+            out=out.ctypes.data,
+            out_stride=out.strides[0] // 4,
+            left=left,
+            top=top,
+            columns=out.shape[1],
             rows=out.shape[0],
-        )  # fmt: skip
+        )
 
     def _fine(self, rect: Rect) -> tuple[int, int]:
         """Height and width of a rectangle in fine nodes."""

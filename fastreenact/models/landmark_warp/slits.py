@@ -38,7 +38,7 @@ class Part:
 EYES = (
     Part((36, 37, 38, 39, 40), (36, 43, 42, 41, 40), 0.008, 0.016, (0.04, 0.06, 0.06)),
     Part((44, 45, 46, 47, 48), (44, 51, 50, 49, 48), 0.008, 0.016, (0.04, 0.06, 0.06)),
-)
+)  # fmt: skip
 MOUTH = Part((55, 56, 63, 61, 60), (55, 67, 70, 64, 60), -0.002, 0.014, (0.12, 0.15, 0.45))
 _MOUTH_AT = np.array((0.0, 0.45, 0.48))  # in the head frame; its depth decides how the teeth move when the head turns
 
@@ -239,18 +239,28 @@ def cover(layer: Layer, head: Head, keypoints: Array, rigid: Rigid, size: tuple[
     to_layer = []
     height, width = layer.image.shape[:2]
     for first, second, anchor, edge, side in (
-        (d, -b, layer.anchor[0], layer.x0, width), (-c, a, layer.anchor[1], layer.y0, height)
-    ):  # fmt: skip
+        (d, -b, layer.anchor[0], layer.x0, width),
+        (-c, a, layer.anchor[1], layer.y0, height),
+    ):
         first, second = first / (a * d - b * c), second / (a * d - b * c)
         to_layer += [2 / side * value for value in (first, second, float(anchor) - edge - first * x - second * y)]
         to_layer[-1] -= 1
     opacity, field = (np.empty((low - top, right - left, values), np.float32) for values in (1, 2))
     edges = slit.edges.astype(np.float32)
     _C.slit_cover(
-        upper=edges[0].ctypes.data, lower=edges[1].ctypes.data, knots=_DENSE,
-        frame=(*slit.centre.tolist(), *slit.axes.ravel().tolist()), left=left, top=top, width=right - left,
-        height=low - top, inset=part.inset * unit, soft=part.soft * unit, gain=gain, layer=to_layer,
-        opacity=opacity.ctypes.data, field=field.ctypes.data,
-    )  # fmt: skip
+        upper=edges[0].ctypes.data,
+        lower=edges[1].ctypes.data,
+        knots=_DENSE,
+        frame=(*slit.centre.tolist(), *slit.axes.ravel().tolist()),
+        left=left,
+        top=top,
+        width=right - left,
+        height=low - top,
+        inset=part.inset * unit,
+        soft=part.soft * unit,
+        gain=gain,
+        layer=to_layer,
+        opacity=opacity.ctypes.data,
+        field=field.ctypes.data,
+    )
     return Cover(left, top, opacity, field) if opacity.any() else None
-

@@ -170,9 +170,7 @@ class LandmarkWarp:
             self.cover(surface, found)
         return out
 
-    def place(
-        self, state: State, keypoints: Any, pose: Any, nodes: NDArray[np.float32] | None = None
-    ) -> Placement:
+    def place(self, state: State, keypoints: Any, pose: Any, nodes: NDArray[np.float32] | None = None) -> Placement:
         """Where everything goes when the portrait is moved as `drive` moves it, for who samples it himself.
 
         Args:
@@ -191,9 +189,12 @@ class LandmarkWarp:
                 _blend(torch.as_tensor(surface), self._sample(image, laid.field, 1), laid)
 
     def _place(
-        self, state: State, points: NDArray[np.float64], turn: NDArray[np.float64],
+        self,
+        state: State,
+        points: NDArray[np.float64],
+        turn: NDArray[np.float64],
         nodes: NDArray[np.float32] | None = None,
-    ) -> Placement:  # fmt: skip
+    ) -> Placement:
         rigid, points = follow(state.head, points, turn)
         controls, grid = Controls(state.head, points, rigid), state.grid
         field, corner = None, (0, 0)
@@ -234,10 +235,16 @@ def _lay(surface: NDArray[np.uint8], image: torch.Tensor, cover: Cover) -> None:
     h, w = cover.opacity.shape[:2]
     view = surface[cover.y0 : cover.y0 + h, cover.x0 : cover.x0 + w]
     _C.lay_cover(
-        layer=image.data_ptr(), layer_height=image.shape[1], layer_width=image.shape[2],
-        opacity=cover.opacity.ctypes.data, field=cover.field.ctypes.data, height=h, width=w,
-        surface=view.ctypes.data, surface_stride=view.strides[0],
-    )  # fmt: skip
+        layer=image.data_ptr(),
+        layer_height=image.shape[1],
+        layer_width=image.shape[2],
+        opacity=cover.opacity.ctypes.data,
+        field=cover.field.ctypes.data,
+        height=h,
+        width=w,
+        surface=view.ctypes.data,
+        surface_stride=view.strides[0],
+    )
 
 
 def _blend(surface: torch.Tensor, inside: torch.Tensor, cover: Cover) -> None:

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from fastreenact import ops
 from fastreenact.face.crop import Box, crop
-from fastreenact.models.face2face_rho.networks import MOST_GAIN
 from fastreenact.models.face2face_rho.inference import FusedFace2FaceRho, SourceState
+from fastreenact.models.face2face_rho.networks import MOST_GAIN
 from fastreenact.models.landmark_warp.field import ramp
 from fastreenact.models.landmark_warp.warp import LandmarkWarp, Placement, State
 
-_FADE = 0.08  # of the square's side: over this width from its edge the networks gain their say, in a larger picture
+_FADE = 0.08  # of the square's side: over this width from its edge the networks gain their weight, in a larger picture
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class FusedOverBase:
             with _stage(timer, "deliver"):
                 ops.compose_frame(
                     raw[0], surface, state.box, most_gain=MOST_GAIN, fade=state.fade, flag=self._networks.flag
-                )  # fmt: skip
+                )
                 return surface if out is None or in_place else out.copy_(surface)
 
     @property
@@ -134,9 +134,13 @@ class FusedOverBase:
         part = surface[y0 * step : y1 * step, x0 * step : x1 * step]
         fits = tuple(part.shape[:2]) == size  # the last nodes may reach beyond the picture
         moved = ops.warp(
-            state.image, nodes[None], size=size, padding="border", field_resize="bilinear",
+            state.image,
+            nodes[None],
+            size=size,
+            padding="border",
+            field_resize="bilinear",
             out=part[None] if fits else None,
-        )  # fmt: skip
+        )
         if not fits:
             _plain(part)[:] = _plain(moved[0, : part.shape[0], : part.shape[1]])
         state.warp.cover(_plain(surface), placed)
@@ -146,9 +150,7 @@ class _Cells:
     """What the networks read of the landmark warp: where each cell of their field reads its field, and each pixel of
     theirs its picture. From the portrait alone."""
 
-    def __init__(
-        self, side: int, seen_side: int, box: Box, height: int, width: int, step: int, device: torch.device
-    ):
+    def __init__(self, side: int, seen_side: int, box: Box, height: int, width: int, step: int, device: torch.device):
         rest = Placement(None, (0, 0), step, ()).whole_field(height, width)
         at = (np.arange(side) + 0.5) * (box.size / side) - box.size / 2  # px from the box's centre
         h, w = rest.shape[:2]
@@ -172,9 +174,13 @@ class _Cells:
     def read(self, nodes: Tensor) -> Tensor:
         """The landmark warp's field [h, w, 2] of the whole picture as [1, side, side, 2] of the box."""
         return ops.warp(
-            nodes[None], self._where, size=self._where.shape[1:3], padding="border", scale=self._scale,
+            nodes[None],
+            self._where,
+            size=self._where.shape[1:3],
+            padding="border",
+            scale=self._scale,
             shift=self._shift,
-        )  # fmt: skip
+        )
 
 
 class _Nodes:
@@ -188,9 +194,9 @@ class _Nodes:
         half = box.size / 2
         x = ((np.arange(-(-width // step)) + 0.5) * step - box.cx) / half
         y = ((np.arange(-(-height // step)) + 0.5) * step - box.cy) / half
-        say_x, say_y = _say(x, fade), _say(y, fade)
-        inside_x, inside_y = np.flatnonzero(say_x), np.flatnonzero(say_y)
-        # Left, top, right and low: outside, the networks have no say.
+        weight_x, weight_y = _weight(x, fade), _weight(y, fade)
+        inside_x, inside_y = np.flatnonzero(weight_x), np.flatnonzero(weight_y)
+        # Left, top, right and low: outside, the networks have no weight.
         self.window = (
             (int(inside_x[0]), int(inside_y[0]), int(inside_x[-1]) + 1, int(inside_y[-1]) + 1)
             if len(inside_x) and len(inside_y)
@@ -207,7 +213,7 @@ class _Nodes:
         self._where = torch.from_numpy(_grid(x, y)).to(device)
         scale = np.array((box.size / width, box.size / height), np.float32)
         if fade > 0:
-            scale = scale * (say_y[top:low, None] * say_x[left:right])[..., None].astype(np.float32)
+            scale = scale * (weight_y[top:low, None] * weight_x[left:right])[..., None].astype(np.float32)
         self._scale = torch.from_numpy(scale).to(device).expand(1, *self._size, 2)
 
     def place(self, warp: LandmarkWarp, base: State, keypoints: Any, pose: Any) -> tuple[Placement, Tensor]:
@@ -217,9 +223,11 @@ class _Nodes:
         if shown != self._shown:  # what moved in the last frame and does not now goes back to rest
             (left, top, right, low), (x0, y0, x1, y1) = shown, self._shown
             for rows, columns in (
-                (slice(top, y0), slice(left, right)), (slice(y1, low), slice(left, right)),
-                (slice(top, low), slice(left, x0)), (slice(top, low), slice(x1, right)),
-            ):  # fmt: skip
+                (slice(top, y0), slice(left, right)),
+                (slice(y1, low), slice(left, right)),
+                (slice(top, low), slice(left, x0)),
+                (slice(top, low), slice(x1, right)),
+            ):
                 self._field[rows, columns, 0] = self._rest[0][columns]
                 self._field[rows, columns, 1] = self._rest[1][rows, None]
         return placed, torch.from_numpy(self._field).to(self._device)
@@ -231,9 +239,15 @@ class _Nodes:
         if (left, top, right, low) != window:
             _plain(self._moved)[y0:y1, x0:x1] = _plain(nodes)[y0:y1, x0:x1]
         ops.warp(
-            offset.contiguous(), self._where, size=self._size, padding="border", field_resize="bilinear",
-            scale=self._scale, shift=nodes[None, top:low, left:right], out=self._moved[None, top:low, left:right],
-        )  # fmt: skip
+            offset.contiguous(),
+            self._where,
+            size=self._size,
+            padding="border",
+            field_resize="bilinear",
+            scale=self._scale,
+            shift=nodes[None, top:low, left:right],
+            out=self._moved[None, top:low, left:right],
+        )
         return self._moved[y0:y1, x0:x1]
 
 
@@ -264,7 +278,7 @@ def _moving(placed: Placement, nodes: _Nodes, h: int, w: int) -> tuple[int, int,
     return max(left - 1, 0), max(top - 1, 0), min(right + 1, w), min(low + 1, h)
 
 
-def _say(at: Any, fade: float) -> Any:
+def _weight(at: Any, fade: float) -> Any:
     """0 at -1 and 1 and beyond, 1 from `fade` of the side inwards; 1 everywhere without a fade."""
     return ramp((1 - np.abs(at)) / (2 * fade)) if fade > 0 else np.ones_like(at)
 

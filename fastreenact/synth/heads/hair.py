@@ -125,9 +125,16 @@ def grow(t: Traits, rng: np.random.Generator) -> Hair:
 
 
 def _comb(
-    t: Traits, rng: np.random.Generator, style: str, parting: float, line: float, radii: Array, grown: Array,
-    thickness: Array, cap: NDArray[np.bool_],
-) -> tuple[Array, Array]:  # fmt: skip
+    t: Traits,
+    rng: np.random.Generator,
+    style: str,
+    parting: float,
+    line: float,
+    radii: Array,
+    grown: Array,
+    thickness: Array,
+    cap: NDArray[np.bool_],
+) -> tuple[Array, Array]:
     """Strands [S, N, 2, 3] from their roots along the comb over the shell; their tangents [S, N, 3]."""
     directions = _directions()[0]
     roots = strand_roots()

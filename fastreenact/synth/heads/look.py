@@ -55,9 +55,16 @@ class _Canvas:
         self.hidden = np.zeros(v, bool)  # under hair or cloth
 
     def paint(
-        self, name: str, colour: Any, shine: tuple[float, float], *, skin: float = 0.0, hair: float = 0.0,
-        cloth: float = 0.0, face: float = 0.0,
-    ) -> slice:  # fmt: skip
+        self,
+        name: str,
+        colour: Any,
+        shine: tuple[float, float],
+        *,
+        skin: float = 0.0,
+        hair: float = 0.0,
+        cloth: float = 0.0,
+        face: float = 0.0,
+    ) -> slice:
         where = parts().where[name]
         self.albedo[where], self.gloss[where], self.face[where] = colour, shine, face
         self.texture[where, 2:] = skin, hair, cloth

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact.face.morphable.expressions import smoothstep
 from fastreenact.face.keypoints import COUNT, MIRROR
+from fastreenact.face.morphable.expressions import smoothstep
 from fastreenact.face.morphable.model import EXPRESSION_NAMES, default_model
 
 Array = NDArray[np.float64]
@@ -278,10 +278,12 @@ def curves() -> dict[str, list[Array]]:
     below = lambda points: to_plane(spline(points, 4) @ spread - drop)[::-1]  # noqa: E731
     both = lambda make, points: [make(points), make(_other_side(points))]  # noqa: E731
     return {
-        "upper_lid": both(line, UPPER_LID), "lower_lid": both(line, LOWER_LID), "brow": both(below, _BROW),
+        "upper_lid": both(line, UPPER_LID),
+        "lower_lid": both(line, LOWER_LID),
+        "brow": both(below, _BROW),
         "lips": [_outline(_UPPER_LIP_OUT, _LOWER_LIP_OUT, 3, spread)],
         "mouth": [_outline(_UPPER_LIP_IN, _LOWER_LIP_IN, 4, spread)],
-    }  # fmt: skip
+    }
 
 
 def _outline(upper: tuple[int, ...], lower: tuple[int, ...], pieces: int, spread: Array) -> Array:
@@ -291,9 +293,10 @@ def _outline(upper: tuple[int, ...], lower: tuple[int, ...], pieces: int, spread
 
 def _hole_outlines(spread: Array) -> list[Array]:
     return [
-        _outline(UPPER_LID, LOWER_LID, 3, spread), _outline(_other_side(UPPER_LID), _other_side(LOWER_LID), 3, spread),
+        _outline(UPPER_LID, LOWER_LID, 3, spread),
+        _outline(_other_side(UPPER_LID), _other_side(LOWER_LID), 3, spread),
         _outline(_UPPER_LIP_IN, _LOWER_LIP_IN, 4, spread),
-    ]  # fmt: skip
+    ]
 
 
 def _with_jaw(skin: Array, mean: Array, spread: Array, fixed: Array) -> Array:
@@ -346,4 +349,4 @@ def _regions(plane: Array, spread: Array, rest: Array) -> dict[str, Array]:
         "oily": np.exp(-((x / 0.25) ** 2)) * (y > -0.2)
         + np.exp(-(((np.abs(x) - 0.58) / 0.2) ** 2 + ((y - 0.1) / 0.2) ** 2)),
         "face": smoothstep(z, -0.2, -0.05) * (y < 1.25),
-    }  # fmt: skip
+    }

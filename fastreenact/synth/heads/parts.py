@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact.face.morphable.expressions import smoothstep
 from fastreenact.face.keypoints import COUNT
+from fastreenact.face.morphable.expressions import smoothstep
 from fastreenact.face.morphable.model import default_model
 from fastreenact.synth.heads.mesh import Array, Triangles, surface
 
@@ -68,9 +68,16 @@ def _outwards(rest: Array, triangles: NDArray[Any], centre: Any) -> NDArray[Any]
 
 
 def _piece(
-    rest: Array, triangles: NDArray[Any], across: Array, *, follow: Array | None = None, turns: Any = 1.0,
-    behind: float = 0.0, uv: Array | None = None, centre: Any = None,
-) -> _Piece:  # fmt: skip
+    rest: Array,
+    triangles: NDArray[Any],
+    across: Array,
+    *,
+    follow: Array | None = None,
+    turns: Any = 1.0,
+    behind: float = 0.0,
+    uv: Array | None = None,
+    centre: Any = None,
+) -> _Piece:
     n = len(rest)
     rows = np.zeros((n, COUNT)) if follow is None else np.broadcast_to(follow, (n, COUNT))
     facing = _outwards(rest, triangles, rest.mean(axis=0) if centre is None else centre)
@@ -98,9 +105,14 @@ def _eye(mean: Array, side: int) -> _Piece:
     ball = np.column_stack([np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)])
     centre = eye_centres(mean)[side]
     return _piece(
-        centre + EYE_RADIUS * ball, _grid(_EYE_RINGS, _EYE_SPOKES, closed=True), np.column_stack([polar, azimuth]),
-        follow=_like(_EYE_CORNERS[side]), behind=0.2, uv=across * (0.3, 2.0), centre=centre,
-    )  # fmt: skip
+        centre + EYE_RADIUS * ball,
+        _grid(_EYE_RINGS, _EYE_SPOKES, closed=True),
+        np.column_stack([polar, azimuth]),
+        follow=_like(_EYE_CORNERS[side]),
+        behind=0.2,
+        uv=across * (0.3, 2.0),
+        centre=centre,
+    )
 
 
 def _mouth(mean: Array) -> _Piece:
@@ -145,9 +157,11 @@ def _ear(side: float) -> _Piece:
     relief = 0.11 - 0.09 * smoothstep(radius, 0.75, 0.4)
     relief += 0.05 * smoothstep(radius, 0.65, 0.85) - 0.14 * smoothstep(radius, 0.9, 1.0)
     rest = (
-        np.array([side * 1.01, 0.17, -0.22]) + (radius * up * 0.4)[:, None] * (0.0, 1.0, -0.12)
-        + (radius * along * narrower * 0.23)[:, None] * back + relief[:, None] * out
-    )  # fmt: skip
+        np.array([side * 1.01, 0.17, -0.22])
+        + (radius * up * 0.4)[:, None] * (0.0, 1.0, -0.12)
+        + (radius * along * narrower * 0.23)[:, None] * back
+        + relief[:, None] * out
+    )
     follow = _like((0, 1, 2) if side < 0 else (9, 10, 11), 0.9)
     return _piece(rest, _grid(10, 28, closed=True), across, follow=follow, centre=0.0)
 
@@ -256,9 +270,9 @@ def _brim() -> _Piece:
 def _phones() -> _Piece:
     """Headphones: an arch over the head, and a cushion on each ear."""
     turn = np.linspace(-1.75, 1.75, 25)
-    arch = np.concatenate([
-        np.column_stack([1.22 * np.sin(turn), 0.35 + 1.68 * np.cos(turn), np.full(25, z)]) for z in (-0.39, -0.21)
-    ])  # fmt: skip
+    arch = np.concatenate(
+        [np.column_stack([1.22 * np.sin(turn), 0.35 + 1.68 * np.cos(turn), np.full(25, z)]) for z in (-0.39, -0.21)]
+    )
     pieces, triangles = [arch], [_grid(2, 25)]
     for side in (-1.0, 1.0):
         share = _share(4, 20, closed=True)
@@ -278,8 +292,10 @@ def _earrings() -> _Piece:
     turn = np.linspace(0, 2 * np.pi, 17)
     pieces, triangles = [], []
     for k, side in enumerate((-1.0, 1.0)):
-        ring = [np.column_stack([np.full(17, side * 1.1) + dx, -0.3 + r * np.cos(turn), -0.2 + r * np.sin(turn)])
-                for r, dx in ((0.13, 0.0), (0.16, 0.02))]  # fmt: skip
+        ring = [
+            np.column_stack([np.full(17, side * 1.1) + dx, -0.3 + r * np.cos(turn), -0.2 + r * np.sin(turn)])
+            for r, dx in ((0.13, 0.0), (0.16, 0.02))
+        ]
         pieces.append(np.concatenate(ring) - (0.0, 0.13, 0.0))
         triangles.append(_grid(2, 17) + 34 * k)
     rest = np.concatenate(pieces)
@@ -294,12 +310,25 @@ def parts() -> Parts:
     s = surface()
     skin = _piece(s.rest, s.triangles, s.plane, follow=s.follow, uv=s.plane * 0.5, centre=0.0)
     pieces = {
-        "skin": skin, "left_eye": _eye(mean, 0), "right_eye": _eye(mean, 1),
-        "mouth": _mouth(mean), "upper_teeth": _teeth(True), "lower_teeth": _teeth(False), "tongue": _tongue(),
-        "left_ear": _ear(-1.0), "right_ear": _ear(1.0), "hair": _shell(), "curtain": _curtain(), "neck": _neck(),
-        "torso": _torso(), "glasses": _glasses(), "strands": _strands(), "brim": _brim(), "phones": _phones(),
+        "skin": skin,
+        "left_eye": _eye(mean, 0),
+        "right_eye": _eye(mean, 1),
+        "mouth": _mouth(mean),
+        "upper_teeth": _teeth(True),
+        "lower_teeth": _teeth(False),
+        "tongue": _tongue(),
+        "left_ear": _ear(-1.0),
+        "right_ear": _ear(1.0),
+        "hair": _shell(),
+        "curtain": _curtain(),
+        "neck": _neck(),
+        "torso": _torso(),
+        "glasses": _glasses(),
+        "strands": _strands(),
+        "brim": _brim(),
+        "phones": _phones(),
         "earrings": _earrings(),
-    }  # fmt: skip
+    }
     where, triangles, start = {}, [], 0
     for name, piece in pieces.items():
         where[name] = slice(start, start + len(piece.rest))
@@ -309,6 +338,13 @@ def parts() -> Parts:
     behind = np.concatenate([np.full(len(p.rest), p.behind) for p in pieces.values()])
     rest, follow, uv, turns = joined
     return Parts(
-        rest, follow, follow.astype(np.float32), np.concatenate(triangles).astype(np.int32), uv, turns, behind, where,
+        rest,
+        follow,
+        follow.astype(np.float32),
+        np.concatenate(triangles).astype(np.int32),
+        uv,
+        turns,
+        behind,
+        where,
         {name: piece.across for name, piece in pieces.items()},
-    )  # fmt: skip
+    )

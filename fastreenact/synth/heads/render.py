@@ -81,8 +81,15 @@ def random_pose(rng: np.random.Generator, spread: float = 1.0) -> Array:
     """A pose [6] as in portraits and conversation: mostly frontal, yaw to 50 degrees, roughly centred as crops are."""
     turn = rng.normal((_PITCH, 0.0, 0.0), np.array((0.13, 0.3, 0.1)) * spread)
     place = rng.normal(0, (0.05, 0.04))
-    return np.array([*np.clip(turn, (-0.5, -0.9, -0.5), (0.5, 0.9, 0.5)), place[0], place[1] + 0.1,
-                     np.clip(rng.normal(0.45, 0.03), 0.36, 0.54)], np.float32)  # fmt: skip
+    return np.array(
+        [
+            *np.clip(turn, (-0.5, -0.9, -0.5), (0.5, 0.9, 0.5)),
+            place[0],
+            place[1] + 0.1,
+            np.clip(rng.normal(0.45, 0.03), 0.36, 0.54),
+        ],
+        np.float32,
+    )
 
 
 def random_expression(rng: np.random.Generator, strength: float = 1.0) -> Array:
@@ -132,9 +139,12 @@ def _mesh(shape: Array, look: Look) -> Mesh:
     x = look.rest + p.follow32[kept] @ calm
     moving = np.flatnonzero(_moves()[kept])
     return Mesh(
-        torch.from_numpy(x), torch.from_numpy(moving), torch.from_numpy(p.follow32[kept[moving]]),
-        torch.from_numpy(p.turns[kept, None].astype(np.float32)), torch.from_numpy(p.behind[kept].astype(np.float32)),
-    )  # fmt: skip
+        torch.from_numpy(x),
+        torch.from_numpy(moving),
+        torch.from_numpy(p.follow32[kept[moving]]),
+        torch.from_numpy(p.turns[kept, None].astype(np.float32)),
+        torch.from_numpy(p.behind[kept].astype(np.float32)),
+    )
 
 
 def _pose_mesh(person: Person, pose: Array, expression: Array, body_turn: float) -> tuple[Tensor, Tensor, Array]:

@@ -75,22 +75,29 @@ def make_scene(seed: int) -> Scene:
     sharp = rng.random() < 0.6
     stance = np.random.default_rng((seed, 12))
     return Scene(
-        sky=(ambient * 1.15).astype(np.float32), ground=(ambient * rng.uniform(0.35, 0.9)).astype(np.float32),
-        lights=lamps.astype(np.float32), colours=colours.astype(np.float32), softness=float(rng.uniform(0.0, 0.3)),
-        shadow=float(rng.uniform(0.3, 1.0)), penumbra=float(rng.uniform(0.7, 2.5)),
+        sky=(ambient * 1.15).astype(np.float32),
+        ground=(ambient * rng.uniform(0.35, 0.9)).astype(np.float32),
+        lights=lamps.astype(np.float32),
+        colours=colours.astype(np.float32),
+        softness=float(rng.uniform(0.0, 0.3)),
+        shadow=float(rng.uniform(0.3, 1.0)),
+        penumbra=float(rng.uniform(0.7, 2.5)),
         body_turn=float(rng.uniform(0.0, 0.35)),
         body_follow=float(np.clip(stance.uniform(-0.2, 1.3), 0, 1)),
         body_place=np.array([*stance.normal((0, 0.1), (0.05, 0.04)), stance.uniform(0.4, 0.5)], np.float32),
         blur=0.0 if sharp else float(rng.uniform(0.001, 0.0045)),
         sharpening=float(rng.uniform(0.2, 1.0) * (rng.random() < 0.2)),
-        noise=float(rng.gamma(1.2, 0.9)) * (rng.random() < 0.75), grain=float(rng.choice((1.0, 1.0, 2.0))),
+        noise=float(rng.gamma(1.2, 0.9)) * (rng.random() < 0.75),
+        grain=float(rng.choice((1.0, 1.0, 2.0))),
         quality=int(rng.integers(35, 97)) * int(rng.random() < 0.6),
-        exposure=float(exposure), gain=(1 + rng.normal(0, 0.06, 3)).astype(np.float32),
+        exposure=float(exposure),
+        gain=(1 + rng.normal(0, 0.06, 3)).astype(np.float32),
         contrast=float(rng.uniform(0.85, 1.2)),
         bend=float(rng.uniform(0.0, 0.8)),
         saturation=float(rng.choice((rng.uniform(0.6, 1.25), 1.0, 0.0), p=(0.6, 0.37, 0.03))),
-        vignette=float(rng.uniform(0, 0.5) * (rng.random() < 0.3)), texture=int(rng.integers(_TEXTURES)),
-    )  # fmt: skip
+        vignette=float(rng.uniform(0, 0.5) * (rng.random() < 0.3)),
+        texture=int(rng.integers(_TEXTURES)),
+    )
 
 
 @functools.lru_cache(maxsize=_TEXTURES * 4)

@@ -110,7 +110,7 @@ def regions() -> dict[str, Tensor]:
         "moustache": smoothstep(mouth, 1.0, 0.8) * (y > -0.6) * (y < -0.33) * (1 - lips),
         "under_chin": smoothstep(y, -0.95, -1.25) * smoothstep(z, 0.72, 0.5),
         **_brows(plane, c["brow"]),
-    }  # fmt: skip
+    }
     return {name: _picture(values) for name, values in found.items()}
 
 
@@ -150,19 +150,32 @@ def wrinkles() -> Wrinkles:
         np.sin((y + wave) * 52) * smoothstep(y, 0.78, 0.88) * smoothstep(y, 1.2, 1.05) * smoothstep(np.abs(x), 0.6, 0.3)
     )
     frown = lines([[(0.07, 0.56, 0.96), (0.08, 0.78, 0.97)], [(0.0, 0.5, 0.95), (0.0, 0.5, 0.95001)]], 0.022)
-    crow = lines([[(0.72, 0.4, 0.6), (0.88, 0.47, 0.48)], [(0.72, 0.36, 0.6), (0.9, 0.36, 0.46)],
-                  [(0.71, 0.33, 0.6), (0.87, 0.25, 0.48)]], 0.016)  # fmt: skip
+    crow = lines(
+        [
+            [(0.72, 0.4, 0.6), (0.88, 0.47, 0.48)],
+            [(0.72, 0.36, 0.6), (0.9, 0.36, 0.46)],
+            [(0.71, 0.33, 0.6), (0.87, 0.25, 0.48)],
+        ],
+        0.016,
+    )
     naso = 1.1 * lines([_NASOLABIAL], 0.032)
     bunny = lines([[(0.05, 0.3, 1.03), (0.13, 0.36, 0.88)], [(0.06, 0.22, 1.07), (0.15, 0.3, 0.86)]], 0.016)
     under = lines([[(0.3, 0.29, 0.73), (0.45, 0.26, 0.72), (0.62, 0.29, 0.66)]], 0.02)
     mouth = lines([[(0.5, -0.48, 0.76), (0.53, -0.62, 0.7), (0.48, -0.76, 0.66)]], 0.025)
     chin = np.sin(x * 60 + 9 * np.sin(y * 31)) * np.sin(y * 55) * np.exp(-((x / 0.2) ** 2 + ((y + 1.0) / 0.12) ** 2))
     driven = {
-        "browInnerUp": (forehead, 0.3), "browOuterUp": (forehead, 0.25), "browDown": (frown, 0.3),
-        "eyeSquint": (crow, 0.25), "mouthSmile": (naso, 0.3), "noseSneer": (bunny, 0.3), "cheekSquint": (under, 0.25),
-        "mouthStretch": (mouth, 0.15), "mouthShrugLower": (chin, 0.2), "mouthDimple": (mouth, 0.25),
+        "browInnerUp": (forehead, 0.3),
+        "browOuterUp": (forehead, 0.25),
+        "browDown": (frown, 0.3),
+        "eyeSquint": (crow, 0.25),
+        "mouthSmile": (naso, 0.3),
+        "noseSneer": (bunny, 0.3),
+        "cheekSquint": (under, 0.25),
+        "mouthStretch": (mouth, 0.15),
+        "mouthShrugLower": (chin, 0.2),
+        "mouthDimple": (mouth, 0.25),
         "mouthUpperUp": (naso, 0.2),
-    }  # fmt: skip
+    }
     drivers = np.zeros((len(driven), len(EXPRESSION_NAMES)), np.float32)
     for k, (name, (_, depth)) in enumerate(driven.items()):
         for i, expression in enumerate(EXPRESSION_NAMES):

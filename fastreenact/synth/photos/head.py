@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastreenact.face.crop import Box, crop
-from fastreenact.face.driver import SourceFace
 from fastreenact.face.morphable.expressions import smoothstep
 from fastreenact.face.morphable.model import default_model, rotation_matrix
+from fastreenact.face.source import SourceFace
 from fastreenact.ops.render_mesh import render_mesh
 from fastreenact.synth.heads.light import vertex_normals
 from fastreenact.synth.heads.mesh import surface
@@ -87,10 +87,15 @@ def mesh() -> _Mesh:
     chosen = (p.triangles < count).all(axis=1)
     chosen[chosen] = solid[p.triangles[chosen]].any(axis=1)
     return _Mesh(
-        p.rest[:count].astype(np.float32), p.follow[:count].astype(np.float32),
-        torch.from_numpy(np.ascontiguousarray(p.triangles[chosen])), skin, torch.from_numpy(atlas.astype(np.float32)),
-        solid, face, p.behind[:count].astype(np.float32),
-    )  # fmt: skip
+        p.rest[:count].astype(np.float32),
+        p.follow[:count].astype(np.float32),
+        torch.from_numpy(np.ascontiguousarray(p.triangles[chosen])),
+        skin,
+        torch.from_numpy(atlas.astype(np.float32)),
+        solid,
+        face,
+        p.behind[:count].astype(np.float32),
+    )
 
 
 def pose_mesh(
@@ -117,9 +122,12 @@ def to_pixels(x: Array, pose: Array, side: int, margin: float = 1.0) -> Tensor:
 
 
 def prepare(
-    image: NDArray[np.uint8], face: SourceFace, irises: Array | None, size: int,
+    image: NDArray[np.uint8],
+    face: SourceFace,
+    irises: Array | None,
+    size: int,
     cut_out: Callable[[NDArray[np.uint8]], Array],
-) -> PhotoHead:  # fmt: skip
+) -> PhotoHead:
     """Make a photograph's head movable.
 
     Args:

@@ -88,11 +88,14 @@ def render(head: PhotoHead, pose: Array, expression: Array, zoom: float, shift: 
     skin, solid = drawn[..., 2:3], drawn[..., 6]
     colour = drawn[..., 3:6] + skin * _read(head.atlas, drawn[..., :2] / skin.clamp_min(1e-3))
     return Seen(
-        colour + (1 - solid[..., None]) * under, default_model().project(head.shape, expression, pose),
-        (drawn[..., 7] > _NEAR_FACE).numpy(), px, sheet[None],
+        colour + (1 - solid[..., None]) * under,
+        default_model().project(head.shape, expression, pose),
+        (drawn[..., 7] > _NEAR_FACE).numpy(),
+        px,
+        sheet[None],
         torch.where(solid > 0.5, _HEAD, torch.where(share[..., 0] > 0.5, _SHEET, _BACKGROUND)),
         torch.where(solid > 0.5, drawn[..., 8] / solid.clamp_min(1e-3), spread[0, ..., 2]),
-    )  # fmt: skip
+    )
 
 
 def flow(seen: Seen, other: Seen) -> Array:
@@ -104,8 +107,9 @@ def flow(seen: Seen, other: Seen) -> Array:
     size = len(seen.shown)
     points = torch.cat([_centres(size), torch.zeros(size, size, 1)], -1)  # the background is at rest
     for kind, here, there, triangles in (
-        (_SHEET, seen.sheet, other.sheet, _SHEET_TRIANGLES), (_HEAD, seen.head, other.head, mesh().triangles),
-    ):  # fmt: skip
+        (_SHEET, seen.sheet, other.sheet, _SHEET_TRIANGLES),
+        (_HEAD, seen.head, other.head, mesh().triangles),
+    ):
         drawn, hit = render_mesh(here, triangles, there[0], (size, size), supersample=1)
         points = torch.where(((seen.shown == kind) & (hit[0] > 0))[..., None], drawn[0], points)
     at = points[..., :2].floor().long()

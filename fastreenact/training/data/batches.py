@@ -110,11 +110,18 @@ def batch_of(
         place += 1
     sources, drivers = [list(frames) for frames in zip(*pairs, strict=True)]
     return Batch(
-        _pictures(sources), _pictures(drivers), _drawings(sources, motion_size), _drawings(drivers, motion_size),
-        _poses(sources), _poses(drivers), torch.from_numpy(np.stack([f.mask for f in drivers])).float()[:, None],
-        join_bases(bases) if base else None, torch.from_numpy(np.stack(flows)) if base else None,
-        torch.tensor(distinct), torch.tensor(source_of),
-    )  # fmt: skip
+        _pictures(sources),
+        _pictures(drivers),
+        _drawings(sources, motion_size),
+        _drawings(drivers, motion_size),
+        _poses(sources),
+        _poses(drivers),
+        torch.from_numpy(np.stack([f.mask for f in drivers])).float()[:, None],
+        join_bases(bases) if base else None,
+        torch.from_numpy(np.stack(flows)) if base else None,
+        torch.tensor(distinct),
+        torch.tensor(source_of),
+    )
 
 
 def _no_flows(count: int, size: int) -> list[NDArray[np.float32]]:
@@ -134,7 +141,14 @@ def _drawings(frames: list[Frame], motion_size: int) -> tuple[Tensor, Tensor, Te
 
 
 def batches(
-    dataset: Dataset, seed: int, steps: range, batch: int, motion_size: int, *, base: bool, rank: int = 0,
+    dataset: Dataset,
+    seed: int,
+    steps: range,
+    batch: int,
+    motion_size: int,
+    *,
+    base: bool,
+    rank: int = 0,
     reuse: int = 1,
 ) -> Iterator[Batch]:
     """The batches of `steps` in turn; the next ones are made by threads meanwhile.
@@ -143,7 +157,7 @@ def batches(
         dataset, seed, batch, motion_size, base, rank: as `batch_of` has them.
         steps: their numbers.
         reuse: every so many steps a batch is new, the others take one of the last ones again.
-    """  # fmt: skip
+    """
     made: dict[int, Future[Batch]] = {}
     ahead: deque[Future[Batch]] = deque()
     executor = ThreadPoolExecutor(_LOADERS)
@@ -151,9 +165,7 @@ def batches(
     def ask(step: int) -> Future[Batch]:
         number = _which(seed, step, reuse)
         if number not in made:
-            made[number] = executor.submit(
-                batch_of, dataset, seed, number, batch, motion_size, base=base, rank=rank
-            )
+            made[number] = executor.submit(batch_of, dataset, seed, number, batch, motion_size, base=base, rank=rank)
         for old in [n for n in made if n <= step // reuse - (_KEPT if reuse > 1 else 0)]:
             if old != number:
                 del made[old]

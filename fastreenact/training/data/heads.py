@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from fastreenact.face.morphable.model import LOWER_LIDS, UPPER_LIDS, default_model
 from fastreenact.models.face2face_rho.head_pose import head_pose_input
-from fastreenact.training.data.batches import Draw, Frame
 from fastreenact.synth.heads.render import Person, Rendered, flow, make_person, random_expression, random_pose, render
+from fastreenact.training.data.batches import Draw, Frame
 
 _DRIVERS = 4  # of each source: a person costs more than a frame
 _SPREADS = (0.3, 1.2)  # of the poses of a draw: some people hardly move
@@ -28,7 +28,7 @@ _LOW_LIDS_SHARE, _LOW_LIDS = 0.5, 0.45
 
 
 class HeadPairs:
-    """Generated heads as `fastreenact.training.data.batches.Dataset`, their keypoints as inexact as those of an animation.
+    """Generated heads as a `Dataset`, their keypoints as inexact as those of an animation.
 
     Attributes:
         size: side of the pictures, px.
@@ -79,14 +79,12 @@ class HeadPairs:
             self._frame(source, _low_lids(tracked, low), rng),
             [self._frame(driver, _low_lids(fitted.keypoints(driver) + offset, low), rng) for driver in drivers],
             flows,
-        )  # fmt: skip
+        )
 
     def _frame(self, seen: Rendered, place: NDArray[np.floating], rng: np.random.Generator) -> Frame:
         """A picture, and its keypoints about where `place` [72, 2] says."""
         keypoints = (place + rng.normal(0, _FRAME_ERROR, (72, 2))).astype(np.float32)
-        return Frame(
-            seen.image, keypoints, seen.pose, head_pose_input(seen.pose, keypoints, self.metadata), seen.mask
-        )
+        return Frame(seen.image, keypoints, seen.pose, head_pose_input(seen.pose, keypoints, self.metadata), seen.mask)
 
 
 def _barred(

@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact.errors import FastreenactError, MediaError, NoFaceError
-from fastreenact.face.driver import fit_source
 from fastreenact.face.keypoints import MIRROR
+from fastreenact.face.source import fit_source
 from fastreenact.face.track.tracker import Tracker
 from fastreenact.media import read_image
 from fastreenact.models.face2face_rho.head_pose import head_pose_input
-from fastreenact.training.data.batches import Draw, Frame, broken_summary
-from fastreenact.synth.heads.scene import Scene, make_scene, photograph
 from fastreenact.synth.heads.render import random_expression
+from fastreenact.synth.heads.scene import Scene, make_scene, photograph
 from fastreenact.synth.photos.head import PhotoHead, prepare
 from fastreenact.synth.photos.layers import Cutout
 from fastreenact.synth.photos.render import Seen, flow, render
+from fastreenact.training.data.batches import Draw, Frame, broken_summary
 
 Array = NDArray[np.float32]
 
@@ -78,7 +78,7 @@ class PhotoFolder:
         Args:
             root: the folder.
             size: S, 64 to 2048.
-            tracker: as for `face.driver.locate_face`; None makes a `Tracker`.
+            tracker: as for `face.source.locate_face`; None makes a `Tracker`.
             cut_out: gives the share [H, W], 0..1, that the person covers of the pixels of a picture; None: `Cutout`.
 
         Raises:

@@ -24,9 +24,22 @@ from fastreenact.training.data.video_shots import LEAST_FRAMES, read_shots
 
 CACHE = "fastreenact-cache"
 SUFFIXES = (
-    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm",
+    ".3gp",
+    ".avi",
+    ".flv",
+    ".m2ts",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".ogv",
+    ".ts",
+    ".webm",
     ".wmv",
-)  # fmt: skip
+)
 _PER_VIDEO = 60  # draws of each video in what counts as one pass, as of each person elsewhere
 _DRIVERS = LEAST_FRAMES - 1  # of a draw, at most
 _DRAWS = 100  # damaged entries in a row before the cache counts as unusable
@@ -144,9 +157,7 @@ class VideoFolder:
             raise MediaError(f"{self._root} holds no video ({', '.join(SUFFIXES)}): name another folder")
         return paths
 
-    def _video(
-        self, path: Path, tracker: Any, progress: Callable[[int, int | None], None] | None
-    ) -> _Video | None:
+    def _video(self, path: Path, tracker: Any, progress: Callable[[int, int | None], None] | None) -> _Video | None:
         """A video out of the cache, tracked first where it is not in it; None and a note in `broken` if unusable."""
         name = os.fsencode(path.relative_to(self._root)).decode("utf-8", "backslashreplace")
         mark = hashlib.sha256(name.encode()).hexdigest()[:16]
