@@ -91,7 +91,7 @@ def test_what_is_absent_is_named_with_what_to_do(monkeypatch, capsys, absent, li
 
 def test_an_impossible_instruction_set_is_explained():
     """In a process of its own, because the choice is made once."""
-    code = "from fastreenact import doctor; print(doctor._instruction_set())"
+    code = "from fastreenact.app import doctor; print(doctor._instruction_set())"
     environment = os.environ | {"FASTREENACT_ISA": "sse9"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "missing" in done.stdout

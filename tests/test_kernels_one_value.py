@@ -9,7 +9,7 @@ ONE_TILE = {"ALIGN": 1, "BLOCK_P": 1, "BLOCK_C": 1}
 PIXEL = {"ALIGN": 1, "BLOCK_X": 1, "BLOCK_C": 1}
 AFFINE = {"HAS_SCALE": True, "HAS_SHIFT": True}
 REPEATS = {"REPEAT_Z": 1, "REPEAT_Y": 1, "REPEAT_X": 1}
-WARP = {**AFFINE, "PICTURES": True, "TABLE": True, "ACTIVATION": 1, **PIXEL}
+WARP = {**AFFINE, "SOURCE_INDEX": True, "TABLE": True, "ACTIVATION": 1, **PIXEL}
 # module, kernel, constants
 KERNELS = [
     (

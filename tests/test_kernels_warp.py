@@ -189,7 +189,7 @@ for dtype, align in (("fp32", 4), ("fp16", 8), ("bf16", 8), ("u8", 1)):
     network = dtype != "u8"
     pointers = {"features_ptr": dtype, "out_ptr": dtype}
     pointers |= {"source_index_ptr": "i32", "index_y_ptr": "i32", "index_x_ptr": "i32"}
-    constants = {"PICTURES": network, "HAS_SCALE": network, "HAS_SHIFT": network, "TABLE": network}
+    constants = {"SOURCE_INDEX": network, "HAS_SCALE": network, "HAS_SHIFT": network, "TABLE": network}
     constants |= {"ACTIVATION": 2 if network else 0, "BORDER": not network, "FIELD_BILINEAR": not network}
     constants |= {"ALIGN": align, "BLOCK_X": 32 if network else 256, "BLOCK_C": 64 if network else 4}
     VARIANTS[dtype] = (pointers, constants)

@@ -66,7 +66,16 @@ def test_nvcc_compiles_without_spills(name, tmp_path):
         pytest.skip("nvcc is not installed")
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
     strict = ["--Werror", "all-warnings", "-Xcompiler", "-Wall", "-Xptxas", "--warn-on-spills"]
-    command = [nvcc, "-std=c++17", "-O3", *strict, *targets, "-c", str(nvrtc.source_folder() / f"{name}.cu")]
+    command = [
+        nvcc,
+        "-std=c++17",
+        "-O3",
+        f"-I{nvrtc.source_folder()}",
+        *strict,
+        *targets,
+        "-c",
+        str(nvrtc.source_folder() / f"{name}.cu"),
+    ]
     done = subprocess.run([*command, "-o", str(tmp_path / f"{name}.o")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -385,7 +385,7 @@ def grown(**changes: Any) -> dict[str, Any]:
 
 
 TABLES = {"scale": torch.zeros(2, 6, 6, 3), "shift": torch.zeros(2, 6, 6, 3)}
-PICTURES = torch.tensor([0, 1], dtype=torch.int32)
+SOURCES = torch.tensor([0, 1], dtype=torch.int32)
 INDEX = {"index_y": torch.zeros(4, dtype=torch.int32), "index_x": torch.zeros(5, dtype=torch.int32)}
 BAD = [
     (grown(features=None), TypeError, "features: got NoneType, needs a torch.Tensor"),
@@ -423,16 +423,16 @@ BAD = [
         "index_y: got strides",
     ),
     (grown(source_index=[0, 1]), TypeError, "source_index: got list, needs a torch.Tensor"),
-    (grown(source_index=PICTURES.long()), TypeError, "source_index: got int64, needs int32"),
-    (grown(source_index=PICTURES[:1]), ValueError, r"source_index: got shape \[1\], needs one of .* = \[2\]"),
-    (grown(source_index=PICTURES.repeat(2)[::2]), ValueError, "source_index: got strides"),
-    (grown(source_index=PICTURES.to("meta")), ValueError, "source_index: got device meta, needs cpu"),
+    (grown(source_index=SOURCES.long()), TypeError, "source_index: got int64, needs int32"),
+    (grown(source_index=SOURCES[:1]), ValueError, r"source_index: got shape \[1\], needs one of .* = \[2\]"),
+    (grown(source_index=SOURCES.repeat(2)[::2]), ValueError, "source_index: got strides"),
+    (grown(source_index=SOURCES.to("meta")), ValueError, "source_index: got device meta, needs cpu"),
     (
-        grown(source_index=PICTURES + 1),
+        grown(source_index=SOURCES + 1),
         ValueError,
         "source_index: got 2 at position 1, needs values from 0 to 1, one less",
     ),
-    (grown(source_index=PICTURES - 1), ValueError, "source_index: got -1 at position 0"),
+    (grown(source_index=SOURCES - 1), ValueError, "source_index: got -1 at position 0"),
     (grown(features=torch.zeros(2, 4, 5, 3).byte(), activation="relu"), ValueError, "features: got uint8"),
     (grown(out=torch.zeros(2, 4, 5, 3).bfloat16()), TypeError, "out: got bfloat16, needs float32"),
     (grown(out=torch.zeros(2, 4, 5, 4)), ValueError, "out: got shape"),
