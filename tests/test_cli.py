@@ -459,7 +459,7 @@ def test_closed_pipe():
     reader, writer = os.pipe()
     os.close(reader)
     code = (
-        "from fastreenact import cli, doctor; doctor.main = lambda: print('x' * 100000) or 0; "
+        "from fastreenact.app import cli, doctor; doctor.main = lambda: print('x' * 100000) or 0; "
         "import sys; sys.exit(cli.main(['doctor']))"
     )
     done = subprocess.run(
