@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fastreenact.app.animate import animate
     from fastreenact.engine import Engine
     from fastreenact.errors import FastreenactError, MediaError, NoFaceError, WeightsError
     from fastreenact.face.morphable.model import MorphableModel
@@ -20,10 +21,12 @@ __all__ = [
     "MotionClip",
     "NoFaceError",
     "WeightsError",
+    "animate",
 ]
 
 _HOME = {
     "Engine": "fastreenact.engine",
+    "animate": "fastreenact.app.animate",
     "FastreenactError": "fastreenact.errors",
     "MediaError": "fastreenact.errors",
     "MorphableModel": "fastreenact.face.morphable.model",

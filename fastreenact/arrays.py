@@ -1,5 +1,6 @@
 """Pictures in whatever array the caller works with: in as NumPy uint8 [H, W, 3], out as the kind that came in."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+from fastreenact.face.motion import Motion
 
 
 class Kind(NamedTuple):
@@ -53,6 +56,41 @@ def as_picture(array: Any, name: str) -> tuple[np.ndarray, Kind]:
     if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
         raise ValueError(f"{name} has shape {tuple(picture.shape)}; give [H, W, 3], RGB")
     return picture, kind
+
+
+def read_source(source: Any) -> np.ndarray:
+    """A portrait as uint8 [H, W, 3] RGB of our own, from a path or an array; raises MediaError, or as `as_picture`."""
+    if isinstance(source, str | os.PathLike):
+        from fastreenact.media import read_image
+
+        return read_image(source)
+    return np.array(as_picture(source, "source")[0], order="C")  # the caller may write into his own again
+
+
+def as_driver(driver: Any) -> tuple[Motion | None, np.ndarray | None, Kind]:
+    """A driver as a motion already tracked, or else as what is to be observed: a picture or landmarks.
+
+    Returns:
+        The motion; the picture uint8 [H, W, 3] or landmarks [N, 2 or 3]; what frames are given back as.
+    Raises:
+        As `as_picture`.
+    """
+    if isinstance(driver, Motion):
+        return driver, None, NUMPY
+    if isinstance(driver, np.ndarray) and driver.ndim == 2 and driver.dtype.kind == "f":
+        return None, driver, NUMPY
+    picture, kind = as_picture(driver, "driver")
+    return None, picture, kind
+
+
+def each_driver(drivers: Any) -> tuple[list[Any], bool]:
+    """The drivers of several frames, one for each in a list or tuple or one for all, and whether it is one for each."""
+    return (list(drivers), True) if isinstance(drivers, list | tuple) else ([drivers], False)
+
+
+def whole_number(value: object, low: int, high: int) -> bool:
+    """Whether `value` is a whole number from `low` to `high`."""
+    return isinstance(value, int) and low <= value <= high
 
 
 def check_out(out: Any, shape: tuple[int, ...]) -> Tensor | None:

@@ -4,8 +4,8 @@ import math
 import os
 import threading
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastreenact.arrays import NUMPY, Kind, as_picture, check_out
-from fastreenact.face.crop import Box, Paster, crop
+from fastreenact.arrays import NUMPY, Kind, as_driver, check_out, each_driver, read_source, whole_number
+from fastreenact.face.crop import Box, Paster
 from fastreenact.face.driver import Driver
 from fastreenact.face.morphable.model import default_model
 from fastreenact.face.motion import Motion
 from fastreenact.face.retarget import Retargeter
 from fastreenact.face.source import SourceFace, fit_source
 from fastreenact.face.track.tracker import Tracker
-from fastreenact.models import MODELS
-from fastreenact.models.face2face_rho.networks import Face2FaceRho
+from fastreenact.models import choose
+from fastreenact.models.protocol import Cues, Face, Portrait, lacking
 from fastreenact.renderer import Renderer, Resident
 from fastreenact.timings import GRAPH, STAGES, StageTimer
-from fastreenact.weights import default_weights, load_face2face_rho
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LEAST_SIZE, MOST_SIZE = 64, 2048  # of square frames, px
 _DEFAULT_FRAME_S = 1 / 30  # the spacing assumed where the caller gives no time
 _FORK = {"used": False, "unsafe": False}
 
@@ -42,20 +42,30 @@ os.register_at_fork(after_in_child=_after_fork)
 class _Avatar(NamedTuple):
     """One resident portrait and everything that depends on it alone."""
 
-    picture: np.ndarray  # uint8 [H, W, 3]
     face: SourceFace
-    renderer: Renderer
-    state: Resident
-    offset: np.ndarray  # [72, 2] from the keypoints as retargeted to those that the renderer is driven with
+    portrait: Portrait
+    resident: Resident
+    offset: np.ndarray  # [72, 2] from the keypoints as retargeted to those that the model is driven with
     paster: Paster | None
     output_size: tuple[int, int]
 
 
-class _Stream(NamedTuple):
+@dataclass
+class _Stream:
     """One driver over time, and how far each portrait has followed it."""
 
     driver: Driver
     retargets: dict[int, Retargeter]  # by the portrait's number
+    face: Face = field(default_factory=lambda: Face(None, None, None))  # of the last frame that showed one
+
+
+class _Seen(NamedTuple):
+    """One driver's frame."""
+
+    face: Face
+    motion: Motion
+    time_s: float
+    kind: Kind
 
 
 class Engine:
@@ -65,10 +75,11 @@ class Engine:
 
     Args:
         source: the portrait: a path, or uint8 [H, W, 3] RGB (NumPy, PyTorch, DLPack).
-        model: "face2face-rho" (None means this), or "landmark-warp", which needs no weights.
-        weights: path of a safetensors file, or a loaded model; None takes the weights that ship with the package.
+        model: a name of `fastreenact.models.MODELS`; None: the one that the weights are of, or the default.
+        weights: path of a safetensors file, or a loaded model; None takes the weights that ship with the package, where
+            the model has such.
         size: side S of square frames of the face, 64 to 2048, or None: the portrait itself, whole and at its own size;
-            with weights that do not draw over the landmark warp (published ones) the size that they were trained for.
+            the size that the weights were trained for where a model draws squares only.
         device: "cpu", "cuda", "cuda:1", ... or None: the GPU where there is one.
         dtype: "float32", "bfloat16" or "float16" (or PyTorch's), of the activations; None is float32 on the CPU,
             float16 on a GPU.
@@ -112,12 +123,11 @@ class Engine:
         _FORK["used"] = True
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
-        self.model, self._weights = resolve_model(model, weights)
-        self._size = _check_size(size)
-        # The landmark warp, and what draws over it, can take the portrait whole, and cuts along lids and lips where
-        # they really are; published weights see the square around the face, and the keypoints of the fitted model.
-        self._exact = self.model == "landmark-warp" or self._weights.over_base
-        self._whole = self._exact and self._size is None
+        self._choice = choose(model, weights)
+        self.model = self._choice.model.name
+        if size is not None and not whole_number(size, LEAST_SIZE, MOST_SIZE):
+            raise ValueError(f"size is {size!r}; give a whole number from {LEAST_SIZE} to {MOST_SIZE}, or None")
+        self._size = size
         self._paste = paste
         self._faces = default_model()
         self._make_retarget = partial(
@@ -126,7 +136,7 @@ class Engine:
         self._tracker = Tracker() if tracker is None else tracker
         self._close_tracker = tracker is None
         self._streams = [_Stream(Driver(self._faces, self._tracker, live=True), {})]
-        self._profile = profile
+        self._make_renderer = partial(Renderer, self._choice, size, self.dtype, self.device, profile=profile)
         self._timer = StageTimer(self.device, profile)
         self._time = 0.0
         self._reference: Motion | None = None
@@ -148,28 +158,40 @@ class Engine:
             NoFaceError: no face in it, or not so many. MediaError: the file cannot be read.
         """
         _refuse_after_fork()
-        picture = _read_source(source)
+        picture = read_source(source)
         with self._lock:
             self._refuse_closed()
             number = len(self._avatars)
             fitted = fit_source(picture, model=self._faces, tracker=self._tracker, face=face)
             retarget = self._make_retarget(fitted.shape, fitted.expression, fitted.pose, reference=self._reference)
             rest = retarget.rest_keypoints
-            offset = fitted.tracked - rest if self._exact else np.zeros_like(rest)
-            renderer = self._renderer(picture.shape[:2] if self._whole else self._size)
-            paster = None
-            if self._whole:
-                height, width = picture.shape[:2]
-                state = renderer.encode(picture, rest + offset, fitted.pose, fitted.box)
-            else:
-                height = width = renderer.side
-                state = renderer.encode(crop(picture, fitted.box, renderer.side), rest + offset, fitted.pose)
+            offset = fitted.tracked - rest if self._choice.model.tracked else np.zeros_like(rest)
+            portrait = Portrait(
+                picture,
+                fitted.box,
+                rest + offset,
+                fitted.pose,
+                keypoints_px=fitted.keypoints_px,
+                points=fitted.points,
+                motion=Motion(fitted.pose, fitted.expression),
+                shape=fitted.shape,
+            )
+            side, paster = self._renderer.side, None
+            height, width = picture.shape[:2]
+            if side is not None:
                 if self._paste:
-                    height, width = picture.shape[:2]
-                    paster = Paster(picture, fitted.box, renderer.side)
-            self._avatars.append(_Avatar(picture, fitted, renderer, state, offset, paster, (height, width)))
+                    paster = Paster(picture, fitted.box, side)
+                else:
+                    height = width = side
+            resident = self._renderer.encode(portrait)
+            self._avatars.append(_Avatar(fitted, portrait, resident, offset, paster, (height, width)))
             self._streams[0].retargets[number] = retarget
             return number
+
+    @cached_property
+    def _renderer(self) -> Renderer:
+        """Made when the first portrait's face was found."""
+        return self._make_renderer()
 
     def step(self, driver: Any, *, time: float | None = None, avatar: int = 0, out: Any = None) -> Any:
         """Animate one frame.
@@ -190,15 +212,14 @@ class Engine:
         """
         _refuse_after_fork()
         with self._lock:
-            resident = self._resident(avatar)
-            given = check_out(out, (*resident.output_size, 3))
+            shape = (*self._avatar(avatar).output_size, 3)
+            given = check_out(out, shape)
             self._timer.start()
-            motion, now, kind = self._observe(driver, time, self._streams[0])
-            self._time = now
-            frame = kind.empty((*resident.output_size, 3)) if given is None else given
-            self._render([avatar], [self._follow(0, avatar, motion, now)], frame[None])
-            self._finish()
-            return kind.give(frame) if out is None else out
+            seen = self._observe(driver, time, self._streams[0])
+            self._time = seen.time_s
+            frame = seen.kind.empty(shape) if given is None else given
+            self._render([avatar], [self._follow(0, avatar, seen)], frame[None])
+            return seen.kind.give(frame) if out is None else out
 
     def step_many(
         self, drivers: Any, *, avatars: Sequence[int] | None = None, time: float | None = None, out: Any = None
@@ -220,44 +241,42 @@ class Engine:
         """
         _refuse_after_fork()
         with self._lock:
-            one_each = isinstance(drivers, list | tuple)
+            each, one_each = each_driver(drivers)
             if avatars is None:
-                avatars = [0] * len(drivers) if one_each else range(len(self._avatars))
-            residents = [self._resident(avatar) for avatar in avatars]
-            if not residents or (one_each and len(drivers) != len(residents)):
-                given = len(drivers) if one_each else 1
-                raise ValueError(f"got {given} drivers and {len(residents)} avatars; give as many of both")
+                avatars = [0] * len(each) if one_each else range(len(self._avatars))
+            residents = [self._avatar(avatar) for avatar in avatars]
+            if not residents or (one_each and len(each) != len(residents)):
+                raise ValueError(f"got {len(each)} drivers and {len(residents)} avatars; give as many of both")
             sizes = sorted({resident.output_size for resident in residents})
             if len(sizes) > 1:
                 raise ValueError(f"frames of several sizes {sizes} (height, width): use step, or an Engine with a size")
-            frames = check_out(out, (len(residents), *sizes[0], 3))
+            shape = (len(residents), *sizes[0], 3)
+            frames = check_out(out, shape)
             self._timer.start()
-            each = drivers if one_each else [drivers]
             seen = [self._observe(driver, time, self._stream(i)) for i, driver in enumerate(each)]
-            self._time, kind = seen[-1][1], seen[0][2]
+            self._time, kind = seen[-1].time_s, seen[0].kind
             if one_each:
-                led = [self._follow(i, avatar, *seen[i][:2]) for i, avatar in enumerate(avatars)]
+                cues = [self._follow(i, avatar, seen[i]) for i, avatar in enumerate(avatars)]
             else:  # a portrait that is there twice follows once
-                once = {avatar: self._follow(0, avatar, *seen[0][:2]) for avatar in sorted(set(avatars))}
-                led = [once[avatar] for avatar in avatars]
-            target = kind.empty((len(residents), *sizes[0], 3)) if frames is None else frames
-            self._render(avatars, led, target)
-            self._finish()
+                once = {avatar: self._follow(0, avatar, seen[0]) for avatar in sorted(set(avatars))}
+                cues = [once[avatar] for avatar in avatars]
+            target = kind.empty(shape) if frames is None else frames
+            self._render(avatars, cues, target)
             return kind.give(target) if out is None else out
 
     def animate(self, driver: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, **options: Any) -> Any:
-        """Animate a file: see `fastreenact.app.animate.animate`, called with the engine as its first argument.
+        """Animate a file: `fastreenact.animate` with the engine as its first argument, whose options it takes.
 
         Other threads' calls wait until the file is done.
         """
-        from fastreenact.app.animate import animate
+        import fastreenact
 
         _refuse_after_fork()
         if not self._close_tracker:  # the user's own tracks files too
             options.setdefault("tracker", self._tracker)
         with self._lock:
             self._refuse_closed()
-            return animate(self, driver, out, **options)
+            return fastreenact.animate(self, driver, out, **options)
 
     def use_reference(self, motion: Motion | None) -> None:
         """Fix the driver's neutral frame for relative motion (an offline run looks ahead for it); None: live."""
@@ -279,20 +298,20 @@ class Engine:
     @property
     def output_size(self) -> tuple[int, int]:
         """(H, W) of the frames of portrait 0."""
-        return self._resident(0).output_size
+        return self._avatar(0).output_size
 
     @property
     def source_picture(self) -> np.ndarray:
         """uint8 [H, W, 3] of `output_size`: portrait 0 as its frames show it at rest."""
-        first = self._resident(0)
-        if first.paster is not None or self._whole:
-            return first.picture
-        return crop(first.picture, first.face.box, first.output_size[0])
+        first = self._avatar(0)
+        if first.paster is not None or self._renderer.side is None:
+            return first.portrait.picture
+        return first.portrait.crop(first.output_size[0])
 
     @property
     def face_box(self) -> Box:
         """The square around the face of portrait 0, in pixels of its picture."""
-        return self._resident(0).face.box
+        return self._avatar(0).portrait.box
 
     def close(self) -> None:
         """Release the tracker and the resident portraits; a closed engine raises when used."""
@@ -309,22 +328,16 @@ class Engine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _resident(self, avatar: int) -> _Avatar:
+    def _avatar(self, number: int) -> _Avatar:
         self._refuse_closed()
-        if not isinstance(avatar, int) or not 0 <= avatar < len(self._avatars):
-            last = len(self._avatars) - 1
-            raise ValueError(f"avatar is {avatar!r}; portraits 0 to {last} are resident, add() makes another")
-        return self._avatars[avatar]
+        last = len(self._avatars) - 1
+        if not whole_number(number, 0, last):
+            raise ValueError(f"avatar is {number!r}; portraits 0 to {last} are resident, add() makes another")
+        return self._avatars[number]
 
     def _refuse_closed(self) -> None:
         if self._closed:
             raise ValueError("this engine is closed; make a new Engine")
-
-    def _renderer(self, size: Any) -> Renderer:
-        """The inference form: one for all portraits, but for the landmark warp of whole pictures of their own size."""
-        if self._avatars and (self.model != "landmark-warp" or not isinstance(size, tuple)):
-            return self._avatars[0].renderer
-        return Renderer(self.model, size, self._weights, self.dtype, self.device, profile=self._profile)
 
     def _stream(self, number: int) -> _Stream:
         """The driver of that number; a new one has a tracker of its own, unless the user's serves all of them."""
@@ -333,54 +346,57 @@ class Engine:
             self._streams.append(_Stream(Driver(self._faces, tracker, live=True), {}))
         return self._streams[number]
 
-    def _observe(self, driver: Any, time: float | None, stream: _Stream) -> tuple[Motion, float, Kind]:
-        """Track and fit the driver: its motion, the time of that (s), and what its frames are given back as."""
+    def _observe(self, driver: Any, time: float | None, stream: _Stream) -> _Seen:
+        """Track and fit the driver."""
         if time is not None and not math.isfinite(time):
             raise ValueError(f"time is {time}; give seconds, or None")
-        if isinstance(driver, Motion):
-            return driver, driver.time if time is None else time, NUMPY
-        now = self._time + _DEFAULT_FRAME_S if time is None else time
-        if isinstance(driver, np.ndarray) and driver.ndim == 2 and driver.dtype.kind == "f":
-            return stream.driver.observe(driver, now, timer=self._timer), now, NUMPY
-        picture, kind = as_picture(driver, "driver")
-        return stream.driver.observe(picture, now, timer=self._timer), now, kind
+        motion, frame, kind = as_driver(driver)
+        if time is None:
+            time = self._time + _DEFAULT_FRAME_S if motion is None else motion.time
+        lacks = self._choice.model.wants & lacking(motion is not None, frame is not None and frame.ndim == 3)
+        if lacks:
+            raise ValueError(
+                f"{self.model} sees the driver's {' and '.join(sorted(lacks))}, which a motion or landmarks do not "
+                "have: drive it with pictures"
+            )
+        if motion is None:
+            motion = stream.driver.observe(frame, time, timer=self._timer)
+            sighting = stream.driver.sighting
+            if sighting is not None:
+                picture = frame if frame is not None and frame.ndim == 3 else None
+                stream.face = Face(picture, sighting.keypoints_px, sighting.box, sighting.points)
+        return _Seen(stream.face, motion, time, kind)
 
-    def _follow(self, stream: int, avatar: int, motion: Motion, now: float) -> tuple[np.ndarray, np.ndarray]:
-        """Keypoints [72, 2] and pose [6] of the portrait, led by a stream's motion."""
-        resident, retargets = self._avatars[avatar], self._streams[stream].retargets
-        with self._timer.stage("retarget"):
-            if avatar not in retargets:
-                face = resident.face
-                retargets[avatar] = self._make_retarget(
-                    face.shape, face.expression, face.pose, reference=self._reference
-                )
-            keypoints, pose = retargets[avatar](motion, now)
-            return keypoints + resident.offset, pose
+    def _follow(self, stream: int, number: int, seen: _Seen) -> Cues:
+        """What one driver's frame offers one portrait."""
+        avatar, retargets = self._avatars[number], self._streams[stream].retargets
+        if number not in retargets:
+            face = avatar.face
+            retargets[number] = self._make_retarget(face.shape, face.expression, face.pose, reference=self._reference)
 
-    def _render(self, avatars: Sequence[int], led: list[tuple[np.ndarray, np.ndarray]], frames: Tensor) -> None:
-        """Draw into `frames` [N, H, W, 3] on any device."""
-        residents = [self._avatars[avatar] for avatar in avatars]
-        renderer = residents[0].renderer
-        if any(resident.renderer is not renderer for resident in residents):
-            for avatar, one, frame in zip(avatars, led, frames, strict=True):
-                self._render([avatar], [one], frame[None])
-            return
-        states = [resident.state for resident in residents]
-        keypoints, poses = zip(*led, strict=True)
-        pasters = [resident.paster for resident in residents if resident.paster is not None]
-        if not pasters:
-            renderer.drive_many(states, keypoints, poses, frames, self._timer)
-            return
-        faces = NUMPY.empty((len(residents), renderer.side, renderer.side, 3))
-        renderer.drive_many(states, keypoints, poses, faces, self._timer)
-        with self._timer.stage("deliver"):
-            for paster, face, frame in zip(pasters, faces, frames, strict=True):
-                on_host = frame.device.type == "cpu"
-                pasted = paster.paste(face.numpy(), out=frame.numpy() if on_host else None)
-                if not on_host:
-                    frame.copy_(torch.from_numpy(pasted))
+        def follow() -> tuple[np.ndarray, np.ndarray]:
+            with self._timer.stage("retarget"):
+                keypoints, pose = retargets[number](seen.motion, seen.time_s)
+                return keypoints + avatar.offset, pose
 
-    def _finish(self) -> None:
+        return Cues(seen.face, seen.motion, follow)
+
+    def _render(self, numbers: Sequence[int], cues: list[Cues], frames: Tensor) -> None:
+        """Draw into `frames` [N, H, W, 3] on any device, and tell the times."""
+        for cue in cues:  # the filter of a driver goes on with time, whatever the model asks for
+            cue.led  # noqa: B018
+        avatars = [self._avatars[number] for number in numbers]
+        pasters = [avatar.paster for avatar in avatars if avatar.paster is not None]
+        side = self._renderer.side
+        target = NUMPY.empty((len(avatars), side, side, 3)) if pasters and side is not None else frames
+        self._renderer.drive([avatar.resident for avatar in avatars], cues, target, self._timer)
+        if pasters:
+            with self._timer.stage("deliver"):
+                for paster, face, frame in zip(pasters, target, frames, strict=True):
+                    on_host = frame.device.type == "cpu"
+                    pasted = paster.paste(face.numpy(), out=frame.numpy() if on_host else None)
+                    if not on_host:
+                        frame.copy_(torch.from_numpy(pasted))
         times = self._timer.finish()
         self.timings = {name: times[name] for name in (*STAGES, GRAPH) if name in times}
 
@@ -391,14 +407,6 @@ def _refuse_after_fork() -> None:
             "this process was forked from one that had an Engine: PyTorch's threads did not come along and a step "
             "would hang; fork before the first Engine is made, or start it with multiprocessing's 'spawn' method"
         )
-
-
-def _read_source(source: Any) -> np.ndarray:
-    if isinstance(source, str | Path | os.PathLike):
-        from fastreenact.media import read_image
-
-        return read_image(source)
-    return np.array(as_picture(source, "source")[0], order="C")  # the caller may write into his own again
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
@@ -426,22 +434,3 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
     if chosen == torch.float16 and device.type == "cpu":
         raise ValueError("dtype is float16, which runs on a GPU only; on the CPU take float32 or bfloat16")
     return chosen
-
-
-def resolve_model(model: str | None, weights: Any) -> tuple[str, Any]:
-    """The model's name and its weights: those given, or those of the package."""
-    if model is not None and model not in MODELS:
-        raise ValueError(f"model is {model!r}; there are {', '.join(MODELS)}")
-    if model == "landmark-warp":
-        if weights is not None:
-            raise ValueError("weights were given, but the landmark warp has none; take model='face2face-rho'")
-        return model, None
-    if not isinstance(weights, Face2FaceRho):
-        weights = load_face2face_rho(default_weights() if weights is None else weights)
-    return "face2face-rho", weights
-
-
-def _check_size(size: int | None) -> int | None:
-    if size is not None and (not isinstance(size, int) or not 64 <= size <= 2048):
-        raise ValueError(f"size is {size!r}; give a whole number from 64 to 2048, or None")
-    return size

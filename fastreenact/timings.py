@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 
@@ -11,6 +12,35 @@ STAGES = ("track", "fit", "retarget", "rasterize", "motion", "warp", "decode", "
 GRAPH = "graph"  # stands for all that one CUDA graph does, where no events inside it tell its stages apart
 
 _Marks = list[tuple[str, torch.cuda.Event]]
+
+
+class Timer(Protocol):
+    """What work is timed by: a `StageTimer`, or `NO_TIMER`."""
+
+    def stage(self, name: str) -> AbstractContextManager[object]:
+        """Time the block as `name`; a stage may be entered more than once."""
+
+    def add(self, name: str, ms: float) -> None:
+        """Count milliseconds measured elsewhere as `name`."""
+
+    def events(self, marks: list[tuple[str, torch.cuda.Event]]) -> None:
+        """Count the time from each event to the next under the first one's name; the last only ends."""
+
+
+class _NoTimer:
+    """Times nothing."""
+
+    def stage(self, name: str) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def add(self, name: str, ms: float) -> None:
+        pass
+
+    def events(self, marks: list[tuple[str, torch.cuda.Event]]) -> None:
+        pass
+
+
+NO_TIMER = _NoTimer()
 
 
 class StageTimer:

@@ -8,6 +8,7 @@ from fastreenact.evaluation.activations import clip_draw, known_ranges, leave_ra
 from fastreenact.evaluation.clips import Clip, Faces
 from fastreenact.face.morphable.fit import Fit
 from fastreenact.models.face2face_rho.networks import random_face2face_rho
+from fastreenact.models.refined_warp.networks import random_refined_warp
 from fastreenact.training.data.heads import HeadPairs
 
 SIZE = 64
@@ -18,15 +19,15 @@ def draws():
     return [HeadPairs(SIZE, people=9).draw(np.random.default_rng(seed)) for seed in range(2)]
 
 
-def model(*, over_base):
-    made = random_face2face_rho(over_base=over_base)
+def model(make):
+    made = make()
     made.metadata |= {"size": str(SIZE), "motion_size": "64"}
     return made
 
 
-@pytest.mark.parametrize("over_base", [False, True])
-def test_ranges(draws, over_base):
-    known = known_ranges(model(over_base=over_base), draws)
+@pytest.mark.parametrize("make", [random_face2face_rho, random_refined_warp])
+def test_ranges(draws, make):
+    known = known_ranges(model(make), draws)
     norms = [
         m for net in (known.model.motion, known.model.renderer) for m in net.modules() if isinstance(m, nn.BatchNorm2d)
     ]
@@ -56,7 +57,7 @@ def test_clip_draw():
     pictures = [np.full((128, 128, 3), level, np.uint8) for level in (90, 160)]
     clip = Clip("clip", pictures[0], shape, pictures[0], (points[0] + 1) * 64)
     clip.frames, clip.motions = [pictures[1]], [Fit(poses[1], moved[1], 0.0)]
-    draw = clip_draw(clip, faces, model(over_base=True))
+    draw = clip_draw(clip, faces, model(random_refined_warp))
     assert draw.source.image.shape == (SIZE, SIZE, 3)
     assert (draw.drivers[0].image == 160).all()
     np.testing.assert_allclose(draw.source.keypoints, points[0], atol=1e-6)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fastreenact.fuse import algebra
 from fastreenact.models.blocks import DownBlock, InvertedResidual, PoseEncoder, Spade, UpBlock, upsample_to
 from fastreenact.models.face2face_rho.networks import RenderingNet
+from fastreenact.models.refined_warp.networks import RefinedRenderer
 from fastreenact.ops import conv_reference, mbconv_reference, pack_conv, plain_kernel, tail_reference
 
 EXACT = {"rtol": 0, "atol": 1e-12}
@@ -91,10 +92,10 @@ def test_inverted_residual_folds(block):
     torch.testing.assert_close(mbconv_reference(nhwc(x), algebra.inverted_residual(block)), nhwc(block(x)), **EXACT)
 
 
-@pytest.mark.parametrize("over_base", [False, True])
+@pytest.mark.parametrize("renderer", [RenderingNet, RefinedRenderer])
 @pytest.mark.parametrize("size", [7, 8, 26, 39])
-def test_tail_knows_the_border(size, over_base):
-    net = fill(RenderingNet(over_base=over_base)).double()
+def test_tail_knows_the_border(size, renderer):
+    net = fill(renderer()).double()
     side = -(-size // 2)
     x = values("x", 1, 8, side, side)
     expected = net.de_conv_block[0](net.de_up_block3[2](upsample_to(x, size, size)))

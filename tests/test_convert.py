@@ -9,7 +9,7 @@ import torch
 from fastreenact.errors import WeightsError
 from fastreenact.models.face2face_rho.convert import convert
 from fastreenact.models.face2face_rho.networks import random_face2face_rho
-from fastreenact.weights import load_face2face_rho
+from fastreenact.models.face2face_rho.weights import load_face2face_rho
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ from engine_case import HEIGHT, WIDTH, frame, landmarks, make, motion, source
 from fastreenact.errors import NoFaceError
 from fastreenact.face.crop import crop
 from fastreenact.face.motion import MotionClip
+from fastreenact.models import shipped_weights
 from fastreenact.models.face2face_rho.networks import random_face2face_rho
+from fastreenact.models.refined_warp.networks import random_refined_warp
 from fastreenact.timings import STAGES
-from fastreenact.weights import default_weights
 
 
 @pytest.fixture(scope="module")
@@ -213,22 +214,22 @@ def test_engine_takes_its_size_from_the_weights(weights):
 
 
 def test_engine_takes_the_shipped_weights_unless_told_otherwise():
-    with make(model=None) as engine, make(model="face2face-rho", weights=default_weights()) as named:
-        assert engine.model == "face2face-rho"
+    with make(model=None) as engine, make(model="refined-warp", weights=shipped_weights()) as named:
+        assert engine.model == "refined-warp"
         assert engine.output_size == (HEIGHT, WIDTH)
         assert np.array_equal(engine.step(motion(9)), named.step(motion(9)))
 
 
 def test_engine_draws_over_the_landmark_warp_in_the_whole_portrait():
     """Networks that give nothing leave the landmark warp, driven by the keypoints as tracked."""
-    silent = random_face2face_rho(0, over_base=True)
+    silent = random_refined_warp(0)
     silent.metadata |= {"size": "64", "motion_size": "64"}
     motion_net = silent.motion
     for layer in (silent.renderer.de_conv_block[0], motion_net.f1_motion, motion_net.model1_3, motion_net.model2_3):
         for parameter in layer.parameters():
             parameter.data.zero_()
     engine, plain = make(model=None, weights=silent), make()
-    assert engine.model == "face2face-rho"
+    assert engine.model == "refined-warp"
     assert engine.output_size == (HEIGHT, WIDTH)
     second = engine.add(source(3)[:200])
     for index in (0, 12, 25):

@@ -7,17 +7,18 @@ from engine_case import frame, make, motion, source
 from pretend_cuda import Pretended
 
 from fastreenact.models.face2face_rho.networks import random_face2face_rho
+from fastreenact.models.refined_warp.networks import random_refined_warp
 
-OVER_BASE = random_face2face_rho(0, over_base=True)
-OVER_BASE.metadata |= {"size": "64", "motion_size": "64"}
+REFINED = random_refined_warp(0)
+REFINED.metadata |= {"size": "64", "motion_size": "64"}
 FORMS = [
     {"model": "landmark-warp"},
     {"model": "landmark-warp", "size": 64, "paste": True},
     {"model": "face2face-rho", "weights": random_face2face_rho(0), "size": 64},
     {"model": "face2face-rho", "weights": random_face2face_rho(0), "size": 64, "paste": True},
-    {"model": "face2face-rho", "weights": OVER_BASE},
+    {"model": "refined-warp", "weights": REFINED},
 ]
-NAMES = ["warp", "warp pasted", "published", "published pasted", "over base"]
+NAMES = ["warp", "warp pasted", "published", "published pasted", "refined"]
 
 
 @pytest.fixture(params=["pretended", pytest.param("real", marks=pytest.mark.gpu)])

@@ -32,6 +32,7 @@ from fastreenact.evaluation.report import CLIPS, CROSS_HEADS, LARGEST, SELF_HEAD
 from fastreenact.face.track.tracker import Landmarks
 from fastreenact.media import read_image
 from fastreenact.models.face2face_rho.networks import random_face2face_rho
+from fastreenact.models.refined_warp.networks import random_refined_warp
 from fastreenact.training.data.heads import HeadPairs
 
 SIZE = 64
@@ -164,13 +165,14 @@ def test_sizes():
         assert rows[f"{side} px", BASELINE] > rows[f"{side} px", UNCHANGED] + 1
 
 
-@pytest.mark.parametrize("over_base", [False, True])
-def test_any_renderer(over_base):
-    methods = Methods(None, random_face2face_rho(0, over_base=over_base), "cpu", None)
-    assert methods.model == "face2face-rho"
+@pytest.mark.parametrize("make", [random_face2face_rho, random_refined_warp])
+def test_any_renderer(make):
+    weights = make(0)
+    methods = Methods(None, weights, "cpu", None)
+    assert methods.model == weights.metadata["model"]
     source = head_case(0, SIZE).source
     driven = encoded(methods.at(SIZE), source)
-    assert list(driven) == [UNCHANGED, BASELINE, "face2face-rho"]
+    assert list(driven) == [UNCHANGED, BASELINE, methods.model]
     got = [drive(source.keypoints, source.pose) for drive in driven.values()]
     assert np.array_equal(got[0], source.image)
     assert psnr(got[1], source.image) > 30

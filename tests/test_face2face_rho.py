@@ -19,6 +19,7 @@ from fastreenact.models.face2face_rho.networks import (
     motion_inputs,
     random_face2face_rho,
 )
+from fastreenact.models.refined_warp.networks import RefinedRenderer
 
 SELF_GOLDEN = Path(__file__).parent / "data" / "face2face_rho_72.npz"
 
@@ -167,14 +168,8 @@ def test_wrong_shapes_are_refused():
     features = Features(zeros(1, 28, 16, 16), zeros(1, 72, 8, 8), zeros(1, 140, 4, 4), zeros(1, 280, 4, 4), (64, 64))
     with pytest.raises(ValueError, match="motion_field must have the shape"):
         net.decode(features, zeros(1, 2, 16, 16), zeros(1, 6))
-    picture, field = zeros(1, 3, 64, 64), zeros(1, 16, 16, 2)
-    with pytest.raises(ValueError, match="base: these weights draw over none"):
-        net.decode(features, field, zeros(1, 6), picture)
-    over = RenderingNet(over_base=True).eval()
-    with pytest.raises(ValueError, match="base: these weights draw over one"):
-        over.decode(features, field, zeros(1, 6))
     with pytest.raises(ValueError, match=r"base must have the shape \[1, 3, 64, 64\]"):
-        over.decode(features, field, zeros(1, 6), picture[..., :32])
+        RefinedRenderer().draw(features, zeros(1, 16, 16, 2), zeros(1, 6), zeros(1, 3, 64, 32))
 
 
 def test_random_weights_are_reproducible():

@@ -66,12 +66,12 @@ def test_places_of_forgotten_sources_are_used_again(net):
     alone = fused.drive(first, *face("driver"))
     others = [fused.encode(picture(64)[::-1].copy(), *face(name)) for name in "abcd"]
     assert len({state.index for state in (first, *others)}) == 5
-    capacity = fused._slabs[0].shape[0]
+    capacity = fused._slabs.tensors[0].shape[0]
     assert capacity == 8
     for _ in range(20):
         others[0] = None
         others[0] = fused.encode(picture(64), *face("other source"))
-    assert fused._slabs[0].shape[0] == capacity
+    assert fused._slabs.tensors[0].shape[0] == capacity
     assert torch.equal(fused.drive(first, *face("driver")), alone)
 
 
@@ -228,7 +228,7 @@ def test_planted_error_is_seen(net):
     fused = fuse(net, 64)
     state = fused.encode(image, *source)
     with torch.inference_mode():
-        fused._slabs[0].copy_(fused._slabs[0].roll(1, 2))
+        fused._slabs.tensors[0].copy_(fused._slabs.tensors[0].roll(1, 2))
     expected = plain_frame(net, image, source, driver)
     raw, _ = drive_raw(fused, state, driver)
     with pytest.raises(AssertionError):

@@ -1,6 +1,5 @@
 """F3, S2, S3, S4: weights and motion templates from strangers are read in full or refused in one line."""
 
-import functools
 import io
 import json
 import os
@@ -18,8 +17,10 @@ from fastreenact import weights
 from fastreenact.errors import MediaError, WeightsError
 from fastreenact.face.morphable.model import MorphableModel
 from fastreenact.face.motion import MotionClip
+from fastreenact.models import DEFAULT, shipped_weights
 from fastreenact.models.face2face_rho.networks import Face2FaceRho, random_face2face_rho
-from fastreenact.weights import FORMAT, default_weights, load_face2face_rho
+from fastreenact.models.face2face_rho.weights import load_face2face_rho
+from fastreenact.weights import FORMAT
 
 METADATA = {"format": FORMAT, "model": "face2face-rho", "size": "512", "head_pose": "official"}
 LOADERS = {"weights": (load_face2face_rho, WeightsError), "template": (MotionClip.load, MediaError)}
@@ -35,12 +36,6 @@ def originals(tmp_path_factory):
     pose = np.tile(np.array([0, 0, 0, 0, 0, 1], np.float32), (40, 1))
     MotionClip(pose, np.zeros((40, 51)), np.arange(40) / 25, np.ones(40), {"fps": "25"}).save(folder / "template")
     return {name: folder / name for name in LOADERS}
-
-
-@pytest.fixture(autouse=True)
-def _expected_once(monkeypatch):
-    """What a file must hold, made once: half of the time of a refusal."""
-    monkeypatch.setattr(weights, "expected_tensors", functools.cache(weights.expected_tensors))
 
 
 @pytest.fixture
@@ -157,14 +152,14 @@ def test_handmade_files(row, kind, originals, tmp_path):
 
 @pytest.mark.row("S4", "the shipped weights with bytes changed anywhere: never loaded, the sha256 differs")
 def test_changed_shipped_weights_are_never_loaded(row, tmp_path, draw, monkeypatch):
-    shipped = default_weights()
+    shipped = shipped_weights()
     (tmp_path / "data").mkdir()
-    path = tmp_path / "data" / weights.SHIPPED
+    path = tmp_path / "data" / DEFAULT.shipped[0]
     monkeypatch.setattr(weights, "__file__", str(tmp_path / "weights.py"))
     count = row.amount(4, 1_000)
     size, data = shipped.stat().st_size, shipped.read_bytes()
     path.write_bytes(data)
-    assert default_weights() == path
+    assert shipped_weights() == path
     with path.open("r+b") as file:
         for _ in range(count):
             at = draw.whole(0, size - 1)
@@ -172,7 +167,7 @@ def test_changed_shipped_weights_are_never_loaded(row, tmp_path, draw, monkeypat
             file.write(bytes([data[at] ^ 1 << draw.whole(0, 7)]))
             file.flush()
             with pytest.raises(WeightsError, match=r"is damaged .its sha256 is another"):
-                default_weights()
+                shipped_weights()
             file.seek(at)
             file.write(data[at : at + 1])
     row.measured(f"{count} files with one bit changed, all refused (there are no downloads)")

@@ -1,37 +1,79 @@
-"""`make_renderer`: both models by name, at their own sizes, with the interface that the engine relies on."""
+"""The table of models: names, weights and which model they are of, and the contract's forms at their own sizes."""
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from contract_case import CPU, ByHand
 from face2face_rho_case import face, model, picture
 
+from fastreenact.errors import WeightsError
 from fastreenact.face.crop import Box
 from fastreenact.face.morphable.model import default_model
-from fastreenact.models import MODELS, make_renderer
-from fastreenact.weights import save_face2face_rho
+from fastreenact.models import DEFAULT, MODELS, choose, shipped_weights
+from fastreenact.models.face2face_rho.weights import save_face2face_rho
+from fastreenact.models.refined_warp.networks import random_refined_warp
+from fastreenact.models.refined_warp.weights import save_refined_warp
 
 FLOAT = torch.float32
 
 
 def test_names():
-    assert list(MODELS) == ["face2face-rho", "landmark-warp"]
-    with pytest.raises(ValueError, match="model is 'other'; there are face2face-rho, landmark-warp"):
-        make_renderer("other", None, None, FLOAT, "cpu")
+    assert list(MODELS) == ["refined-warp", "face2face-rho", "landmark-warp"]
+    assert DEFAULT is MODELS["refined-warp"]
+    with pytest.raises(ValueError, match="model is 'other'; there are refined-warp, face2face-rho, landmark-warp"):
+        choose("other", None)
+
+
+def test_the_table_imports_nothing_heavy():
+    code = (
+        "import sys; from fastreenact.models import MODELS; MODELS['refined-warp'].summary; "
+        "print(sorted({'numpy', 'torch', 'triton', 'fastreenact._C'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_weights_say_which_model_they_are_of(tmp_path):
+    published, refined = model(), random_refined_warp()
+    files = [save_face2face_rho(published, tmp_path / "p.safetensors")]
+    files.append(save_refined_warp(refined, tmp_path / "r.safetensors"))
+    for name, all_of in (
+        ("face2face-rho", (published, files[0])),
+        ("refined-warp", (refined, files[1], str(shipped_weights()))),
+    ):
+        for weights in all_of:
+            assert choose(None, weights).model.name == choose(name, weights).model.name == name
+            other = "refined-warp" if name == "face2face-rho" else "face2face-rho"
+            with pytest.raises(WeightsError, match=f"of the model {name}, not of {other}: leave model out"):
+                choose(other, weights)
+    assert choose(None, None).model is DEFAULT
+    assert choose("landmark-warp", None).weights is None
+    with pytest.raises(WeightsError, match="model face2face-rho needs weights, and none were given: make them of"):
+        choose("face2face-rho", None)
+    with pytest.raises(ValueError, match="weights were given, but landmark-warp has none"):
+        choose("landmark-warp", published)
+    with pytest.raises(WeightsError, match="these weights are for the model None; there are"):
+        choose(None, object())
 
 
 def test_weights_come_from_a_file_or_a_model(tmp_path):
     net = model(size="96")
-    loaded = make_renderer("face2face-rho", None, net, FLOAT, "cpu")
-    assert loaded.size == 96
-    read = make_renderer("face2face-rho", None, save_face2face_rho(net, tmp_path / "w.safetensors"), FLOAT, "cpu")
+    loaded = ByHand("face2face-rho", None, net, FLOAT)
+    assert loaded.renderer.side == 96
+    read = ByHand(
+        "face2face-rho", None, choose(None, save_face2face_rho(net, tmp_path / "w.safetensors")).weights, FLOAT
+    )
     frames = [m.drive(m.encode(picture(96), *face("source")), *face("driver")) for m in (loaded, read)]
     assert torch.equal(*frames)
-    assert make_renderer("face2face-rho", 64, net, FLOAT, "cpu").size == 64
+    assert ByHand("face2face-rho", 64, net, FLOAT).renderer.side == 64
 
 
 def test_square_landmark_warp_takes_the_picture_as_its_box():
-    warp = make_renderer("landmark-warp", 128, None, FLOAT, "cpu")
-    assert warp.size == 128
+    warp = ByHand("landmark-warp", 128, None, FLOAT)
+    assert warp.renderer.side == 128
     pose = np.array([0, 0, 0, 0, 0, 0.4], np.float32)
     faces = default_model()
     points = faces.project(np.zeros(50), np.zeros(51), pose)
@@ -42,7 +84,15 @@ def test_square_landmark_warp_takes_the_picture_as_its_box():
 
 
 def test_landmark_warp_of_a_whole_picture():
-    assert make_renderer("landmark-warp", (90, 120), None, FLOAT, "cpu").width == 120
-    assert make_renderer("landmark-warp", None, None, FLOAT, "cpu").size == 512
-    with pytest.raises(ValueError, match="the landmark warp has no weights"):
-        make_renderer("landmark-warp", 64, model(), FLOAT, "cpu")
+    warp = ByHand("landmark-warp", None, None, FLOAT)
+    assert warp.renderer.side is None
+    pose = np.array([0, 0, 0, 0, 0, 0.4], np.float32)
+    points = default_model().project(np.zeros(50), np.zeros(51), pose)
+    whole = np.ascontiguousarray(picture(128)[:90, :120])
+    assert warp.drive(warp.encode(whole, points, pose, Box(60, 45, 80)), points, pose).shape == (90, 120, 3)
+
+
+@pytest.mark.parametrize("name", ["refined-warp", "face2face-rho"])
+def test_weights_of_another_model_are_refused_by_the_form(name):
+    with pytest.raises(TypeError, match="weights are NoneType, need those of"):
+        MODELS[name].loader.form(None, None, FLOAT, CPU, 1, False)

@@ -6,34 +6,41 @@ import torch
 
 from fastreenact.errors import WeightsError
 from fastreenact.face.crop import Box
-from fastreenact.models import make_renderer
-from fastreenact.models.face2face_rho.networks import (
-    BASE,
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
+from fastreenact.models.face2face_rho.weights import load_face2face_rho, save_face2face_rho
+from fastreenact.models.landmark_warp.warp import LandmarkWarp, Placement
+from fastreenact.models.refined_warp.fused import RefinedNetworks
+from fastreenact.models.refined_warp.inference import FusedRefinedWarp, _Cells, _Nodes
+from fastreenact.models.refined_warp.networks import (
     MOST_GAIN,
-    Face2FaceRho,
+    RefinedWarp,
     compose,
-    motion_inputs_over_base,
-    random_face2face_rho,
+    motion_inputs,
+    random_refined_warp,
     resize_field,
 )
-from fastreenact.models.landmark_warp.warp import LandmarkWarp, Placement
-from fastreenact.models.refined_warp.inference import _Cells, _Nodes
+from fastreenact.models.refined_warp.weights import load_refined_warp, save_refined_warp
 from fastreenact.ops import compose_frame
 from fastreenact.synth.heads.render import make_person, random_expression, random_pose, render
 from fastreenact.training.data.batches import batch_of
 from fastreenact.training.data.heads import HeadPairs
-from fastreenact.training.over_base import base_picture
-from fastreenact.weights import load_face2face_rho, save_face2face_rho
+from fastreenact.training.targets.refined_warp import base_picture
+from fastreenact.weights import FORMAT, write
 
 
 @pytest.fixture(scope="module")
 def model():
     """Random weights of a network at 128."""
-    model = random_face2face_rho(3, over_base=True)
+    model = random_refined_warp(3)
     model.metadata |= {"size": "128", "motion_size": "128"}
     # Small changes, as trained networks make: the picture stays inside its range.
     model.renderer.de_conv_block[0].weight.data *= 0.2
     return model
+
+
+def fused(model, size):
+    """The inference form in float32 on the CPU."""
+    return FusedRefinedWarp(RefinedNetworks(model, torch.float32, torch.device("cpu")), size)
 
 
 def plain(model, batch):
@@ -41,25 +48,25 @@ def plain(model, batch):
     with torch.no_grad():
         field = resize_field(batch.base.field, 32, 32).permute(0, 2, 3, 1)
         drawings = batch.source_landmarks, batch.driver_landmarks
-        fields = model.motion(*motion_inputs_over_base(batch.source, field, *drawings))
+        fields = model.motion(*motion_inputs(batch.source, field, *drawings))
         moved = base_picture(batch.source, batch.base, fields[2])
         field = field + fields[2]
         features = model.renderer.encode(batch.source, batch.source_pose)
-        picture = compose(model.renderer.decode(features, field, batch.driver_pose, moved), moved)
+        picture = compose(model.renderer.draw(features, field, batch.driver_pose, moved), moved)
         return ((picture + 1) * 127.5).clamp(0, 255), (moved + 1) * 127.5
 
 
 @pytest.mark.parametrize("size", [128, 99])
 def test_fused_draws_what_the_plain_form_draws(model, size):
-    model = Face2FaceRho(model.motion, model.renderer, model.metadata | {"size": str(size)})
+    model = RefinedWarp(model.motion, model.renderer, model.metadata | {"size": str(size)})
     data = HeadPairs(size, first=7, people=1)
     batch = batch_of(data, 1, 2, 2, 128, base=True)
     source, drivers, _ = data.draw(np.random.default_rng((1, 0, 2, 0)))
     wanted, moved = plain(model, batch)
-    renderer = make_renderer("face2face-rho", size, model, torch.float32, "cpu")
+    renderer = fused(model, size)
     state = renderer.encode(source.image, source.keypoints, source.pose)
-    warp = make_renderer("landmark-warp", size, None, torch.float32, "cpu")
-    still = warp.encode(source.image, source.keypoints, source.pose)
+    warp = LandmarkWarp(size, size)
+    still = warp.encode(source.image, source.keypoints, source.pose, Box(size / 2, size / 2, size))
     for i, driver in enumerate(drivers[:2]):
         found = renderer.drive(state, driver.keypoints, driver.pose).permute(2, 0, 1).float()
         error = (found - wanted[i]).abs()
@@ -72,7 +79,7 @@ def test_fused_draws_what_the_plain_form_draws(model, size):
 
 
 def test_networks_that_change_nothing_give_the_landmark_warp(model):
-    silent = random_face2face_rho(3, over_base=True)
+    silent = random_refined_warp(3)
     silent.metadata |= {"size": "128", "motion_size": "128"}
     motion = silent.motion
     for layer in (silent.renderer.de_conv_block[0], motion.f1_motion, motion.model1_3, motion.model2_3):
@@ -81,7 +88,7 @@ def test_networks_that_change_nothing_give_the_landmark_warp(model):
     seen = render(make_person(2), random_pose(np.random.default_rng(0)), np.zeros(51, np.float32), 96, 4)
     picture = np.pad(seen.image, ((10, 31), (25, 8), (0, 0)), mode="edge")
     box = Box(25 + 48, 10 + 48, 96)
-    renderer = make_renderer("face2face-rho", None, silent, torch.float32, "cpu")
+    renderer = fused(silent, None)
     warp = LandmarkWarp(*picture.shape[:2])
     a, b = (form.encode(picture, seen.keypoints, seen.pose, box) for form in (renderer, warp))
     rng = np.random.default_rng(1)
@@ -95,7 +102,7 @@ def test_whole_pictures_change_inside_the_box_alone(model):
     seen = render(make_person(2), random_pose(np.random.default_rng(0)), np.zeros(51, np.float32), 96, 4)
     picture = np.pad(seen.image, ((10, 31), (25, 8), (0, 0)), mode="edge")
     box = Box(25 + 48, 10 + 48, 96)
-    renderer = make_renderer("face2face-rho", None, model, torch.float32, "cpu")
+    renderer = fused(model, None)
     state = renderer.encode(picture, seen.keypoints, seen.pose, box)
     frame = renderer.drive(state, seen.keypoints, seen.pose).numpy().astype(int)
     change = np.abs(frame - picture).max(axis=2)
@@ -112,11 +119,11 @@ def test_whole_pictures_change_inside_the_box_alone(model):
 
 
 def test_pictures_refused(model):
-    renderer = make_renderer("face2face-rho", 128, model, torch.float32, "cpu")
+    renderer = fused(model, 128)
     points, pose = np.zeros((72, 2)), np.ones(6)
     with pytest.raises(ValueError, match=r"uint8 \[128, 128, 3\], got \[64, 64, 3\]"):
         renderer.encode(np.zeros((64, 64, 3), np.uint8), points, pose)
-    whole = make_renderer("face2face-rho", None, model, torch.float32, "cpu")
+    whole = fused(model, None)
     with pytest.raises(ValueError, match="64 x 32: a picture that is not square needs `box`"):
         whole.encode(np.zeros((32, 64, 3), np.uint8), points, pose)
     with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\], got float32"):
@@ -140,7 +147,7 @@ def test_compose_frame_follows_its_formula(size):
 def test_frames_are_drawn_into_out(model):
     seen = render(make_person(2), random_pose(np.random.default_rng(0)), np.zeros(51, np.float32), 96, 4)
     picture = np.pad(seen.image, ((10, 31), (25, 8), (0, 0)), mode="edge")
-    renderer = make_renderer("face2face-rho", None, model, torch.float32, "cpu")
+    renderer = fused(model, None)
     state = renderer.encode(picture, seen.keypoints, seen.pose, Box(25 + 48, 10 + 48, 96))
     other = render(make_person(2), random_pose(np.random.default_rng(1)), np.zeros(51, np.float32), 96, 4)
     wanted = renderer.drive(state, other.keypoints, other.pose)
@@ -228,17 +235,32 @@ def sample(values, x, y):
     return at[0].permute(1, 2, 0)
 
 
-def test_weights_files_say_what_they_draw_over(model, tmp_path):
-    path = save_face2face_rho(model, tmp_path / "w.safetensors")
-    loaded = load_face2face_rho(path)
-    assert loaded.over_base
-    assert loaded.metadata["base"] == BASE
+def test_weights_files_say_which_model_they_are_of(model, tmp_path):
+    loaded = load_refined_warp(save_refined_warp(model, tmp_path / "w.safetensors"))
+    assert loaded.metadata["model"] == "refined-warp"
     assert loaded.renderer.de_conv_block[0].weight.shape == (4, 16, 3, 3)
-    assert not load_face2face_rho(save_face2face_rho(random_face2face_rho(1), tmp_path / "p.safetensors")).over_base
-    other = random_face2face_rho(1, over_base=True)
-    other.metadata["base"] = "spline"
-    with pytest.raises(WeightsError, match="draws over 'spline'; this version knows 'landmark-warp'"):
-        save_face2face_rho(other, tmp_path / "o.safetensors")
-    other.metadata.pop("base")
-    with pytest.raises(WeightsError, match="metadata"):
-        save_face2face_rho(other, tmp_path / "o.safetensors")
+    published = save_face2face_rho(random_face2face_rho(1), tmp_path / "p.safetensors")
+    assert load_face2face_rho(published).renderer.de_conv_block[0].weight.shape == (3, 16, 3, 3)
+    for load, path in ((load_refined_warp, published), (load_face2face_rho, tmp_path / "w.safetensors")):
+        with pytest.raises(WeightsError, match="is for the model"):
+            load(path)
+
+
+def test_files_from_before_the_model_had_a_name_load(model, tmp_path):
+    path = tmp_path / "old.safetensors"
+    old = {key: value for key, value in model.metadata.items() if key != "model"}
+    write(
+        path,
+        model.state_dict(),
+        {**old, "model": "face2face-rho", "base": "landmark-warp"},
+        torch.float32,
+        lambda *_: None,
+    )
+    assert load_refined_warp(path).metadata == {"format": FORMAT, **model.metadata}
+    write(path, model.state_dict(), {**old, "model": "face2face-rho", "base": "spline"}, torch.float32, lambda *_: None)
+    with pytest.raises(WeightsError, match="draws over 'spline', which this version does not know"):
+        load_face2face_rho(path)
+    other = random_refined_warp(1)
+    other.metadata.pop("model")
+    with pytest.raises(WeightsError, match="model"):
+        save_refined_warp(other, tmp_path / "o.safetensors")

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_frames_close
+from contract_case import ByHand, portrait
 from face2face_rho_case import face, model, picture
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastreenact import renderer as module
 from fastreenact.face.crop import Box
-from fastreenact.models import make_renderer
-from fastreenact.models.face2face_rho.enlarged import Enlarged
-from fastreenact.models.face2face_rho.networks import random_face2face_rho
-from fastreenact.renderer import Renderer
+from fastreenact.models import MODELS
+from fastreenact.models.face2face_rho.form import Face2FaceRhoForm
+from fastreenact.models.protocol import Cues, Model
+from fastreenact.models.refined_warp.networks import random_refined_warp
 from fastreenact.synth.heads.render import make_person, random_pose, render
+from fastreenact.timings import NO_TIMER
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda")
@@ -44,23 +46,23 @@ def said(caplog):
 
 
 class Fault:
-    """Stands in for a GPU whose memory ends: makes renderers on the CPU, and raises where it is told to."""
+    """Stands in for a GPU whose memory ends: makes forms on the CPU, and raises where it is told to."""
 
     def __init__(self, monkeypatch, error=NO_MEMORY):
         self.made = []
         self.fails_at = set()  # (what, dtype, share)
         self.error = error
-        monkeypatch.setattr(module, "make_renderer", self.make)
+        real = Model.loader.fget
+        monkeypatch.setattr(Model, "loader", property(lambda model: FaultyLoader(self, real(model))))
 
-    def make(self, name, size, weights, dtype, device, *, share=1, profile=False):
+    def make(self, loader, weights, size, dtype, device, share, profile):
         way = (str(dtype).removeprefix("torch."), share) if device.type == "cuda" else ("cpu", share)
         self.made.append(way)
         self.check("fuse", way)
-        inner = make_renderer(name, size, weights, DTYPES.get(dtype, dtype), CPU, share=share)
-        for call in ("encode", "drive", "drive_many"):
-            if hasattr(inner, call):
-                setattr(inner, call, self.watched(call, way, getattr(inner, call)))
-        return inner
+        form = loader.form(weights, size, DTYPES.get(dtype, dtype), CPU, share, profile)
+        for call in ("encode", "drive"):
+            setattr(form, call, self.watched(call, way, getattr(form, call)))
+        return form
 
     def check(self, what, way):
         if (what, *way) in self.fails_at:
@@ -74,6 +76,14 @@ class Fault:
         return run
 
 
+class FaultyLoader:
+    def __init__(self, fault, loader):
+        self.fault, self.loader = fault, loader
+
+    def form(self, *settings):
+        return self.fault.make(self.loader, *settings)
+
+
 WAYS = [("float32", 1), ("float16", 1), ("float16", 2), ("float16", 4), ("cpu", 1)]
 
 
@@ -82,14 +92,14 @@ WAYS = [("float32", 1), ("float16", 1), ("float16", 2), ("float16", 4), ("cpu", 
 def test_memory_that_runs_out_is_one_warning(net, fails, what, said, monkeypatch):
     fault = Fault(monkeypatch)
     fault.fails_at = {(what, *way) for way in WAYS[:fails]}
-    renderer = Renderer("face2face-rho", 128, net, torch.float32, GPU)
+    renderer = ByHand("face2face-rho", 128, net, torch.float32, GPU)
     resident, other = (renderer.encode(picture(128), *face(name)) for name in ("source", "other source"))
     frame = renderer.drive(resident, *face("driver"))
     assert fault.made[-1] == WAYS[fails]
     assert len(said()) == 1
     assert said()[0].startswith("out of memory with float32 on cuda: goes on with ")
     assert frame.shape == (128, 128, 3)
-    plain = Renderer("face2face-rho", 128, net, torch.float32, CPU)
+    plain = ByHand("face2face-rho", 128, net, torch.float32, CPU)
     wanted = plain.drive(plain.encode(picture(128), *face("source")), *face("driver"))
     error = (frame.float() - wanted.float()).pow(2).mean().sqrt()
     assert error < (1e-6, 6, 45, 60, 1e-6)[fails]  # levels; these weights are random and draw noise at every size
@@ -99,13 +109,12 @@ def test_memory_that_runs_out_is_one_warning(net, fails, what, said, monkeypatch
 
 def test_memory_that_runs_out_later_draws_the_same_frame_and_all_portraits(net, said, monkeypatch):
     fault = Fault(monkeypatch)
-    renderer = Renderer("face2face-rho", 64, net, torch.float32, GPU)
+    renderer = ByHand("face2face-rho", 64, net, torch.float32, GPU)
     residents = [renderer.encode(picture(64), *face(name)) for name in ("source", "other source")]
     before = [renderer.drive(resident, *face("driver")) for resident in residents]
     assert not said()
     fault.fails_at = {("drive", *way) for way in WAYS[:4]}
     out = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
-    fault.fails_at |= {("drive_many", *way) for way in WAYS[:4]}
     keypoints, pose = face("driver")
     assert renderer.drive_many(residents, [keypoints] * 2, [pose] * 2, out) is out
     assert len(said()) == 1
@@ -123,7 +132,7 @@ def test_memory_that_runs_out_later_draws_the_same_frame_and_all_portraits(net, 
 def test_other_errors_are_not_taken_for_it(net, error, caught, monkeypatch):
     fault = Fault(monkeypatch, error)
     fault.fails_at = {("encode", "float32", 1)}
-    renderer = Renderer("face2face-rho", 64, net, torch.float32, GPU)
+    renderer = ByHand("face2face-rho", 64, net, torch.float32, GPU)
     if caught:
         renderer.encode(picture(64), *face("source"))
         assert fault.made == WAYS[:2]
@@ -149,7 +158,7 @@ def test_a_capture_that_fails_for_it_is_known_by_its_cause():
 def test_memory_that_runs_out_on_the_cpu_shrinks_the_networks(net, fails, said, monkeypatch):
     fault = Fault(monkeypatch, MemoryError())
     fault.fails_at = {("encode", "cpu", share) for share in (1, 2)[:fails]}
-    renderer = Renderer("face2face-rho", 256, net, torch.float32, CPU)
+    renderer = ByHand("face2face-rho", 256, net, torch.float32, CPU)
     frame = renderer.drive(renderer.encode(picture(256), *face("source")), *face("driver"))
     assert fault.made == [("cpu", 1), ("cpu", 1), ("cpu", 2), ("cpu", 4)][: 2 + fails]
     assert frame.shape == (256, 256, 3)
@@ -160,7 +169,7 @@ def test_memory_that_runs_out_on_the_cpu_shrinks_the_networks(net, fails, said, 
 @pytest.mark.parametrize("name", ["face2face-rho", "landmark-warp"])
 def test_memory_that_never_comes_back_is_an_error_and_the_renderer_lives(net, name, monkeypatch):
     fault = Fault(monkeypatch, RuntimeError("[...] DefaultCPUAllocator: can't allocate memory: you tried to ..."))
-    renderer = Renderer(name, 64, None if name == "landmark-warp" else net, torch.float32, CPU)
+    renderer = ByHand(name, 64, None if name == "landmark-warp" else net, torch.float32, CPU)
     source, driver, _ = drawn()
     resident = renderer.encode(picture(64), *source)
     wanted = renderer.drive(resident, *driver)
@@ -186,7 +195,7 @@ class NoMemory(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-FORMS = ("published", "over base", "landmark-warp")
+FORMS = ("face2face-rho", "refined-warp", "landmark-warp")
 
 
 @pytest.mark.row(
@@ -199,12 +208,11 @@ def test_memory_that_runs_out_anywhere_on_the_cpu_is_one_warning(net, row, caplo
     source, driver, image = drawn()
     over, places = over_base(), {}
     for form in FORMS:
-        weights = {"published": net, "over base": over, "landmark-warp": None}[form]
-        name = "landmark-warp" if weights is None else "face2face-rho"
-        size = {"published": 96, "over base": None, "landmark-warp": (96, 96)}[form]
+        weights = {"face2face-rho": net, "refined-warp": over, "landmark-warp": None}[form]
+        size = 96 if form == "face2face-rho" else None
 
-        def frame(name=name, size=size, weights=weights):
-            renderer = Renderer(name, size, weights, torch.float32, CPU)
+        def frame(form=form, size=size, weights=weights):
+            renderer = ByHand(form, size, weights, torch.float32)
             resident = renderer.encode(image, *source, *([] if size == 96 else [Box(48, 48, 96)]))
             return renderer.drive(resident, *driver)
 
@@ -226,34 +234,40 @@ def test_memory_that_runs_out_anywhere_on_the_cpu_is_one_warning(net, row, caplo
 def test_the_landmark_warp_goes_to_the_cpu_at_once(said, monkeypatch):
     fault = Fault(monkeypatch)
     fault.fails_at = {("fuse", "float16", 1)}
-    Renderer("landmark-warp", (64, 64), None, torch.float16, GPU)
+    ByHand("landmark-warp", None, None, torch.float16, GPU)
     assert fault.made == [("float16", 1), ("cpu", 1)]
     assert said() == ["out of memory with float16 on cuda: goes on with float32 on cpu"]
 
 
 def test_networks_over_a_base_shrink_without_the_portrait(monkeypatch):
     over = over_base()
-    renderer = make_renderer("face2face-rho", None, over, torch.float32, CPU, share=2)
-    assert renderer._networks.size == 64
-    assert renderer.size is None
+    form = MODELS["refined-warp"].loader.form(over, None, torch.float32, CPU, 2, False)
+    assert form._warp._networks.size == 64
+    assert form.side is None
 
 
 def test_enlarged_frames_are_those_of_the_smaller_networks(net):
-    large, small = (make_renderer("face2face-rho", s, net, torch.float32, CPU, share=k) for s, k in ((128, 2), (64, 1)))
-    assert isinstance(large, Enlarged)
+    loader = MODELS["face2face-rho"].loader
+    large, small = (loader.form(net, s, torch.float32, CPU, k, False) for s, k in ((128, 2), (64, 1)))
+    assert isinstance(large, Face2FaceRhoForm)
+    assert large.side == 128
     flat = np.broadcast_to(np.array([200, 30, 90], np.uint8), (128, 128, 3))
-    drawn = small.drive(small.encode(np.ascontiguousarray(flat[:64, :64]), *face("source")), *face("driver"))
-    out = torch.zeros(128, 128, 3, dtype=torch.uint8)
-    frame = large.drive(large.encode(flat, *face("source")), *face("driver"), out)
-    assert frame is out
-    wanted = torch.nn.functional.interpolate(drawn.permute(2, 0, 1)[None].double(), (128, 128), mode="bilinear")
-    assert_frames_close(frame, wanted[0].permute(1, 2, 0).round().byte())
+    drawn, frame = (torch.zeros(1, side, side, 3, dtype=torch.uint8) for side in (64, 128))
+    for form, image, out in ((small, np.ascontiguousarray(flat[:64, :64]), drawn), (large, flat, frame)):
+        state = form.encode(portrait(image, *face("source")))
+        assert form.drive([state], [Cues.known(*face("driver"))], out, NO_TIMER)
+    wanted = torch.nn.functional.interpolate(drawn.permute(0, 3, 1, 2).double(), (128, 128), mode="bilinear")
+    assert_frames_close(frame[0], wanted[0].permute(1, 2, 0).round().byte())
+
+
+def networks_of(renderer):
+    form = renderer.renderer._form
+    return form._networks if isinstance(form, Face2FaceRhoForm) else form._warp._networks
 
 
 def plant(renderer, where, value=float("inf")):
     """A value that is not finite in the networks of halves; those of float32 are made from healthy weights."""
-    networks = getattr(renderer._inner, "_networks", renderer._inner)
-    step = networks._step_of(1)
+    step = networks_of(renderer)._step_of(1)
     picture, head = step.decoder.up4[-1], step.motion.heads[2].conv
     layers = {"picture": picture.weights.project_bias, "field": head.weights.bias}
     layers[where][0] = value
@@ -261,22 +275,19 @@ def plant(renderer, where, value=float("inf")):
 
 def over_base():
     """Random weights of networks at 128 that draw over a base."""
-    made = random_face2face_rho(3, over_base=True)
+    made = random_refined_warp(3)
     made.metadata |= {"size": "128", "motion_size": "128"}
     return made
 
 
 @pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
 @pytest.mark.parametrize("where", ["picture", "field"])
-@pytest.mark.parametrize("form", ["published", "over base"])
+@pytest.mark.parametrize("form", ["face2face-rho", "refined-warp"])
 def test_frames_of_overflown_halves_are_made_again_in_float32(net, form, where, value, said):
-    over = form == "over base"
+    over = form == "refined-warp"
     weights = over_base() if over else net
     source, driver, image = drawn() if over else (face("source"), face("driver"), picture(64))
-    half, exact = (
-        Renderer("face2face-rho", None if over else 64, weights, dtype, CPU)
-        for dtype in (torch.bfloat16, torch.float32)
-    )
+    half, exact = (ByHand(form, None if over else 64, weights, dtype) for dtype in (torch.bfloat16, torch.float32))
     resident, wanted = half.encode(image, *source), exact.drive(exact.encode(image, *source), *driver)
     assert not torch.equal(half.drive(resident, *driver), wanted)
     assert not said()
@@ -289,29 +300,29 @@ def test_frames_of_overflown_halves_are_made_again_in_float32(net, form, where, 
     keypoints, pose = driver
     outs = torch.zeros(2, *wanted.shape, dtype=torch.uint8)
     if not over:
-        half._inner._step_of(2).decoder.up4[-1].weights.project_bias[0] = value
+        networks_of(half)._step_of(2).decoder.up4[-1].weights.project_bias[0] = value
     half.drive_many([resident] * 2, [keypoints] * 2, [pose] * 2, outs)
     assert torch.equal(outs, torch.stack([wanted] * 2))
     assert len(said()) == 1
 
 
 def test_float32_is_not_asked(net, said):
-    renderer = Renderer("face2face-rho", 64, net, torch.float32, CPU)
+    renderer = ByHand("face2face-rho", 64, net, torch.float32, CPU)
     resident = renderer.encode(picture(64), *face("source"))
     plant(renderer, "picture")
     renderer.drive(resident, *face("driver"))
-    assert renderer._exact is None
+    assert renderer.renderer._exact is None
     assert not said()
 
 
 def test_float32_in_place_of_halves_goes_to_the_cpu_without_memory(net, said, monkeypatch):
     fault = Fault(monkeypatch)
     fault.fails_at = {("fuse", "float32", 1)}
-    renderer = Renderer("face2face-rho", 64, net, torch.float16, GPU)
+    renderer = ByHand("face2face-rho", 64, net, torch.float16, GPU)
     resident = renderer.encode(picture(64), *face("source"))
     plant(renderer, "picture")
     frame = renderer.drive(resident, *face("driver"))
     assert fault.made == [("float16", 1), ("float32", 1), ("cpu", 1)]
-    plain = Renderer("face2face-rho", 64, net, torch.float32, CPU)
+    plain = ByHand("face2face-rho", 64, net, torch.float32, CPU)
     assert torch.equal(frame, plain.drive(plain.encode(picture(64), *face("source")), *face("driver")))
     assert len(said()) == 2

@@ -12,9 +12,9 @@ import pytest
 from training_case import write_folder
 
 from fastreenact.app.cli import main
+from fastreenact.models.refined_warp.weights import load_refined_warp
 from fastreenact.training import command
 from fastreenact.training.loop import Progress, saved_config
-from fastreenact.weights import load_face2face_rho
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ def test_train_stop_and_resume(tmp_path, out, monkeypatch, capsys):
     assert (config.size, config.motion_size, config.batch, config.discriminator_from) == (64, 64, 2, 2)
     assert (config.ema, config.warm_up, config.base) == (0.9, 3, True)
     assert [json.loads(line)["step"] for line in (out / "losses.jsonl").open()] == [0, 1]
-    model = load_face2face_rho(out / "weights.safetensors")
+    model = load_refined_warp(out / "weights.safetensors")
     assert model.metadata["head_pose"] == "official"
-    assert model.over_base
+    assert model.metadata["model"] == "refined-warp"
 
 
 def test_train_refuses(tmp_path, capsys):

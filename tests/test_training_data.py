@@ -10,6 +10,7 @@ from fastreenact import ops
 from fastreenact.errors import FastreenactError, MediaError
 from fastreenact.face.crop import Box
 from fastreenact.models.landmark_warp.warp import LandmarkWarp
+from fastreenact.training.data.bases import join_bases, landmark_bases
 from fastreenact.training.data.batches import (
     Draw,
     Mixture,
@@ -21,7 +22,7 @@ from fastreenact.training.data.batches import (
     picture_tensor,
 )
 from fastreenact.training.data.heads import HeadPairs
-from fastreenact.training.over_base import base_picture, join_bases, landmark_bases
+from fastreenact.training.targets.refined_warp import base_picture
 
 
 def test_draw_shapes_and_batch_ranges(tmp_path):

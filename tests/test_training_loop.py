@@ -16,15 +16,16 @@ from training_case import Discs, disc, keypoints
 from fastreenact.errors import FastreenactError, WeightsError
 from fastreenact.face.morphable.model import EXPRESSION_NAMES
 from fastreenact.models.face2face_rho.inference import fuse
-from fastreenact.models.face2face_rho.networks import compose, random_face2face_rho
+from fastreenact.models.face2face_rho.networks import random_face2face_rho
+from fastreenact.models.face2face_rho.weights import load_face2face_rho
 from fastreenact.synth.heads.render import make_person, render
 from fastreenact.training.data.batches import Batch, Dataset, Draw, Frame, batches
 from fastreenact.training.data.batches import batch_of as make_batch
 from fastreenact.training.data.heads import HeadPairs, _flow
 from fastreenact.training.loop import LOSSES, SHEETS, STATE, WEIGHTS, Progress, Trainer, saved_config
-from fastreenact.training.over_base import base_picture, features_field, motion_fields
 from fastreenact.training.schedule import TrainConfig
-from fastreenact.weights import load_face2face_rho
+from fastreenact.training.targets.refined_warp import base_picture
+from fastreenact.training.targets.target import encoded as encoded_by
 
 SMALL = TrainConfig(
     size=64, motion_size=128, steps=3, batch=1, discriminator_from=1, save_every=2, sheet_every=100, seed=3
@@ -147,9 +148,7 @@ def test_overfits_two_heads_to_30_db(out):
         trainer._train(batch)
         trainer.step += 1
     with torch.no_grad():
-        offset = motion_fields(trainer.motion_ema, batch, trainer.config.motion_size)[2]
-        base = base_picture(batch.source, batch.base, offset)
-        made = compose(trainer._render(trainer.renderer_ema, batch, features_field(batch.base, offset), base), base)
+        made = trainer.target.shown(trainer.average, batch, trainer.config.motion_size, trainer._autocast)[1]
     assert psnr(made, batch) >= 30
 
 
@@ -175,7 +174,7 @@ def test_what_a_run_leaves_behind(out):
     assert model.metadata["motion_size"] == model.metadata["size"] == "64"
     assert model.metadata["head_pose"] == "standardised"
     assert model.metadata["training_steps"] == "1"
-    for name, value in trainer.renderer_ema.state_dict().items():
+    for name, value in trainer.average.renderer.state_dict().items():
         stored = model.renderer.state_dict()[name]
         if value.is_floating_point():
             assert torch.allclose(stored, value, rtol=1e-3, atol=1e-6), name
@@ -190,12 +189,12 @@ def test_begins_with_given_weights(out):
     initial = random_face2face_rho(4)
     initial.metadata = dict(Discs().metadata)
     trainer = Trainer(Discs(), out, SMALL, initial=initial)
-    for net in (trainer.motion, trainer.motion_ema):
+    for net in (trainer.trained.motion, trainer.average.motion):
         for name, value in net.state_dict().items():
             assert torch.equal(value, initial.motion.state_dict()[name]), name
-    assert torch.equal(trainer.renderer.de_conv_block[0].weight, initial.renderer.de_conv_block[0].weight)
-    assert all(p.requires_grad for p in trainer.motion.parameters())
-    assert trainer.motion.training
+    assert torch.equal(trainer.trained.renderer.de_conv_block[0].weight, initial.renderer.de_conv_block[0].weight)
+    assert all(p.requires_grad for p in trainer.trained.motion.parameters())
+    assert trainer.trained.motion.training
     initial.metadata["head_pose"] = "official"
     with pytest.raises(ValueError, match="initial weights have head_pose 'official', the data has 'standardised'"):
         Trainer(Discs(), out, SMALL, initial=initial)
@@ -212,7 +211,7 @@ def test_bfloat16_is_close_and_keeps_fields_exact(out):
     assert a["field"] == b["field"]
     assert a["reconstruction"] != b["reconstruction"]
     assert a["reconstruction"] == pytest.approx(b["reconstruction"], rel=0.05)
-    assert all(p.dtype == torch.float32 for p in half.renderer.parameters())
+    assert all(p.dtype == torch.float32 for p in half.trained.renderer.parameters())
 
 
 def test_a_source_is_encoded_once_for_its_drivers(out, monkeypatch):
@@ -227,29 +226,31 @@ def test_a_source_is_encoded_once_for_its_drivers(out, monkeypatch):
     batch = batch_of(Four(), 0, 0, 6)
     assert batch.source_of.tolist() == [0] * 4 + [1] * 2
     encoded = []
-    encode = trainer.renderer_ema.encode
-    monkeypatch.setattr(trainer.renderer_ema, "encode", lambda *given: encoded.append(len(given[0])) or encode(*given))
-    field = torch.rand(6, 8, 8, 2) - 0.5
+    encode = trainer.average.renderer.encode
+    monkeypatch.setattr(
+        trainer.average.renderer, "encode", lambda *given: encoded.append(len(given[0])) or encode(*given)
+    )
     with torch.no_grad():
-        once = trainer._render(trainer.renderer_ema, batch, field, None)
+        once = encoded_by(trainer.average.renderer, batch)
         each = torch.arange(6)
-        again = trainer._render(trainer.renderer_ema, batch._replace(distinct=each, source_of=each), field, None)
+        again = encoded_by(trainer.average.renderer, batch._replace(distinct=each, source_of=each))
     assert encoded == [2, 6]
-    assert torch.allclose(once, again, atol=1e-5)
-    assert not torch.allclose(once[3], once[4], atol=1e-2)
+    assert once.size == again.size
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(once[:4], again[:4], strict=True))
+    assert not torch.allclose(once.f4[3], once.f4[4], atol=1e-2)
 
 
 def test_averages_and_clipping(out):
     trainer = Trainer(Discs(), out, replace(SMALL, discriminator_from=4, steps=10, learning_rate=1e-3))
-    before = trainer.renderer.de_conv_block[0].weight.detach().clone()
+    before = trainer.trained.renderer.de_conv_block[0].weight.detach().clone()
     judge = [p.detach().clone() for p in trainer.discriminator.parameters()]
     trainer._train(trainer._moved(batch_of(Discs(), 0, 0, 1)))
-    after = trainer.renderer.de_conv_block[0].weight.detach()
-    average = trainer.renderer_ema.de_conv_block[0].weight
+    after = trainer.trained.renderer.de_conv_block[0].weight.detach()
+    average = trainer.average.renderer.de_conv_block[0].weight
     assert not torch.equal(before, after)
     assert torch.allclose(average, 0.1 * before + 0.9 * after, atol=1e-7)  # at step 0 the decay is 1/10
     assert all(torch.equal(a, b) for a, b in zip(judge, trainer.discriminator.parameters(), strict=True))
-    assert not any(m.training for m in trainer.renderer_ema.modules())
+    assert not any(m.training for m in trainer.average.renderer.modules())
 
     trainer.step = 9  # the last
     losses = trainer._train(trainer._moved(batch_of(Discs(), 0, 9, 1)))
@@ -271,19 +272,19 @@ def test_the_renderer_may_join_later(out):
     """Until then the motion network learns on the landmark warp alone, and nothing of the renderer changes."""
     data = HeadPairs(64, people=2)
     trainer = Trainer(data, out, replace(SMALL, base=True, renderer_from=1, discriminator_from=4))
-    before = {name: value.clone() for name, value in trainer.renderer.state_dict().items()}
-    head = trainer.motion.model2_3.weight.detach().clone()
+    before = {name: value.clone() for name, value in trainer.trained.renderer.state_dict().items()}
+    head = trainer.trained.motion.model2_3.weight.detach().clone()
     batch = trainer._moved(make_batch(data, 0, 0, 2, 128, base=True))
     losses = trainer._train(batch)
     assert "reconstruction" not in losses
     assert {"warp", "flow", "motion_norm"} <= set(losses)
     assert "renderer_norm" not in losses
-    assert all(torch.equal(value, before[name]) for name, value in trainer.renderer.state_dict().items())
-    assert not torch.equal(head, trainer.motion.model2_3.weight)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.trained.renderer.state_dict().items())
+    assert not torch.equal(head, trainer.trained.motion.model2_3.weight)
     trainer.step = 1
     losses = trainer._train(batch)
     assert {"reconstruction", "renderer_norm"} <= set(losses)
-    assert not torch.equal(before["de_conv_block.0.weight"], trainer.renderer.de_conv_block[0].weight)
+    assert not torch.equal(before["de_conv_block.0.weight"], trainer.trained.renderer.de_conv_block[0].weight)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state(out):

@@ -9,8 +9,12 @@ from safetensors.torch import load_file, save_file
 
 from fastreenact import weights
 from fastreenact.errors import WeightsError
+from fastreenact.models import shipped_weights
+from fastreenact.models.face2face_rho import weights as rho_weights
 from fastreenact.models.face2face_rho.networks import random_face2face_rho
-from fastreenact.weights import FORMAT, default_weights, expected_tensors, load_face2face_rho, save_face2face_rho
+from fastreenact.models.face2face_rho.weights import expected_tensors, load_face2face_rho, save_face2face_rho
+from fastreenact.models.refined_warp.weights import load_refined_warp
+from fastreenact.weights import FORMAT
 
 METADATA = {"format": FORMAT, "model": "face2face-rho", "size": "512", "head_pose": "official"}
 
@@ -93,7 +97,7 @@ def test_missing_and_foreign_files(tmp_path):
         load_face2face_rho(tmp_path)
     big = tmp_path / "big.safetensors"
     with big.open("wb") as file:
-        file.truncate(weights._MOST_BYTES + 1)
+        file.truncate(rho_weights._MOST_BYTES + 1)
     with pytest.raises(WeightsError, match="more than Face2Face\\^rho weights can have"):
         load_face2face_rho(big)
 
@@ -186,10 +190,11 @@ def test_expected_tensors_are_the_released_ones():
 
 
 def test_shipped_weights_load():
-    path = default_weights()
+    path = shipped_weights()
     assert path.stat().st_size < 25e6
-    model = load_face2face_rho(path)
-    assert model.over_base
+    model = load_refined_warp(path)
+    assert model.metadata["model"] == "refined-warp"
+    assert "base" not in model.metadata
     assert model.metadata["licence"] == "Apache-2.0"
 
 
@@ -197,14 +202,14 @@ def test_shipped_weights_are_checked_by_hash(tmp_path, monkeypatch):
     data = tmp_path / "data"
     data.mkdir()
     monkeypatch.setattr(weights, "__file__", str(tmp_path / "weights.py"))
-    monkeypatch.setattr(weights, "_SHA256", hashlib.sha256(b"good").hexdigest())
+    ours = "w.safetensors", hashlib.sha256(b"good").hexdigest()
     with pytest.raises(WeightsError, match="is missing: install the package again"):
-        default_weights()
-    (data / weights.SHIPPED).write_bytes(b"good")
-    assert default_weights() == data / weights.SHIPPED
-    (data / weights.SHIPPED).write_bytes(b"goof")
+        weights.shipped(*ours)
+    (data / ours[0]).write_bytes(b"good")
+    assert weights.shipped(*ours) == data / ours[0]
+    (data / ours[0]).write_bytes(b"goof")
     with pytest.raises(WeightsError, match="is damaged"):
-        default_weights()
+        weights.shipped(*ours)
 
 
 def test_stored_file_has_no_counters(tmp_path, net):

@@ -18,7 +18,7 @@ CONFIG = TrainConfig(size=64, motion_size=128, steps=3, batch=2, discriminator_f
 
 def frozen_steps(trainer: Trainer, frozen: bool = True) -> None:
     """BatchNorm by the running statistics: a batch of two is then what two of one are."""
-    for net in (trainer.motion, trainer.renderer):
+    for net in (trainer.trained.motion, trainer.trained.renderer):
         net.train(not frozen)
 
 

@@ -155,10 +155,10 @@ def _codecs() -> Check:
 
 def _weights() -> Check:
     from fastreenact.errors import WeightsError
-    from fastreenact.weights import default_weights
+    from fastreenact.models import shipped_weights
 
     try:
-        return Check("weights", "ok", str(default_weights()))
+        return Check("weights", "ok", str(shipped_weights()))
     except WeightsError as error:
         return Check("weights", "missing", str(error), "install the package again, or name a file with --weights")
 

@@ -1,6 +1,7 @@
 """Whether activations on real pictures stay within what training met: beyond it, what the networks do is chance."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from fastreenact.face.motion import Motion
 from fastreenact.models.face2face_rho.head_pose import head_pose_input
 from fastreenact.models.face2face_rho.networks import Face2FaceRho
 from fastreenact.training.data.batches import Draw, Frame, batch_of
-from fastreenact.training.over_base import base_picture, features_field, motion_fields
+from fastreenact.training.targets import TARGETS
 
 _AT_ONCE = 8  # pairs
 
@@ -131,13 +132,9 @@ def _watch(model: Face2FaceRho, draws: Iterable[Draw], see: Callable[[str, Tenso
         for draw in _in_parts(draws):
             with torch.no_grad():
                 pairs = len(draw.drivers)
-                batch = batch_of(_Given(draw, model), 0, 0, pairs, motion_size, base=model.over_base)
-                field, base = motion_fields(model.motion, batch, motion_size)[2], None
-                if batch.base is not None:
-                    base = base_picture(batch.source, batch.base, field)
-                    field = features_field(batch.base, field)
-                features = model.renderer.encode(batch.source, batch.source_pose)
-                model.renderer.decode(features, field, batch.driver_pose, base)
+                target = TARGETS[model.metadata["model"]]
+                batch = batch_of(_Given(draw, model), 0, 0, pairs, motion_size, base=target.over_base)
+                target.shown(model, batch, motion_size, nullcontext)
     finally:
         for handle in handles:
             handle.remove()

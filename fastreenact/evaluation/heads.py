@@ -5,16 +5,19 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from fastreenact.engine import resolve_device, resolve_dtype, resolve_model
+from fastreenact.engine import resolve_device, resolve_dtype
 from fastreenact.evaluation.clips import Keypoints, Picture, Progress
 from fastreenact.evaluation.judge import Judge, Sample, Truth, row
 from fastreenact.evaluation.report import CROSS_HEADS, SELF_HEADS, Row
 from fastreenact.face.crop import Box
 from fastreenact.face.morphable.fit import rotation_vector
 from fastreenact.face.morphable.model import rotation_matrix
-from fastreenact.models import make_renderer
+from fastreenact.models import MODELS, Choice, choose
+from fastreenact.models.protocol import Cues, Portrait
+from fastreenact.renderer import Renderer
 from fastreenact.synth.heads.render import Person, Rendered, make_person, random_expression, random_pose, render
 
 UNCHANGED, TRUE_IMAGE, BASELINE = "source unchanged", "true image, tracked again", "landmark-warp"
@@ -83,23 +86,28 @@ class Methods:
         """As for `Engine`."""
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
-        self.model, self._weights = resolve_model(model, weights)
+        self._choice = choose(model, weights)
+        self.model = self._choice.model.name
 
-    def at(self, size: int) -> dict[str, Any]:
+    def at(self, size: int) -> dict[str, Renderer]:
         """Name -> renderer of squares of `size` px."""
-        names = dict.fromkeys((BASELINE, self.model))
-        return {
-            name: make_renderer(name, size, None if name == BASELINE else self._weights, self.dtype, self.device)
-            for name in names
-        }
+        choices = {BASELINE: Choice(MODELS[BASELINE], None), self.model: self._choice}
+        return {name: Renderer(choice, size, self.dtype, self.device) for name, choice in choices.items()}
 
 
-def encoded(renderers: dict[str, Any], source: Rendered) -> dict[str, Drive]:
+def encoded(renderers: dict[str, Renderer], source: Rendered) -> dict[str, Drive]:
     """Name -> how a portrait is driven: (keypoints, pose) -> picture. First the portrait as it is."""
+    height, width = source.image.shape[:2]
+    portrait = Portrait(source.image, Box(width / 2, height / 2, width), source.keypoints, source.pose)
 
-    def one(renderer: Any) -> Drive:
-        state = renderer.encode(source.image, source.keypoints, source.pose)
-        return lambda keypoints, pose: renderer.drive(state, keypoints, pose).cpu().numpy()
+    def one(renderer: Renderer) -> Drive:
+        resident = renderer.encode(portrait)
+
+        def drive(keypoints: Any, pose: Any) -> Picture:
+            out = torch.empty(1, height, width, 3, dtype=torch.uint8)
+            return renderer.drive([resident], [Cues.known(keypoints, pose)], out)[0].numpy()
+
+        return drive
 
     return {UNCHANGED: lambda keypoints, pose: source.image} | {name: one(r) for name, r in renderers.items()}
 

@@ -3,7 +3,7 @@
 import contextlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,14 @@ class FindsFaces(Protocol):
     """What a tracker has to be: `Tracker`, or the user's own."""
 
     def __call__(self, frame: NDArray[np.uint8]) -> Landmarks | None: ...
+
+
+class Sighting(NamedTuple):
+    """A driver's face in one frame, px of that frame."""
+
+    keypoints_px: Keypoints
+    points: NDArray[np.float32]  # as the tracker gave them: [478, 3] from the built-in one
+    box: Box  # that of the first face, which stays
 
 
 class Driver:
@@ -57,6 +65,8 @@ class Driver:
         self._frame_size: tuple[int, int] | None = None  # of the first frame with a face; None for landmarks
         self._good: list[Keypoints] = []
         self._last: Fit | None = None
+        self._points: NDArray[np.float32] | None = None  # of the last frame, px of it
+        self._size: tuple[int, int] | None = None  # of it, where it differs from the first
         reset = getattr(self._tracker, "reset", None)
         if reset is not None:
             reset()
@@ -159,21 +169,36 @@ class Driver:
 
     def _keypoints(self, frame: Any) -> Keypoints | None:
         """The 72 keypoints of a frame, px of the first frame with a face."""
+        self._points = self._size = None
         if frame is None:
             return None
         if are_landmarks(frame):
+            self._points = np.asarray(frame, np.float32)
             return from_any(frame)
         tracker = self._ready_tracker(frame)
         found = tracker(frame) if tracker is not None else None
         if found is None:
             return None
+        self._points = found.points
         keypoints = from_any(found.points)
         size = (frame.shape[0], frame.shape[1])
         if self._frame_size is None:
             self._frame_size = size
         elif size != self._frame_size:
+            self._size = size
             keypoints = _as_in(self._frame_size, keypoints, size)
         return keypoints
+
+    @property
+    def sighting(self) -> Sighting | None:
+        """The face in the last frame that `observe` saw, in that frame's own pixels; None: it had none."""
+        if self._points is None or self.box is None:
+            return None
+        box = self.box
+        if self._size is not None and self._frame_size is not None:
+            centre = _as_in(self._size, np.array([box[:2]], np.float32), self._frame_size)[0]
+            box = Box(float(centre[0]), float(centre[1]), box.size * _scale(self._size, self._frame_size))
+        return Sighting(from_any(self._points), self._points, box)
 
     def _normalise(self, keypoints: Keypoints) -> Keypoints:
         if self.box is None:
@@ -216,9 +241,14 @@ def are_landmarks(frame: Any) -> bool:
 
 def _as_in(first: tuple[int, int], keypoints: Keypoints, size: tuple[int, int]) -> Keypoints:
     """Keypoints in a frame of `size` (H, W) as they would lie in one of size `first`: same centre, same area."""
-    scale = np.sqrt((first[0] * first[1]) / (size[0] * size[1]))
+    scale = _scale(first, size)
     centre, first_centre = np.array(size[::-1]) / 2, np.array(first[::-1]) / 2
     return ((keypoints - centre) * scale + first_centre).astype(np.float32)
+
+
+def _scale(first: tuple[int, int], size: tuple[int, int]) -> float:
+    """How many pixels of a frame of size `first` are one of a frame of `size`, at the same area."""
+    return float(np.sqrt((first[0] * first[1]) / (size[0] * size[1])))
 
 
 def _still_if_alone(frames: Iterable[tuple[Any, float]], still: Callable[[Any], Any]) -> Iterator[tuple[Any, float]]:

@@ -135,6 +135,8 @@ _FROM_68[
 for _middle, _lid in {38: (36, 37, 38, 39), 42: (39, 40, 41, 36), 46: (42, 43, 44, 45), 50: (45, 46, 47, 42)}.items():
     _FROM_68[_middle, list(_lid)] = (-1 / 16, 9 / 16, 9 / 16, -1 / 16)  # cubic through four evenly spaced points
 
+_TO_68 = np.argmax(_FROM_68 == 1, axis=0)
+
 
 def from_mediapipe(landmarks: Any) -> NDArray[np.float32]:
     """The 72 keypoints of MediaPipe face mesh landmarks.
@@ -174,6 +176,17 @@ def from_68(landmarks: Any) -> NDArray[np.float32]:
     if points.ndim != 2 or points.shape[0] != 68 or points.shape[1] not in (2, 3):
         raise ValueError(f"landmarks: got shape {points.shape}, need [68, 2 or 3] (iBUG 68-point layout)")
     return _FROM_68 @ points
+
+
+def to_68(keypoints: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The 68-point layout (iBUG) of the 72 keypoints, which hold all of it.
+
+    Args:
+        keypoints: [72, D] in any unit.
+    Returns:
+        [68, D] in the same unit.
+    """
+    return keypoints[_TO_68]
 
 
 def from_any(landmarks: Any) -> NDArray[np.float32]:

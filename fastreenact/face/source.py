@@ -24,6 +24,7 @@ class SourceFace(NamedTuple):
     expression: NDArray[np.float32]  # [51]
     pose: NDArray[np.float32]  # [6], normalised to the box
     keypoints: Keypoints  # [72, 2] the model's own, normalised to the box: where a driver at rest leaves them
+    points: NDArray[np.float32]  # as the tracker gave them, px: [478, 3] from the built-in one
 
     @property
     def tracked(self) -> Keypoints:
@@ -31,8 +32,8 @@ class SourceFace(NamedTuple):
         return self.box.normalise(self.keypoints_px)
 
 
-def locate_face(picture: NDArray[np.uint8], tracker: Any = None, face: int | None = None) -> Keypoints:
-    """The 72 keypoints of a face in a single picture.
+def locate_face(picture: NDArray[np.uint8], tracker: Any = None, face: int | None = None) -> NDArray[np.float32]:
+    """The landmarks of a face in a single picture.
 
     Args:
         picture: uint8 [H, W, 3] RGB.
@@ -40,7 +41,7 @@ def locate_face(picture: NDArray[np.uint8], tracker: Any = None, face: int | Non
         face: which one, from 1, counted from the left; needs a tracker with `find_all`. None: the largest.
 
     Returns:
-        [72, 2] float32 px.
+        float32 px as the tracker gives them: [478, 3] from the built-in one.
 
     Raises:
         NoFaceError: no face, or not so many, with what to do.
@@ -60,7 +61,7 @@ def locate_face(picture: NDArray[np.uint8], tracker: Any = None, face: int | Non
             "no face found in the source picture; take one where the face looks towards the camera, is lit, not "
             "covered and not smaller than about a tenth of the picture (crop it if need be)"
         )
-    return from_any(found.points)
+    return np.asarray(found.points, np.float32)
 
 
 def _one_of(tracker: Any, picture: NDArray[np.uint8], face: int) -> Landmarks | None:
@@ -95,10 +96,11 @@ def fit_source(
         ValueError: neither such a picture nor such landmarks; as `locate_face`.
     """
     model = model or default_model()
-    keypoints = from_any(source) if are_landmarks(source) else locate_face(source, tracker, face)
+    points = np.asarray(source, np.float32) if are_landmarks(source) else locate_face(source, tracker, face)
+    keypoints = from_any(points)
     box = crop_box(keypoints)
     seen = box.normalise(keypoints)
     shape = fit_shape(model, seen[None])
     result = fit(model, seen, shape, None)
     own = model.project(shape, result.expression, result.pose)
-    return SourceFace(keypoints, box, shape, result.expression, result.pose, own)
+    return SourceFace(keypoints, box, shape, result.expression, result.pose, own, points)

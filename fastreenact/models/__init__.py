@@ -1,92 +1,72 @@
-"""The networks, one file per paper: a plain form that trains and loads published weights, and the fast one."""
+"""The models, one folder each: what it says of itself, its plain networks, and the form that runs.
 
-from collections.abc import Callable
-from typing import Any
+A new one is a folder and a line in `MODELS`; `fastreenact.models.protocol` says what it brings. Nothing heavy is
+imported before a model is used.
+"""
 
-import torch
+import os
+from pathlib import Path
+from typing import NamedTuple
 
-from fastreenact.face.crop import Box
-from fastreenact.models.face2face_rho.enlarged import Enlarged
-from fastreenact.models.face2face_rho.inference import FusedFace2FaceRho, fuse
-from fastreenact.models.face2face_rho.networks import Face2FaceRho
-from fastreenact.models.landmark_warp.warp import LandmarkWarp, State
-from fastreenact.models.refined_warp.inference import FusedOverBase
+from fastreenact.errors import WeightsError
+from fastreenact.models import face2face_rho, landmark_warp, refined_warp
+from fastreenact.models.protocol import Model
 
-_WARP_SIZE = 512  # of the landmark warp's square frames where nobody names a size
-_LEAST_SIZE = 64  # px, of Face2Face^rho
+MODELS: dict[str, Model] = {m.name: m for m in (refined_warp.MODEL, face2face_rho.MODEL, landmark_warp.MODEL)}
+DEFAULT = refined_warp.MODEL
 
 
-def make_renderer(
-    model: str,
-    size: Any,
-    weights: Any,
-    dtype: torch.dtype,
-    device: torch.device | str,
-    *,
-    share: int = 1,
-    profile: bool = False,
-) -> Any:
-    """The inference form of one of `MODELS`: has `size` (square models), `encode` and `drive`.
+class Choice(NamedTuple):
+    """A model and its weights."""
+
+    model: Model
+    weights: object
+
+
+def choose(name: str | None, weights: object) -> Choice:
+    """The model and weights that a user means.
 
     Args:
-        model: one of `MODELS`.
-        size: side of square frames, px; (height, width) for the landmark warp of a whole picture; None: the model's,
-            and any for weights that draw over the landmark warp.
-        weights: path of a safetensors file or a loaded `Face2FaceRho`; None for the landmark warp.
-        dtype: of activations.
-        device: where it runs.
-        share: the networks draw at this share of the size (1, 2 for a half, ...), and what they draw is scaled up.
-        profile: on a GPU, have events inside the graphs that time the stages.
+        name: one of `MODELS`; None: the one that the weights are of, or the default.
+        weights: path of a safetensors file, or a loaded model (which has `metadata`); None: those that ship with the
+            model, if any.
     Raises:
-        ValueError: an unknown model or a size out of range. WeightsError: the file is not usable.
+        ValueError: an unknown model, or weights for one that has none.
+        WeightsError: weights are missing, damaged, or of another model.
     """
-    if model not in MODELS:
-        raise ValueError(f"model is {model!r}; there are {', '.join(MODELS)}")
-    return MODELS[model](size, weights, dtype, device, share, profile)
+    if name is not None and name not in MODELS:
+        raise ValueError(f"model is {name!r}; there are {', '.join(MODELS)}")
+    if weights is None:
+        model = DEFAULT if name is None else MODELS[name]
+        if model.weights == "asked for":
+            raise WeightsError(f"model {model.name} needs weights, and none were given: {model.how_to_get}")
+        return Choice(model, model.loader.load(shipped_weights(model)) if model.weights == "shipped" else None)
+    if name is not None and MODELS[name].weights == "none":
+        raise ValueError(f"weights were given, but the {name.replace('-', ' ')} has none; leave one of them out")
+    path = Path(weights) if isinstance(weights, str | os.PathLike) else None
+    model = _model_of(name, weights, path)
+    return Choice(model, weights if path is None else model.loader.load(path))
 
 
-def _face2face_rho(
-    size: Any, weights: Any, dtype: torch.dtype, device: torch.device | str, share: int, profile: bool
-) -> FusedFace2FaceRho | FusedOverBase | Enlarged:
-    if isinstance(weights, Face2FaceRho):
-        model = weights
+def shipped_weights(model: Model = DEFAULT) -> Path:
+    """The weights file that ships with a model, its sha256 checked. Raises WeightsError: it is missing or damaged."""
+    from fastreenact.weights import shipped
+
+    return shipped(*model.shipped)
+
+
+def _model_of(name: str | None, weights: object, path: Path | None) -> Model:
+    """Which model these weights are of."""
+    if path is None:
+        metadata: dict[str, str] = getattr(weights, "metadata", {})
     else:
-        from fastreenact.weights import load_face2face_rho  # which imports the models
+        from fastreenact.weights import read_metadata
 
-        model = load_face2face_rho(weights)
-    trained = int(model.metadata["size"])
-    wanted = trained if model.over_base or size is None else size
-    drawn = wanted if share == 1 else max(wanted // share, _LEAST_SIZE)
-    networks = fuse(model, drawn, dtype, device, profile=profile)
-    if model.over_base:
-        return FusedOverBase(networks, None if isinstance(size, tuple) else size)
-    return networks if share == 1 else Enlarged(networks, wanted)
-
-
-def _landmark_warp(
-    size: Any, weights: Any, dtype: torch.dtype, device: torch.device | str, share: int, profile: bool
-) -> LandmarkWarp:
-    if weights is not None:
-        raise ValueError("the landmark warp has no weights")
-    if isinstance(size, tuple):
-        return LandmarkWarp(size[0], size[1], dtype, device)
-    return _SquareLandmarkWarp(_WARP_SIZE if size is None else size, dtype, device)
-
-
-class _SquareLandmarkWarp(LandmarkWarp):
-    """The landmark warp of a cropped face."""
-
-    def __init__(self, size: int, dtype: torch.dtype, device: torch.device | str):
-        super().__init__(size, size, dtype, device)
-        self.size = size
-
-    def encode(self, image: Any, keypoints: Any, pose: Any, box: Box | None = None) -> State:
-        """Make a portrait resident; without `box` the keypoints are in the picture's own coordinates."""
-        own = Box(self.size / 2, self.size / 2, self.size)
-        return super().encode(image, keypoints, pose, own if box is None else box)
-
-
-MODELS: dict[str, Callable[[Any, Any, torch.dtype, torch.device | str, int, bool], Any]] = {
-    "face2face-rho": _face2face_rho,
-    "landmark-warp": _landmark_warp,
-}
+        metadata = read_metadata(path)
+    where = "these weights" if path is None else str(path)
+    found = next((m for m in MODELS.values() if m.wrote(metadata)), None)
+    if found is None:
+        raise WeightsError(f"{where} are for the model {metadata.get('model')!r}; there are {', '.join(MODELS)}")
+    if name is not None and found.name != name:
+        raise WeightsError(f"{where} are of the model {found.name}, not of {name}: leave model out, or take others")
+    return found

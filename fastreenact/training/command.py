@@ -14,6 +14,7 @@ import torch
 
 from fastreenact.app.progress import ProgressLine
 from fastreenact.errors import MediaError
+from fastreenact.models import choose
 from fastreenact.training import processes
 from fastreenact.training.data.batches import Dataset, Mixture, VoxCelebFolder, broken_summary
 from fastreenact.training.data.heads import HeadPairs
@@ -21,7 +22,6 @@ from fastreenact.training.data.videos import VideoFolder
 from fastreenact.training.loop import WEIGHTS, Progress, Trainer, saved_config
 from fastreenact.training.reconstruction import VggLoss, load_vgg19
 from fastreenact.training.schedule import TrainConfig
-from fastreenact.weights import load_face2face_rho
 
 SKIPPED = "skipped.txt"
 _ON_TERMINAL_S, _ELSEWHERE_S = 0.2, 30.0  # between two progress lines
@@ -65,7 +65,7 @@ def train(
         data: train on this folder of the VoxCeleb layout.
         shares: of the draws from each of these, by the names above; those left out have 1.
         vgg: VGG-19 weights (.safetensors) for the reconstruction loss.
-        initial: weights of Face2Face^rho (.safetensors) to begin with.
+        initial: weights (.safetensors) to begin with.
         device: None takes the GPU where there is one.
         changes: settings of `TrainConfig`; those that are None are left as they are. A new run draws over the landmark
             warp unless `base` is False.
@@ -80,7 +80,7 @@ def train(
     if out.exists() and not out.is_dir():
         raise MediaError(f"{out} is not a folder: name one for the run")
     reconstruction = None if vgg is None else VggLoss(load_vgg19(vgg))
-    start = None if initial is None else load_face2face_rho(initial)
+    start: Any = None if initial is None else choose(None, initial).weights
     with processes.joined(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))) as own:
         first = processes.rank() == 0
         if not first:

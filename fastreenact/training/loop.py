@@ -1,4 +1,4 @@
-"""The training loop of Face2Face^rho: steps, averaged weights, state on disk, losses and sheets as it goes."""
+"""The training loop: steps, averaged weights, state on disk, losses and sheets as it goes."""
 
 import copy
 import json
@@ -11,29 +11,20 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastreenact import weights
 from fastreenact.errors import FastreenactError, WeightsError
 from fastreenact.media import write_image
 from fastreenact.models.face2face_rho.head_pose import check_convention
-from fastreenact.models.face2face_rho.networks import (
-    BASE,
-    MODEL_NAME,
-    Face2FaceRho,
-    Features,
-    MotionNet,
-    RenderingNet,
-    compose,
-)
+from fastreenact.models.face2face_rho.networks import Face2FaceRho
 from fastreenact.training import losses, processes
+from fastreenact.training.data.bases import Base
 from fastreenact.training.data.batches import Batch, Dataset, batch_of, batches
 from fastreenact.training.discriminator import Discriminator
-from fastreenact.training.over_base import Base, base_picture, features_field, motion_fields, on_field
 from fastreenact.training.reconstruction import PyramidLoss, VggLoss
 from fastreenact.training.schedule import LEAST_ALONE, TrainConfig
 from fastreenact.training.state import load_state, read_numbers, save_state
+from fastreenact.training.targets import TARGETS
 
 STATE, WEIGHTS, LOSSES, SHEETS = "state.safetensors", "weights.safetensors", "losses.jsonl", "sheets"
 _SHEET_PAIRS = 4
@@ -117,34 +108,29 @@ class Trainer:
                 + ("" if rest else ", two or more for each, or a motion_size of at least 128")
             )
         self.dataset, self.config, self.out, self.step = dataset, config, Path(out), 0
-        self.device = torch.device(device)
+        self.device, self.target = torch.device(device), TARGETS[config.model]
         self.reconstruction = (PyramidLoss() if reconstruction is None else reconstruction).to(self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.motion, self.discriminator = MotionNet(), Discriminator()
-            self.renderer = RenderingNet(over_base=config.base)
-        if config.base:  # the landmark warp as it is, to begin with
-            last = (self.motion.f1_motion, self.motion.model1_3, self.motion.model2_3, self.renderer.de_conv_block)
-            for head in last:
-                for parameter in head.parameters():
-                    nn.init.zeros_(parameter)
+            self.trained, self.discriminator = self.target.networks(), Discriminator()
         if initial is not None:
             if resume:
                 raise ValueError("a run that is resumed has weights already: leave out the initial ones")
-            _copy_initial(initial, self.motion, self.renderer, dataset.metadata)
-        for net in (self.motion, self.renderer, self.discriminator):
+            _copy_initial(initial, self.trained, dataset.metadata)
+        for net in (self.trained.motion, self.trained.renderer, self.discriminator):
             net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.motion_ema = copy.deepcopy(self.motion).eval().requires_grad_(False)
-        self.renderer_ema = copy.deepcopy(self.renderer).eval().requires_grad_(False)
+        self.average = copy.deepcopy(self.trained)
+        for net in (self.average.motion, self.average.renderer):
+            net.eval().requires_grad_(False)
         if processes.count() > 1 and self.device.type == "cuda":
-            for net in (self.motion, self.renderer):
+            for net in (self.trained.motion, self.trained.renderer):
                 nn.SyncBatchNorm.convert_sync_batchnorm(net)  # in place; names of parameters and buffers stay
         trained: dict[str, nn.Module] = {
-            "motion": self.motion,
-            "renderer": self.renderer,
+            "motion": self.trained.motion,
+            "renderer": self.trained.renderer,
             "discriminator": self.discriminator,
         }
-        self._nets = trained | {"motion_ema": self.motion_ema, "renderer_ema": self.renderer_ema}
+        self._nets = trained | {"motion_ema": self.average.motion, "renderer_ema": self.average.renderer}
         self._optimizers = {
             name: torch.optim.Adam(net.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), fused=True)
             for name, net in trained.items()
@@ -180,7 +166,7 @@ class Trainer:
                 range(self.step, config.steps),
                 self._share,
                 config.motion_size,
-                base=config.base,
+                base=self.target.over_base,
                 rank=processes.rank(),
                 reuse=config.reuse,
             ):
@@ -206,37 +192,26 @@ class Trainer:
         numbers = {"step": self.step, "config": self.config.to_dict(), "norm_means": self._norm_means}
         numbers |= self._description()
         save_state(self.out / STATE, self._nets, self._optimizers, numbers)
-        metadata = {
-            "model": MODEL_NAME,
+        self.average.metadata = {
+            "model": self.target.model,
             "size": str(self.config.size),
             "motion_size": str(self.config.motion_size),
             "training_steps": str(self.step),
-            **({"base": BASE} if self.config.base else {}),
             **self.dataset.metadata,
         }
-        model = Face2FaceRho(self.motion_ema, self.renderer_ema, metadata)
         try:
-            weights.save_face2face_rho(model, self.out / WEIGHTS, torch.float16)
+            self.target.save(self.average, self.out / WEIGHTS, torch.float16)
         except WeightsError as error:  # a weight beyond 65504
             _log.warning("the weights are saved in float32: %s", error)
-            weights.save_face2face_rho(model, self.out / WEIGHTS, torch.float32)
+            self.target.save(self.average, self.out / WEIGHTS, torch.float32)
 
     def write_sheet(self) -> Path:
         """A picture of a few pairs in rows: source, driver, source warped by the finest field, what is made of it."""
         config = self.config
-        batch = self._moved(
-            batch_of(self.dataset, config.seed, None, _SHEET_PAIRS, config.motion_size, base=config.base)
-        )
+        settings = config.seed, None, _SHEET_PAIRS, config.motion_size
+        batch = self._moved(batch_of(self.dataset, *settings, base=self.target.over_base))
         with torch.no_grad():
-            field = motion_fields(self.motion_ema, batch, config.motion_size)[2]
-            if batch.base is None:
-                fake = self._render(self.renderer_ema, batch, field, None)
-                field = F.interpolate(field.permute(0, 3, 1, 2), batch.source.shape[-2:], mode="bilinear")
-                warped = F.grid_sample(batch.source, field.permute(0, 2, 3, 1), align_corners=False)
-            else:
-                warped = base_picture(batch.source, batch.base, field)
-                decoded = self._render(self.renderer_ema, batch, features_field(batch.base, field), warped)
-                fake = compose(decoded, warped)
+            warped, fake = self.target.shown(self.average, batch, config.motion_size, self._autocast)
         columns = torch.cat([batch.source, batch.driver, warped, fake], 3)
         rows = torch.cat(list(columns), 1).permute(1, 2, 0)
         picture = ((rows.clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8).contiguous().numpy()
@@ -278,26 +253,10 @@ class Trainer:
 
     def _generate(self, batch: Batch, emphasis: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """What the networks make of a batch [N, 3, S, S], its losses, and their weighted sum."""
-        fields = motion_fields(self.motion, batch, self.config.motion_size)
-        if batch.base is None:
-            fake = self._render(self.renderer, batch, fields[2], None)
-            weight = self.config.field_weight_at(self.step)
-            parts = {"warp": losses.warp_loss(batch.source, batch.driver, fields), "field": losses.field_loss(fields)}
-            total = losses.WARP_WEIGHT * parts["warp"]
-            if weight:
-                total = total + weight * parts["field"]
-        else:
-            fake, parts = base_picture(batch.source, batch.base, fields[2]), {}
-            parts["warp"] = losses.weighted_l1(fake, batch.driver, emphasis)
-            total = losses.BASE_WEIGHT * parts["warp"]
-            if batch.flow is not None:
-                moved = [batch.base.field + on_field(offset, batch.base.field) for offset in fields]
-                parts["flow"] = losses.flow_loss(moved, batch.base.field, batch.flow, batch.mask)
-                total = total + losses.FLOW_WEIGHT * parts["flow"]
-            if self.step < self.config.renderer_from:
-                return fake, parts, total
-            decoded = self._render(self.renderer, batch, features_field(batch.base, fields[2]), fake.detach())
-            fake = compose(decoded, fake)
+        made = self.target.generate(self.trained, batch, emphasis, self.config, self.step, self._autocast)
+        if not made.drawn:
+            return made.fake, made.parts, made.total
+        fake, parts, total, _ = made
         with self._autocast(isinstance(self.reconstruction, VggLoss)):
             parts["reconstruction"] = self.reconstruction(fake, batch.driver, emphasis)
         return fake, parts, total + losses.RECONSTRUCTION_WEIGHT * parts["reconstruction"]
@@ -339,19 +298,15 @@ class Trainer:
             torch._foreach_mul_(gradients, limit / norm)
         self._norm_means[name] = mean + (min(norm, limit) - mean) / _NORM_STEPS
 
-    def _render(self, renderer: RenderingNet, batch: Batch, field: Tensor, base: Tensor | None) -> Tensor:
-        """The driver's picture as the renderer makes it, [N, 3, S, S] float32; each source is encoded once."""
-        with self._autocast():
-            known = renderer.encode(batch.source[batch.distinct], batch.source_pose[batch.distinct])
-            f1, f2, f3, f4 = (maps.index_select(0, batch.source_of) for maps in known[:4])
-            return renderer.decode(Features(f1, f2, f3, f4, known.size), field, batch.driver_pose, base).float()
-
     def _update_averages(self) -> None:
         """Draw weights and statistics of the averaged networks towards the trained ones."""
-        processes.average([b for net in (self.motion, self.renderer) for b in net.buffers() if b.is_floating_point()])
+        processes.average(
+            [b for net in (self.trained.motion, self.trained.renderer) for b in net.buffers() if b.is_floating_point()]
+        )
         share = 1 - self.config.ema_at(self.step)
         with torch.no_grad():
-            for average, net in ((self.motion_ema, self.motion), (self.renderer_ema, self.renderer)):
+            pairs = ((self.average.motion, self.trained.motion), (self.average.renderer, self.trained.renderer))
+            for average, net in pairs:
                 for old, new in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
                     if old.is_floating_point():
                         old.lerp_(new, share)
@@ -402,18 +357,16 @@ class Trainer:
         self.step, self._norm_means = int(numbers["step"]), dict(numbers["norm_means"])
 
 
-def _copy_initial(
-    initial: Face2FaceRho, motion: MotionNet, renderer: RenderingNet, metadata: Mapping[str, str]
-) -> None:
+def _copy_initial(initial: Face2FaceRho, nets: Face2FaceRho, metadata: Mapping[str, str]) -> None:
     """Weights and statistics of `initial` into both networks, if its head poses mean what the data's mean."""
     for key in ("head_pose", "head_pose_mean", "head_pose_deviation"):
         if initial.metadata.get(key) != metadata.get(key):
             found, wanted = initial.metadata.get(key), metadata.get(key)
             raise ValueError(f"the initial weights have {key} {found!r}, the data has {wanted!r}")
-    if initial.over_base != renderer.over_base:
+    if type(initial) is not type(nets):
         raise ValueError("of the initial weights and the run, one draws over the landmark warp and one does not")
-    motion.load_state_dict(initial.motion.state_dict())
-    renderer.load_state_dict(initial.renderer.state_dict())
+    nets.motion.load_state_dict(initial.motion.state_dict())
+    nets.renderer.load_state_dict(initial.renderer.state_dict())
 
 
 def _cut_losses(path: Path, step: int) -> None:

@@ -56,6 +56,11 @@ class TrainConfig:
         if self.batch == 1 and self.motion_size < LEAST_ALONE:
             raise ValueError(f"a batch of 1 needs a motion_size of at least {LEAST_ALONE}")
 
+    @property
+    def model(self) -> str:
+        """What is trained: a name of `fastreenact.training.targets.TARGETS`."""
+        return "refined-warp" if self.base else "face2face-rho"
+
     def learning_rate_at(self, step: int) -> float:
         """Linearly up to its height, constant, then linearly to 0 at the end."""
         start = _DECAY_FROM * self.steps

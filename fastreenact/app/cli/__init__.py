@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import fastreenact
 from fastreenact.errors import FastreenactError
+from fastreenact.models import DEFAULT, MODELS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from fastreenact.engine import Engine
     from fastreenact.face.track.tracker import Tracker
 
-_MODELS = ("face2face-rho", "landmark-warp")
 _HANDLER = "fastreenact-command-line"
 _DAMAGED = 3  # exit code: the driver broke off; what came before is written
 
@@ -345,7 +345,7 @@ def _add_engine(
     size_help: str = "side of the frames, 64 to 2048; default: that of the weights, or of the portrait",
 ) -> None:
     p.add_argument("--size", type=_size, metavar="S", help=size_help)
-    p.add_argument("--model", choices=_MODELS, help="default: face2face-rho; landmark-warp needs no weights")
+    p.add_argument("--model", choices=tuple(MODELS), help=f"default: that of the weights, or {DEFAULT.name}")
     p.add_argument("--weights", type=Path, metavar="FILE", help="safetensors file; default: those of the package")
     p.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ...; default: the GPU where there is one")
     p.add_argument(

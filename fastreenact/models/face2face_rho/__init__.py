@@ -1,1 +1,12 @@
 """Face2Face^rho (ECCV 2022): the networks as published, and their inference form."""
+
+from fastreenact.models.protocol import Model
+
+MODEL = Model(
+    name="face2face-rho",
+    summary="Face2Face^rho as published; needs the official weights",
+    home="fastreenact.models.face2face_rho.form",
+    wants=frozenset(("keypoints", "pose")),
+    shares=(1, 2, 4),
+    how_to_get="make them of the official checkpoints with `fastreenact convert RENDERING.pth MOTION.pth`",
+)

@@ -64,7 +64,7 @@ def _convert_here(rendering: Path, motion: Path, out: Path, size: str) -> None:
     import torch
 
     from fastreenact.models.face2face_rho.networks import MODEL_NAME, Face2FaceRho, MotionNet, RenderingNet
-    from fastreenact.weights import load_face2face_rho, save_face2face_rho
+    from fastreenact.models.face2face_rho.weights import load_face2face_rho, save_face2face_rho
 
     # The pair says nothing of itself: its convention of the head pose is the official one.
     source = f"{rendering.name}, {motion.name}"

@@ -12,39 +12,24 @@ from fastreenact.fuse.layers import ConvLayer
 from fastreenact.models.blocks import DownBlock, ResidualBlock, UpBlock, nearest_index
 from fastreenact.models.face2face_rho.networks import MotionNet
 
-_SOURCE, _DRIVER, _PICTURE = slice(0, 3), slice(3, 6), slice(6, 9)  # channels of the first convolutions
-_LEVEL = 2 / 255  # of a picture's level in [-1, 1]
-_PIXELS_OF_A_GROUP = (
-    8  # pixels of a field that are one of 16 channels on the CPU, because two would waste most of a vector
-)
+SOURCE, DRIVER, PICTURE = slice(0, 3), slice(3, 6), slice(6, 9)  # channels of the first convolutions
+LEVEL = 2 / 255  # of a picture's level in [-1, 1]
+_GROUP = 8  # pixels of a field that are one of 16 channels on the CPU, because two would waste most of a vector
 
 
 class FusedMotion:
-    """`MotionNet` with what depends on the source alone taken out of its first convolutions.
+    """`MotionNet` with what depends on the source alone, drawing and picture, taken out of its first convolutions."""
 
-    That is the source's drawing and, unless the network sees it moved by a base, its picture.
-    """
-
-    def __init__(self, net: MotionNet, size: int, like: Tensor, *, over_base: bool, n: int = 1):
+    def __init__(self, net: MotionNet, size: int, like: Tensor, *, n: int = 1) -> None:
         device, coordinates = like.device, torch.empty(0, device=like.device)
-        self.over_base = over_base
         self.sides = (size // 16, size // 8, size // 4)
-        layers: Any = (net.f1_model, net.model1_1[0], net.model2_1[0])
-        firsts = [algebra.convolution(layers[0][0], layers[0][1])]
-        firsts += [algebra.convolution(down.conv, down.norm) for down in layers[1:]]
-        # What changes stays 0 to 255 here: its offset -1 is constant and belongs to the source part.
-        parts = [algebra.split_input(kernel, _SOURCE, _DRIVER, _PICTURE) for kernel in firsts]
-        heights = [size // 16, size // 16, size // 8]
+        firsts = first_layers(net)
         self.source_parts = [ops.pack_conv(kernel, torch.float32, device) for kernel in firsts]
         self.drivers = [
-            ConvLayer(algebra.scaled(driver, _LEVEL), like, side, side, n=n, activation="relu")
-            for (_, driver, _), side in zip(parts, heights, strict=True)
+            # What changes stays 0 to 255 here: its offset -1 is constant and belongs to the source part.
+            ConvLayer(algebra.scaled(part(kernel, DRIVER), LEVEL), like, side, side, n=n, activation="relu")
+            for kernel, side in zip(firsts, first_sides(size), strict=True)
         ]
-        self.pictures = []
-        for i, ((_, _, picture), side) in enumerate(zip(parts, heights, strict=True)):
-            if over_base:
-                kernel = algebra.pooled(algebra.scaled(picture, _LEVEL), 4 >> i)
-                self.pictures.append(ConvLayer(kernel, like, side, side, n=n))
         trunks = (net.f1_model[3:], net.model1_2, net.model2_2)
         self.trunks = [_Trunk(trunk, layer.out) for trunk, layer in zip(trunks, self.drivers, strict=True)]
         # Fields are coordinates: float32 whatever the activations are.
@@ -54,7 +39,6 @@ class FusedMotion:
             for i, (head, side) in enumerate(zip(heads, self.sides, strict=True))
         ]
         self.drawings = [torch.empty(n, side, side, 3, dtype=torch.uint8, device=device) for side in self.sides]
-        self.moved = torch.empty(n, self.sides[2], self.sides[2], 3, dtype=torch.uint8, device=device)
 
     @property
     def field(self) -> Tensor:
@@ -70,42 +54,58 @@ class FusedMotion:
         """
         found = []
         for layout, (side, weights) in enumerate(zip(self.sides, self.source_parts, strict=True)):
-            lines = ops.rasterize_landmarks(points, side, layout).float() * _LEVEL - 1
-            nothing = torch.full_like(lines, -1)
-            index = nearest_index(image.shape[1], side).to(image.device)
-            picture = nothing if self.over_base else image[:, index[:, None], index].float() * _LEVEL - 1
-            found.append(ops.conv(torch.cat([lines, nothing, picture], -1), weights))
+            lines = ops.rasterize_landmarks(points, side, layout).float() * LEVEL - 1
+            found.append(ops.conv(torch.cat([lines, torch.full_like(lines, -1), self._seen(image, side)], -1), weights))
         return found
+
+    def _seen(self, image: Tensor, side: int) -> Tensor:
+        """What the first convolution sees of the source's picture: [1, side, side, 3] in [-1, 1]."""
+        index = nearest_index(image.shape[1], side).to(image.device)
+        return image[:, index[:, None], index].float() * LEVEL - 1
 
     def rasterize(self, points: Tensor) -> None:
         """[N, 72, 2] float32 -> the three drawings."""
         ops.rasterize_landmarks_all(points, self.sides, outs=self.drawings)
 
-    def __call__(self, parts: list[Tensor], source_index: Tensor, image: Tensor | None, base: Tensor | None) -> None:
+    def __call__(self, parts: list[Tensor], source_index: Tensor) -> None:
         """The drawings -> `field`.
 
         Args:
             parts: three slabs of `source`, [A, h, h, C] in the network's dtype.
             source_index: int32 [N], which of them.
-            image: uint8 [A, S, S, 3] and
-            base: [N, M/4, M/4, 2], where the network sees the picture as a base moves it.
         """
-        if base is not None and image is not None:
-            side = self.sides[2]
-            ops.warp(image, base, source_index=source_index, size=(side, side), padding="border", out=self.moved)
         hidden = coarse = None
         for i, (driver, trunk, head) in enumerate(zip(self.drivers, self.trunks, self.heads, strict=True)):
-            added: dict[str, Any] = {"add": parts[i], "source_index": source_index}
-            if self.pictures:
-                added = {"add": self.pictures[i](self.moved, **added)}
-            hidden = trunk(driver(self.drawings[i], **added, residual=hidden))
+            add, index = self._added(i, parts[i], source_index)
+            hidden = trunk(driver(self.drawings[i], add=add, source_index=index, residual=hidden))
             coarse = head(hidden, coarse)
+
+    def _added(self, level: int, part: Tensor, source_index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the first convolution of a level adds, and which of it each picture takes; None: its own."""
+        return part, source_index
 
     def multiplications(self) -> int:
         """Of one picture."""
-        layers = [*self.drivers, *self.pictures, *(head.conv for head in self.heads)]
+        layers = [*self.drivers, *(head.conv for head in self.heads)]
         layers += [layer for trunk in self.trunks for layer in trunk.layers]
         return sum(layer.multiplications() for layer in layers)
+
+
+def first_layers(net: MotionNet) -> list[ops.ConvKernel]:
+    """The first convolutions of the three levels."""
+    downs: Any = (net.model1_1[0], net.model2_1[0])
+    kernels = [algebra.convolution(net.f1_model[0], net.f1_model[1])]
+    return kernels + [algebra.convolution(down.conv, down.norm) for down in downs]
+
+
+def first_sides(size: int) -> tuple[int, int, int]:
+    """Sides of what they give."""
+    return size // 16, size // 16, size // 8
+
+
+def part(kernel: ops.ConvKernel, channels: slice) -> ops.ConvKernel:
+    """What one of SOURCE, DRIVER, PICTURE adds to a first convolution."""
+    return algebra.split_input(kernel, SOURCE, DRIVER, PICTURE)[channels.start // 3]
 
 
 class _Head:
@@ -114,9 +114,7 @@ class _Head:
     def __init__(self, head: Any, like: Tensor, side: int, *, last: bool, n: int):
         kernel, group = algebra.convolution(head), 1
         if like.device.type == "cpu":
-            group = (
-                _PIXELS_OF_A_GROUP if side % _PIXELS_OF_A_GROUP == 0 else _PIXELS_OF_A_GROUP // 2
-            )  # a side is a multiple of 4
+            group = _GROUP if side % _GROUP == 0 else _GROUP // 2  # a side is a multiple of 4
             kernel = algebra.space_to_depth(kernel, group)
         self.conv = ConvLayer(kernel, like, side, side // group, n=n)
         self.field = self.conv.out.view(n, side, side, 2)

@@ -1,6 +1,6 @@
 """Face2Face^rho's rendering network in its inference form."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,9 +8,9 @@ from torch import Tensor
 
 from fastreenact import ops
 from fastreenact.fuse import algebra
-from fastreenact.fuse.layers import BlockLayer, ConvLayer, PoseCells, SpadeLayer, make_tables
+from fastreenact.fuse.layers import BlockLayer, PoseCells, SpadeLayer, make_tables
 from fastreenact.models.blocks import InvertedResidual
-from fastreenact.models.face2face_rho.networks import BaseEncoder, RenderingNet
+from fastreenact.models.face2face_rho.networks import RenderingNet
 
 F3 = 140  # channels of f3 in the joint map f3|f4
 
@@ -66,56 +66,43 @@ class FusedDecoder:
         end: Any = net.de_conv_block[0]
         self.last = ops.pack_tail(algebra.tail(last[0][0], end), like.dtype, like.device)
         self.raw = like.new_empty(n, size, size, self.last.channels_out)
-        self._resizing: dict[int, tuple[Tensor, Tensor]] = {}  # side: where to read, and the buffer
-        self.seen = None
-        if net.base_encoder is not None:
-            self.seen = FusedBaseEncoder(net.base_encoder, size, like, (self.maps[2], self.maps[3], self.up4[-1].out))
 
     def tables(self, head_pose: Tensor) -> None:
         """[N, 6] -> the tables of the four SPADE layers."""
         make_tables(self.spades, self.pose(head_pose))
 
-    def warp(self, features: list[Tensor], source_index: Tensor, field: Tensor, *, smooth: bool) -> None:
+    def warp(self, features: list[Tensor], source_index: Tensor, field: Tensor) -> None:
         """The four maps sampled by `field` [N, h, w, 2], SPADE and ReLU applied, into the decoder's maps.
 
         Args:
             features: slabs of f1, f2, f3|f4, [A, h, w, C].
             source_index: int32 [N], which of them.
-            smooth: resize the field to each of them bilinearly instead of by nearest index.
         """
         f1, f2, f34 = features
-        fields = {target.shape[1]: field for target in self.maps}
-        if smooth:
-            fields = {side: self._resized(field, side) for side in fields}
+        fields = {target.shape[1]: self._field_at(target.shape[1], field) for target in self.maps}
         for feature, spade, target in zip((f34[..., F3:], f34[..., :F3], f2, f1), self.spades, self.maps, strict=True):
             first = spade.channels - feature.shape[-1]
             spade.warp(feature, source_index, fields[target.shape[1]], first, target)
 
-    def _resized(self, field: Tensor, side: int) -> Tensor:
-        """`field` [N, h, w, 2] read bilinearly in the middle of side x side pixels; beyond its outer cells it stays."""
-        if field.shape[1] == side:
-            return field
-        if side not in self._resizing:
-            at = (torch.arange(side, device=field.device) * 2 + 1) / side - 1
-            grid = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1)[None].expand(len(field), -1, -1, -1)
-            self._resizing[side] = grid.contiguous(), field.new_empty(len(field), side, side, 2)
-        grid, out = self._resizing[side]
-        return ops.warp(field, grid, size=(side, side), padding="border", out=out)
+    def _field_at(self, side: int, field: Tensor) -> Tensor:
+        """The field for maps of side x side, which `warp` reads by nearest index."""
+        return field
 
-    def __call__(self, base: Tensor | None) -> None:
-        """Warped maps -> `raw`, the picture before its last activation, [N, S, S, 3]; 4 over a base [N, S8, S8, 3]."""
-        add: list[Callable[[], Any]] = [] if base is None or self.seen is None else self.seen(base)
+    def __call__(self, added: Sequence[Callable[[], object]] = ()) -> None:
+        """Warped maps -> `raw`, the picture before its last activation, [N, S, S, 3].
+
+        Args:
+            added: nothing, or what adds to the maps at S/8, S/4 and S/2, called when these are there.
+        """
+        at8, at4, at2 = added or (_nothing,) * 3
         a1, a2, a3, a4 = self.maps
         self.spades[1].apply(_run(self.res, a1), a2)
         self.spades[2].apply(_run(self.up1, a2), a3)
-        for one in add[:1]:
-            one()
+        at8()
         self.spades[3].apply(_run(self.up2, a3), a4)
-        for one in add[1:2]:
-            one()
+        at4()
         x = _run(self.up4, _run(self.up3, a4))
-        for one in add[2:]:
-            one()
+        at2()
         ops.tail(x, self.last, (self.size, self.size), out=self.raw)
 
     def multiplications(self) -> dict[str, int]:
@@ -123,45 +110,13 @@ class FusedDecoder:
         blocks = [
             block.multiplications() for stage in (self.res, self.up1, self.up2, self.up3, self.up4) for block in stage
         ]
-        found = {
+        return {
             "pose": self.pose.first.multiplications() + self.pose.second.multiplications(),
             "spade": sum(spade.multiplications() for spade in self.spades),
             "pointwise": sum(pointwise for pointwise, _ in blocks),
             "depthwise": sum(depthwise for _, depthwise in blocks),
             "tail": self.last.multiplications(self.size, self.size),
         }
-        return found if self.seen is None else found | {"base": self.seen.multiplications()}
-
-
-class FusedBaseEncoder:
-    """`BaseEncoder`, whose results are added to three maps of the decoder."""
-
-    def __init__(self, net: BaseEncoder, size: int, like: Tensor, targets: tuple[Tensor, Tensor, Tensor]):
-        side, n = -(-size // 8) * 8, len(targets[0])
-        self.side = side
-        self.downs = [
-            ConvLayer(algebra.convolution(m.conv, m.norm), like, side // k, side // k, n=n, activation="relu")
-            for m, k in ((net.down1, 2), (net.down2, 4))
-        ]
-        self.ends = [
-            ConvLayer(algebra.convolution(conv), like, *target.shape[1:3], out=target)
-            for conv, target in zip((net.to8, net.to4, net.to2), targets, strict=True)
-        ]
-
-    def __call__(self, base: Tensor) -> list[Callable[[], Any]]:
-        """[N, S8, S8, 3] float32 in [-1, 1] -> what adds to the maps at S/8, S/4 and S/2, to be called when these are
-        there."""
-        x = self.downs[0](base)
-        y = self.downs[1](x)
-        return [
-            lambda: self.ends[0](y, residual=self.ends[0].out),
-            lambda: self.ends[1](y, residual=self.ends[1].out),
-            lambda: self.ends[2](x, residual=self.ends[2].out),
-        ]
-
-    def multiplications(self) -> int:
-        """Of one picture."""
-        return sum(layer.multiplications() for layer in (*self.downs, *self.ends))
 
 
 def _inverted(stage: Any) -> list[InvertedResidual]:
@@ -175,6 +130,10 @@ def _blocks(stage: Any, like: Tensor, side: int, n: int, *, upsample: bool = Fal
         BlockLayer(block, like, side, side, n=n, upsample=upsample and i == 0)
         for i, block in enumerate(_inverted(stage))
     ]
+
+
+def _nothing() -> None:
+    """Where nothing is added."""
 
 
 def _run(blocks: list[BlockLayer], x: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 Source: Face2Face^rho (ECCV 2022), Sec. 3; layer sizes of the released configuration.
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,7 @@ from fastreenact.models.blocks import (
 
 MODEL_NAME = "face2face-rho"
 POSE_DIMS = 6
-BASE = "landmark-warp"  # value of `base` in the metadata of weights that draw over the landmark warp
-MOST_GAIN = 1.5  # of the landmark warp's brightness; 1 where the network gives 0
+LEAST_SIZE, MOST_SIZE = 64, 2048  # of a picture, px
 
 
 def motion_input_size(size: int, motion_size: int | None = None) -> int:
@@ -37,7 +36,7 @@ def motion_input_size(size: int, motion_size: int | None = None) -> int:
     Raises:
         ValueError: `size` out of range, or `motion_size` not a positive multiple of 64.
     """
-    if not 64 <= size <= 2048:
+    if not LEAST_SIZE <= size <= MOST_SIZE:
         raise ValueError(f"size must be 64 to 2048, got {size}")
     if motion_size is None:
         return -(-size // 64) * 64
@@ -60,23 +59,6 @@ def motion_inputs(image: Tensor, source: tuple[Tensor, ...], driver: tuple[Tenso
         torch.cat([s, d, resize_nearest(image, s.shape[-2], s.shape[-1])], 1)
         for s, d in zip(source, driver, strict=True)
     ]
-
-
-def motion_inputs_over_base(
-    image: Tensor, field: Tensor, source: tuple[Tensor, ...], driver: tuple[Tensor, ...]
-) -> list[Tensor]:
-    """As `motion_inputs`, for networks that correct a base: they see the source picture where the base has moved it.
-
-    Args:
-        image: [N, 3, S, S] source picture in [-1, 1].
-        field: [N, M/4, M/4, 2], the base's.
-        source, driver: landmark images [N, 3, h, h] in [-1, 1], h = M/16, M/8, M/4.
-    Returns:
-        Three tensors [N, 9, h, h]; the smaller pictures are means of the largest.
-    """
-    moved = F.grid_sample(image, field, padding_mode="border", align_corners=False)
-    pictures = (F.avg_pool2d(moved, 4), F.avg_pool2d(moved, 2), moved)
-    return [torch.cat(parts, 1) for parts in zip(source, driver, pictures, strict=True)]
 
 
 class MotionNet(nn.Module):
@@ -145,37 +127,12 @@ class Features(NamedTuple):
     size: tuple[int, int]  # height, width of the picture: maps are rounded up, so that they alone do not tell
 
 
-def warp_features(features: Tensor, motion_field: Tensor, *, smooth: bool = False) -> Tensor:
-    """`features` [N, C, H, W] sampled bilinearly by `motion_field` [N, h, w, 2]; zeros outside.
-
-    The field is resized by nearest index, or bilinearly where `smooth`.
-    """
-    field, side = motion_field.permute(0, 3, 1, 2), (features.shape[-2], features.shape[-1])
-    field = resize_field(field, *side) if smooth else resize_nearest(field, *side)
+def warp_features(features: Tensor, motion_field: Tensor) -> Tensor:
+    """`features` [N, C, H, W] sampled bilinearly by `motion_field` [N, h, w, 2], read by nearest; zeros outside."""
+    field = resize_nearest(motion_field.permute(0, 3, 1, 2), features.shape[-2], features.shape[-1])
     return F.grid_sample(
         features, field.permute(0, 2, 3, 1), mode="bilinear", padding_mode="zeros", align_corners=False
     )
-
-
-def resize_field(field: Tensor, height: int, width: int) -> Tensor:
-    """[N, 2, h, w] -> [N, 2, height, width] bilinearly between cell centres; beyond the outer ones it stays."""
-    if field.shape[-2:] == (height, width):
-        return field
-    return F.interpolate(field, (height, width), mode="bilinear", align_corners=False)
-
-
-def compose(decoded: Tensor, base: Tensor) -> Tensor:
-    """The picture of weights that draw over the landmark warp: gain (base + 1) - 1 + 2 colour, black being -1.
-
-    With gain 1 and colour 0 it is the base, with gain 0 the colours alone; between lie light and shadow.
-
-    Args:
-        decoded: [N, 4, S, S] of `RenderingNet.decode`: colour RGB in (-1, 1), and gain in (0, 1.5).
-        base: [N, 3, S, S] RGB in [-1, 1].
-    Returns:
-        [N, 3, S, S], where it may leave [-1, 1].
-    """
-    return decoded[:, 3:] * (base + 1) - 1 + 2 * decoded[:, :3]
 
 
 def _block(*layers: nn.Module) -> nn.Sequential:
@@ -184,15 +141,10 @@ def _block(*layers: nn.Module) -> nn.Sequential:
 
 
 class RenderingNet(nn.Module):
-    """Image encoder with the source's head pose, and decoder with the driver's. Source: Sec. 3.2.
+    """Image encoder with the source's head pose, and decoder with the driver's. Source: Sec. 3.2."""
 
-    One that draws over a base (not in the paper) sees the base, has a fourth channel and takes fields bilinearly.
-    """
-
-    def __init__(self, *, over_base: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.over_base = over_base
-        self.base_encoder = BaseEncoder() if over_base else None
         ir = InvertedResidual
         self.src_headpose_encoder = PoseEncoder(POSE_DIMS)
         self.drv_headpose_encoder = PoseEncoder(POSE_DIMS)
@@ -220,8 +172,7 @@ class RenderingNet(nn.Module):
         self.de_up_block3 = nn.Sequential(
             _block(ir(52, 14), ir(14, 14)), _block(ir(14, 8), ir(8, 8)), _block(ir(8, 16, expansion=1))
         )
-        last = nn.Conv2d(16, 4 if over_base else 3, 3, padding=1, bias=False)
-        self.de_conv_block = nn.Sequential(last, ToColourAndGain() if over_base else nn.Tanh())
+        self.de_conv_block = nn.Sequential(nn.Conv2d(16, 3, 3, padding=1, bias=False), nn.Tanh())
 
     def encode(self, image: Tensor, head_pose: Tensor) -> Features:
         """Feature maps of a source picture, once per source.
@@ -235,8 +186,8 @@ class RenderingNet(nn.Module):
             ValueError: shapes other than those.
         Source: Face2Face^rho, Sec. 3.2, Fig. 2.
         """
-        _check("image", image, (None, 3, None, None))
-        _check("head_pose", head_pose, (image.shape[0], POSE_DIMS))
+        check_shape("image", image, (None, 3, None, None))
+        check_shape("head_pose", head_pose, (image.shape[0], POSE_DIMS))
         pose = self.src_headpose_encoder(head_pose)
         f1 = F.relu(self.en_SPADE1(self.en_down_block1(self.en_conv_block(image)), pose))
         f2 = F.relu(self.en_SPADE_2(self.en_down_block2(f1), pose))
@@ -244,83 +195,52 @@ class RenderingNet(nn.Module):
         f4 = F.relu(self.en_SPADE_4(self.en_res_block(f3), pose))
         return Features(f1, f2, f3, f4, (image.shape[-2], image.shape[-1]))
 
-    def decode(self, features: Features, motion_field: Tensor, head_pose: Tensor, base: Tensor | None = None) -> Tensor:
+    def decode(self, features: Features, motion_field: Tensor, head_pose: Tensor) -> Tensor:
         """The picture that `features` show when moved by `motion_field`.
 
         Args:
             features: from `encode`.
-            motion_field: [N, h, w, 2] (x, y), any h and w: each map reads it by nearest index, bilinearly where it
-                draws over a base. -1 and 1 are the outer pixel edges (align_corners=False), zeros outside.
+            motion_field: [N, h, w, 2] (x, y), any h and w: each map reads it by nearest index. -1 and 1 are the outer
+                pixel edges (align_corners=False), zeros outside.
             head_pose: [N, 6], the driver's.
-            base: [N, 3, S, S] in [-1, 1], the picture that is drawn over, where one is.
         Returns:
-            [N, 3, S, S] RGB in (-1, 1); over a base [N, 4, S, S] for `compose`.
+            [N, 3, S, S] RGB in (-1, 1).
         Raises:
             ValueError: shapes other than those.
         Source: Face2Face^rho, Sec. 3.2, Fig. 2.
         """
-        f1, f2, f3, f4, size = features
-        _check("motion_field", motion_field, (f1.shape[0], None, None, 2))
-        _check("head_pose", head_pose, (f1.shape[0], POSE_DIMS))
-        w1, w2, w3, w4 = (warp_features(f, motion_field, smooth=self.over_base) for f in (f1, f2, f3, f4))
+        check_shape("motion_field", motion_field, (features.f1.shape[0], None, None, 2))
+        warped = [warp_features(f, motion_field) for f in features[:4]]
+        return self.decode_warped(warped, head_pose, features.size)
+
+    def decode_warped(
+        self, warped: Sequence[Tensor], head_pose: Tensor, size: tuple[int, int], added: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """The decoder behind the four maps as `motion_field` has moved them.
+
+        Args:
+            warped: f1 to f4, sampled.
+            head_pose: [N, 6], the driver's.
+            size: of the picture.
+            added: nothing, or what is added to the maps at S/8, S/4 and S/2: [N, 168 | 52 | 8, ., .].
+        """
+        w1, w2, w3, w4 = warped
+        check_shape("head_pose", head_pose, (w1.shape[0], POSE_DIMS))
         pose = self.drv_headpose_encoder(head_pose)
-        seen = self._see(base, features)
         x = self.de_res_block(F.relu(self.de_SPADE_1(w4, pose)))
         x = self.de_up_block1(F.relu(self.de_SPADE_2(torch.cat([x, w3], 1), pose)))
         x = torch.cat([upsample_to(x, *w2.shape[-2:]), w2], 1)
         x = F.relu(self.de_SPADE_3(x, pose))
-        x = self.de_up_block2(x if seen is None else x + seen[0])
+        x = self.de_up_block2(x + added[0] if added else x)
         x = torch.cat([upsample_to(x, *w1.shape[-2:]), w1], 1)
         x = F.relu(self.de_SPADE_4(x, pose))
-        x = self.de_up_block3[0](x if seen is None else x + seen[1])
+        x = self.de_up_block3[0](x + added[1] if added else x)
         x = self.de_up_block3[1](upsample_to(x, -(-size[0] // 2), -(-size[1] // 2)))
-        x = self.de_up_block3[2](upsample_to(x if seen is None else x + seen[2], *size))
+        x = self.de_up_block3[2](upsample_to(x + added[2] if added else x, *size))
         return self.de_conv_block(x)
 
-    def _see(self, base: Tensor | None, features: Features) -> tuple[Tensor, Tensor, Tensor] | None:
-        """What is added to the decoder's maps at S/8, S/4 and S/2; None for weights that draw over no base."""
-        if self.base_encoder is None:
-            if base is not None:
-                raise ValueError("base: these weights draw over none, leave it out")
-            return None
-        if base is None:
-            raise ValueError("base: these weights draw over one, and need its picture")
-        _check("base", base, (features.f1.shape[0], 3, *features.size))
-        found: tuple[Tensor, Tensor, Tensor] = self.base_encoder(base)
-        return found
 
-
-class BaseEncoder(nn.Module):
-    """What the decoder is told of the picture that it draws over: where a mouth has opened, or a cheek is stretched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.down1, self.down2 = DownBlock(3, 16), DownBlock(16, 52)
-        self.to8 = nn.Conv2d(52, 168, 4, 2, 1)
-        self.to4 = nn.Conv2d(52, 52, 3, padding=1)
-        self.to2 = nn.Conv2d(16, 8, 3, padding=1)
-
-    def forward(self, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[N, 3, S, S] -> [N, 168, S/8, S/8], [N, 52, S/4, S/4], [N, 8, S/2, S/2], sides rounded up."""
-        height, width = base.shape[-2:]
-        x = self.down1(F.pad(base, (0, -width % 8, 0, -height % 8), mode="replicate"))
-        y = self.down2(x)
-        maps = self.to8(y), self.to4(y), self.to2(x)
-        first, second, third = (
-            m[..., : -(-height // n), : -(-width // n)] for n, m in zip((8, 4, 2), maps, strict=True)
-        )
-        return first, second, third
-
-
-class ToColourAndGain(nn.Module):
-    """[N, 4, S, S] -> tanh of the first three channels, and the last as a gain from 0 to 1.5, 1 where it is 0."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return torch.cat([x[:, :3].tanh(), MOST_GAIN * (x[:, 3:] - math.log(MOST_GAIN - 1)).sigmoid()], 1)
-
-
-def _check(name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:
+def check_shape(name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:
     """Raise ValueError unless `x` has `shape`, None standing for any length."""
     if x.ndim != len(shape) or any(want is not None and got != want for got, want in zip(x.shape, shape, strict=True)):
         wanted = ", ".join("any" if want is None else str(want) for want in shape)
@@ -337,26 +257,26 @@ class Face2FaceRho:
         default_factory=lambda: {"model": MODEL_NAME, "size": "512", "head_pose": "official"}
     )
 
-    @property
-    def over_base(self) -> bool:
-        """Whether these weights draw over the landmark warp."""
-        return self.renderer.over_base
-
     def state_dict(self) -> dict[str, Tensor]:
         """Both state dicts under `motion_net.` and `rendering_net.`."""
         nets = {"motion_net": self.motion, "rendering_net": self.renderer}
         return {f"{prefix}.{name}": value for prefix, net in nets.items() for name, value in net.state_dict().items()}
 
 
-def random_face2face_rho(seed: int = 0, *, over_base: bool = False) -> Face2FaceRho:
+AnyPair = TypeVar("AnyPair", bound=Face2FaceRho)
+
+
+def random_face2face_rho(seed: int = 0) -> Face2FaceRho:
     """Networks in eval mode with random weights that keep activations near 1: for tests and measurements.
 
     He-scaled weights and BatchNorm statistics drawn around those of normal data; the same for the same `seed`.
     """
+    return randomise(Face2FaceRho(MotionNet().eval(), RenderingNet().eval()), seed)
+
+
+def randomise(model: AnyPair, seed: int) -> AnyPair:
+    """Fill a pair of networks as `random_face2face_rho` says; gives it back."""
     generator = torch.Generator().manual_seed(seed)
-    model = Face2FaceRho(MotionNet().eval(), RenderingNet(over_base=over_base).eval())
-    if over_base:
-        model.metadata |= {"base": BASE, "size": "256", "motion_size": "256"}
     for name, value in model.state_dict().items():
         if name.endswith("num_batches_tracked"):
             continue

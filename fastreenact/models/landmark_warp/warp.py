@@ -3,13 +3,11 @@
 It is the baseline that learned weights have to beat, and what ours draw over.
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastreenact import _C, ops
 from fastreenact.face.crop import Box
@@ -18,6 +16,7 @@ from fastreenact.models.landmark_warp.field import Controls
 from fastreenact.models.landmark_warp.grid import Grid
 from fastreenact.models.landmark_warp.head import Head, follow, make_head
 from fastreenact.models.landmark_warp.slits import EYES, Cover, Layer, cover, eye_layer, mouth_layer
+from fastreenact.timings import NO_TIMER, Timer
 
 _FARTHEST = 1e6  # of a coordinate in halves of the box: no face is there, and products of it stay numbers
 
@@ -57,7 +56,7 @@ class Placement:
         return whole
 
 
-def _finite(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _finite(name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
     array = np.asarray(value, np.float64)
     if array.shape != shape:
         raise ValueError(f"{name}: got shape {array.shape}, need {shape}")
@@ -69,11 +68,11 @@ def _finite(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64
     return array
 
 
-def _pixels(box: Box, keypoints: Any) -> NDArray[np.float64]:
+def _pixels(box: Box, keypoints: ArrayLike) -> NDArray[np.float64]:
     return box.denormalise(_finite("keypoints", keypoints, (COUNT, 2))).astype(np.float64)
 
 
-def _pose(value: Any) -> NDArray[np.float64]:
+def _pose(value: ArrayLike) -> NDArray[np.float64]:
     pose = _finite("pose", value, (6,))
     if pose[5] <= 0:
         raise ValueError(f"pose: got scale {pose[5]:.3g}, need more than 0")
@@ -102,7 +101,7 @@ class LandmarkWarp:
             raise ValueError(f"height, width: got {height} x {width}, need at least 1 x 1")
         self.height, self.width, self.dtype, self.device = height, width, dtype, torch.device(device)
 
-    def encode(self, image: Any, keypoints: Any, pose: Any, box: Box) -> State:
+    def encode(self, image: ArrayLike | torch.Tensor, keypoints: ArrayLike, pose: ArrayLike, box: Box) -> State:
         """Make a portrait resident: place the head, cut out eyeballs and mouth. Some tens of milliseconds, once.
 
         Args:
@@ -129,7 +128,12 @@ class LandmarkWarp:
         return State(picture[None].to(self.device), box, head, Grid(self.height, self.width, head.unit), resident)
 
     def drive(
-        self, state: State, keypoints: Any, pose: Any, out: torch.Tensor | None = None, timer: Any = None
+        self,
+        state: State,
+        keypoints: ArrayLike,
+        pose: ArrayLike,
+        out: torch.Tensor | None = None,
+        timer: Timer = NO_TIMER,
     ) -> torch.Tensor:
         """The portrait, moved so that its keypoints come to lie at `keypoints`.
 
@@ -140,7 +144,7 @@ class LandmarkWarp:
             keypoints: [72, 2] made with the portrait's face shape, in the normalised coordinates of its box.
             pose: [6] of the moved head. A head turned further than the portrait can show is turned back, softly.
             out: uint8 [height, width, 3] to write into.
-            timer: an object with `stage(name)`: motion, warp, deliver; None is no timing.
+            timer: told of the stages motion, warp and deliver.
 
         Returns:
             uint8 [height, width, 3] RGB on the portrait's device; `out` if given.
@@ -148,7 +152,6 @@ class LandmarkWarp:
         Raises:
             ValueError: a shape or dtype that does not fit, NaN or infinite coordinates.
         """
-        stage = timer.stage if timer is not None else lambda name: nullcontext()
         points, turn = _pixels(state.box, keypoints), _pose(pose)
         shape = (self.height, self.width, 3)
         if out is None:
@@ -157,11 +160,11 @@ class LandmarkWarp:
             raise ValueError(
                 f"out: got {out.dtype} {tuple(out.shape)} on {out.device}, need torch.uint8 {shape} on {self.device}"
             )
-        with stage("motion"):
+        with timer.stage("motion"):
             found = self._place(state, points, turn)
-        with stage("warp"):
+        with timer.stage("warp"):
             moved = None if found.field is None else self._sample(state.image, found.field, found.step)
-        with stage("deliver"):
+        with timer.stage("deliver"):
             # NumPy on the CPU: PyTorch would wake its threads for copies that take microseconds.
             surface, still = (out.numpy(), state.image.numpy()) if self.device.type == "cpu" else (out, state.image)
             surface[:] = still[0]
@@ -170,7 +173,9 @@ class LandmarkWarp:
             self.cover(surface, found)
         return out
 
-    def place(self, state: State, keypoints: Any, pose: Any, nodes: NDArray[np.float32] | None = None) -> Placement:
+    def place(
+        self, state: State, keypoints: ArrayLike, pose: ArrayLike, nodes: NDArray[np.float32] | None = None
+    ) -> Placement:
         """Where everything goes when the portrait is moved as `drive` moves it, for who samples it himself.
 
         Args:
@@ -180,7 +185,7 @@ class LandmarkWarp:
         """
         return self._place(state, _pixels(state.box, keypoints), _pose(pose), nodes)
 
-    def cover(self, surface: Any, placement: Placement) -> None:
+    def cover(self, surface: NDArray[np.uint8] | torch.Tensor, placement: Placement) -> None:
         """Lay eyeballs and mouth over the moved skin `surface` [height, width, 3], uint8, NumPy or a tensor."""
         for laid, image in placement.covers:
             if isinstance(surface, np.ndarray) and surface.strides[1:] == (3, 1):
@@ -221,13 +226,13 @@ class LandmarkWarp:
         return ops.warp(image, at, size=size, padding="border", field_resize="bilinear")[0]
 
 
-def _paste(surface: Any, moved: torch.Tensor, x0: int, y0: int) -> None:
+def _paste(surface: NDArray[np.uint8] | torch.Tensor, moved: torch.Tensor, x0: int, y0: int) -> None:
     """Copy the moved rectangle as far as it lies in the picture."""
     left, top = max(x0, 0), max(y0, 0)
     right, low = min(x0 + moved.shape[1], surface.shape[1]), min(y0 + moved.shape[0], surface.shape[0])
     if right > left and low > top:
         part = moved[top - y0 : low - y0, left - x0 : right - x0]
-        surface[top:low, left:right] = part.numpy() if isinstance(surface, np.ndarray) else part
+        surface[top:low, left:right] = part.numpy() if isinstance(surface, np.ndarray) else part  # type: ignore[assignment]
 
 
 def _lay(surface: NDArray[np.uint8], image: torch.Tensor, cover: Cover) -> None:

@@ -1,34 +1,38 @@
-"""Face2Face^rho drawn over the landmark warp, in its inference form: for pictures of any size and shape.
+"""The refined landmark warp in its inference form: for pictures of any size and shape.
 
 The landmark warp moves the portrait at its own resolution. The networks, at the size that they were trained for, move
 its field a little further, and give every pixel a gain and a colour: light, shadow, and what the portrait did not show.
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fastreenact import ops
 from fastreenact.face.crop import Box, crop
-from fastreenact.models.face2face_rho.inference import FusedFace2FaceRho, SourceState
-from fastreenact.models.face2face_rho.networks import MOST_GAIN
+from fastreenact.fuse.slabs import Place
 from fastreenact.models.landmark_warp.field import ramp
 from fastreenact.models.landmark_warp.warp import LandmarkWarp, Placement, State
+from fastreenact.models.refined_warp.fused import RefinedNetworks
+from fastreenact.models.refined_warp.networks import MOST_GAIN
+from fastreenact.timings import NO_TIMER, Timer
+
+Floats = NDArray[np.floating[Any]]
 
 _FADE = 0.08  # of the square's side: over this width from its edge the networks gain their weight, in a larger picture
 
 
 @dataclass(frozen=True)
-class OverBaseState:
+class RefinedState:
     """One resident portrait."""
 
     warp: LandmarkWarp  # of pictures of its size
     base: State
-    networks: SourceState
+    networks: Place
     box: Box
     image: Tensor  # uint8 [1, H, W, 3]
     fade: float  # share of the box's side
@@ -36,19 +40,21 @@ class OverBaseState:
     nodes: "_Nodes"
 
 
-class FusedOverBase:
+class FusedRefinedWarp:
     """Encodes portraits and draws them driven. One thread at a time: buffers are shared between calls."""
 
-    def __init__(self, networks: FusedFace2FaceRho, size: int | None):
+    def __init__(self, networks: RefinedNetworks, size: int | None):
         """
         Args:
-            networks: of weights that draw over the landmark warp, at the size they were trained for.
+            networks: at the size they were trained for.
             size: side of square frames, px; None: frames are as large as the portrait.
         """
         self.size, self.dtype, self.device = size, networks.dtype, networks.device
         self._networks = networks
 
-    def encode(self, image: Any, keypoints: Any, pose: Any, box: Box | None = None) -> OverBaseState:
+    def encode(
+        self, image: ArrayLike | Tensor, keypoints: ArrayLike, pose: ArrayLike, box: Box | None = None
+    ) -> RefinedState:
         """Make a portrait resident.
 
         Args:
@@ -76,10 +82,15 @@ class FusedOverBase:
         sides = self._networks.motion_size // 4, self._networks.size
         cells = _Cells(*sides, square, height, width, base.grid.step, self.device)
         nodes = _Nodes(square, fade, height, width, base.grid.step, self.device)
-        return OverBaseState(warp, base, networks, square, base.image, fade, cells, nodes)
+        return RefinedState(warp, base, networks, square, base.image, fade, cells, nodes)
 
     def drive(
-        self, state: OverBaseState, keypoints: Any, pose: Any, out: Tensor | None = None, timer: Any = None
+        self,
+        state: RefinedState,
+        keypoints: ArrayLike,
+        pose: ArrayLike,
+        out: Tensor | None = None,
+        timer: Timer = NO_TIMER,
     ) -> Tensor:
         """The portrait of `state`, moved to the driver's keypoints and pose.
 
@@ -89,7 +100,7 @@ class FusedOverBase:
             pose: [6], the driver's.
             out: uint8 [H, W, 3] to write into, on any device (without a copy where it is contiguous and on ours); None
                 makes one on ours that the caller owns.
-            timer: has `stage(name)`, a context manager; stages may be entered more than once.
+            timer: told of the stages, which may come more than once.
         Returns:
             uint8 [H, W, 3] RGB: `out` if given.
         Raises:
@@ -101,16 +112,16 @@ class FusedOverBase:
         in_place = out is not None and out.device == state.image.device and out.is_contiguous()
         with torch.inference_mode():
             surface = out if out is not None and in_place else torch.empty(shape, dtype=torch.uint8, device=self.device)
-            with _stage(timer, "motion"):
+            with timer.stage("motion"):
                 placed, nodes = state.nodes.place(state.warp, state.base, keypoints, pose)
                 field = state.cells.read(nodes)
             offset = self._networks.move(state.networks, keypoints, pose, field, timer)
-            with _stage(timer, "warp"):
+            with timer.stage("warp"):
                 window = _moving(placed, state.nodes, *nodes.shape[:2])
                 self._base(state, placed, window, state.nodes.add(nodes, offset, window), surface)
                 seen = state.cells.shrink(surface)
             raw = self._networks.draw(field + offset, seen, timer)
-            with _stage(timer, "deliver"):
+            with timer.stage("deliver"):
                 ops.compose_frame(
                     raw[0], surface, state.box, most_gain=MOST_GAIN, fade=state.fade, flag=self._networks.flag
                 )
@@ -122,7 +133,7 @@ class FusedOverBase:
         return self._networks.finite
 
     def _base(
-        self, state: OverBaseState, placed: Placement, window: tuple[int, int, int, int], nodes: Tensor, surface: Tensor
+        self, state: RefinedState, placed: Placement, window: tuple[int, int, int, int], nodes: Tensor, surface: Tensor
     ) -> None:
         """The landmark warp by the field `nodes` [h, w, 2] of a window of all nodes into `surface` uint8 [H, W, 3]."""
         height, width = surface.shape[:2]
@@ -216,7 +227,7 @@ class _Nodes:
             scale = scale * (weight_y[top:low, None] * weight_x[left:right])[..., None].astype(np.float32)
         self._scale = torch.from_numpy(scale).to(device).expand(1, *self._size, 2)
 
-    def place(self, warp: LandmarkWarp, base: State, keypoints: Any, pose: Any) -> tuple[Placement, Tensor]:
+    def place(self, warp: LandmarkWarp, base: State, keypoints: ArrayLike, pose: ArrayLike) -> tuple[Placement, Tensor]:
         """The landmark warp of one frame, and its field [h, w, 2] of all nodes, valid until the next."""
         placed = warp.place(base, keypoints, pose, self._field)
         shown, self._shown = self._shown, _window(placed)
@@ -256,7 +267,7 @@ def _plain(tensor: Tensor) -> Any:
     return tensor.numpy() if tensor.device.type == "cpu" else tensor
 
 
-def _grid(x: Any, y: Any) -> Any:
+def _grid(x: Floats, y: Floats) -> NDArray[np.float32]:
     """Places float32 [1, h, w, 2] of columns `x` [w] and rows `y` [h]."""
     return np.stack(np.broadcast_arrays(x, y[:, None]), -1)[None].astype(np.float32)
 
@@ -278,10 +289,6 @@ def _moving(placed: Placement, nodes: _Nodes, h: int, w: int) -> tuple[int, int,
     return max(left - 1, 0), max(top - 1, 0), min(right + 1, w), min(low + 1, h)
 
 
-def _weight(at: Any, fade: float) -> Any:
+def _weight(at: Floats, fade: float) -> Floats:
     """0 at -1 and 1 and beyond, 1 from `fade` of the side inwards; 1 everywhere without a fade."""
     return ramp((1 - np.abs(at)) / (2 * fade)) if fade > 0 else np.ones_like(at)
-
-
-def _stage(timer: Any, name: str) -> Any:
-    return nullcontext() if timer is None else timer.stage(name)

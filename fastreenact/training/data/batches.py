@@ -19,7 +19,7 @@ from fastreenact import ops
 from fastreenact.errors import FastreenactError, MediaError
 from fastreenact.media import read_image
 from fastreenact.models.face2face_rho.head_pose import pose_of_official
-from fastreenact.training.over_base import Base, join_bases, landmark_bases
+from fastreenact.training.data.bases import Base, join_bases, landmark_bases
 
 _DRAWN_AT = (16, 8, 4)  # layout 0, 1, 2 is drawn at motion_size / this
 _PER_PERSON = 60  # pairs of each person in what counts as one pass. Source: released code, num_repeats
