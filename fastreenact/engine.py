@@ -296,6 +296,11 @@ class Engine:
             self._time = 0.0
 
     @property
+    def sees_pictures(self) -> bool:
+        """Whether the model looks at the driver's pictures: a motion or landmarks alone do not drive it."""
+        return bool(self._choice.model.wants & lacking(is_motion=True, is_picture=False))
+
+    @property
     def output_size(self) -> tuple[int, int]:
         """(H, W) of the frames of portrait 0."""
         return self._avatar(0).output_size

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from fastreenact.media.read import VideoReader
 from fastreenact.media.write import VideoWriter
 
 if TYPE_CHECKING:
-    from fastreenact.engine import Engine
     from fastreenact.face.motion import Motion, MotionClip
 
 # called as (stage, frames done, frames expected or None); stages are "track" and "render"
@@ -27,6 +26,31 @@ Trim = tuple[float | None, float | None]
 
 _LOOKAHEAD = 30  # frames searched for the driver's neutral one (DESIGN.md, Faces)
 _TEMPLATE_TIME_BASE = Fraction(1, 90000)  # for templates that name none: exact at 24, 25, 29.97, 30, 50 and 60 fps
+
+
+class Animates(Protocol):
+    """What is needed of an engine: `fastreenact.Engine` has it."""
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """(H, W) of its frames."""
+
+    @property
+    def source_picture(self) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3]: the portrait as its frames show it at rest."""
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether it has to be driven with pictures, since its model looks at them."""
+
+    def step(self, driver: Any, *, time: float | None = None, out: Any = None) -> Any:
+        """One frame, for a `Motion` or a picture at a time in seconds, into `out` where that is given."""
+
+    def use_reference(self, motion: "Motion | None") -> None:
+        """Fix the driver's neutral frame."""
+
+    def reset(self) -> None:
+        """Forget the driver."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +68,7 @@ class AnimateResult:
 
 
 def animate(
-    engine: "Engine",
+    engine: Animates,
     driver: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
     *,
@@ -149,7 +173,7 @@ class _Run:
 
     def __init__(
         self,
-        engine: "Engine",
+        engine: Animates,
         driver: Path,
         out: Path,
         template_out: Path | None,
@@ -180,7 +204,7 @@ class _Run:
         self._save_template(clip)
         motion = clip[0]
         self.engine.use_reference(_neutral_like(motion))
-        frame = self.engine.step(motion, time=0.0)
+        frame = self.engine.step(image if self.engine.sees_pictures else motion, time=0.0)
         panels = (self.engine.source_picture, image, frame)
         write_image(self.out, in_a_row(panels, frame.shape[0]) if self.row else frame, force=self.force)
         return 1
@@ -224,7 +248,7 @@ class _Run:
             writer.abandon(keep=False)
             raise
         self.damaged = _note_reading(reader, clip, self.notes)
-        self._render(writer, clip, pts, reader.frames() if self.row else None)
+        self._render(writer, clip, pts, reader.frames() if self.row or self.engine.sees_pictures else None)
         return len(clip)
 
     def _save_template(self, clip: "MotionClip") -> None:
@@ -250,11 +274,13 @@ class _Run:
                     _neutral_like(clip[0]) if alone else choose_reference(clip, lookahead=_LOOKAHEAD)
                 )
                 for i, ticks in enumerate(pts):
-                    self.engine.step(clip[i], time=float(clip.time[i]), out=frame)
+                    if driver_frames is not None:
+                        shown_driver = next(driver_frames, (shown_driver, 0))[0]
+                    # A model that sees the driver's picture is given it, tracked once more as it comes.
+                    seen = shown_driver if self.engine.sees_pictures and shown_driver is not None else clip[i]
+                    self.engine.step(seen, time=float(clip.time[i]), out=frame)
                     image = frame
                     if self.row:
-                        if driver_frames is not None:
-                            shown_driver = next(driver_frames, (shown_driver, 0))[0]
                         panels = [self.engine.source_picture, shown_driver, frame]
                         image = in_a_row([panel for panel in panels if panel is not None], frame.shape[0])
                     writer.write(image, ticks)

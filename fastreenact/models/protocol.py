@@ -59,7 +59,7 @@ class Face:
     @property
     def picture(self) -> Picture:
         """uint8 [H, W, 3] RGB."""
-        return _there(self._picture, "a picture")
+        return _there(self._picture, "picture")
 
     @property
     def keypoints_px(self) -> Floats:
@@ -69,12 +69,12 @@ class Face:
     @property
     def box(self) -> Box:
         """The square around the face, px."""
-        return _there(self._box, "a box around the face")
+        return _there(self._box, "box around the face")
 
     @property
     def points(self) -> Floats:
         """As the tracker gave them, px: [478, 3] from the built-in one."""
-        return _there(self._points, "a tracker's points")
+        return _there(self._points, "tracker's points")
 
     @cached_property
     def landmarks(self) -> Floats:
@@ -131,12 +131,12 @@ class Portrait(Face):
     @property
     def motion(self) -> Motion:
         """What the face does in the portrait: expression and pose."""
-        return _there(self._motion, "a fitted motion")
+        return _there(self._motion, "fitted motion")
 
     @property
     def shape(self) -> Floats:
         """[50] of the morphable model."""
-        return _there(self._shape, "a fitted shape")
+        return _there(self._shape, "fitted shape")
 
     def square(self, side: int) -> Portrait:
         """The box alone, as a portrait of side x side px."""
@@ -167,7 +167,7 @@ class Cues:
     @property
     def motion(self) -> Motion:
         """The driver's: expression and pose; confidence 0 where no face was found."""
-        return _there(self._motion, "a motion")
+        return _there(self._motion, "motion")
 
     @cached_property
     def led(self) -> tuple[Floats, Floats]:
