@@ -117,8 +117,8 @@ def main() -> None:
     frames = driver_frames()
     half = "bfloat16" if options.device == "cpu" else "float16"
     runs = {
-        "face2face-rho float32": {"dtype": "float32"},
-        f"face2face-rho {half}": {"dtype": half},
+        "refined-warp float32": {"dtype": "float32"},
+        f"refined-warp {half}": {"dtype": half},
         "published form float32": {"weights": random_face2face_rho(0), "dtype": "float32"},
         f"published form {half}": {"weights": random_face2face_rho(0), "dtype": half},
         "landmark-warp float32": {"model": "landmark-warp", "dtype": "float32"},
@@ -132,7 +132,7 @@ def main() -> None:
     if options.quick:
         return
     notes = (
-        "Medians in ms, host to host, driver frames of 512 x 512. face2face-rho: the weights that ship, over the "
+        "Medians in ms, host to host, driver frames of 512 x 512. refined-warp: the weights that ship, over the "
         "landmark warp; published form: random weights of the released configuration. Load: engine with its tracker "
         "and the portrait's encoding; memory: most that was resident while frames ran, less what was before loading. "
         f"{LIVE.capitalize()}: the whole frame where each comes {1000 // LIVE_FPS} ms after the one before. "
