@@ -164,7 +164,7 @@ def frame(size: int) -> list[Launch]:
     out = torch.empty(1, size, size, 3, dtype=torch.uint8)
     fused.step(state, faces.points[1], faces.poses[1])
     with Trace() as trace:
-        fused._last._step(trace, fused._slabs)
+        fused._last._step(trace, fused._slabs.tensors)
         trace.mark("deliver")
         fused._last.frame(out)
     return trace.launches

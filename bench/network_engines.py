@@ -125,6 +125,7 @@ def ours(dtype: str, size: int, device: str, folder: Path) -> Engine:
 
     from fastreenact.models.face2face_rho.inference import fuse
     from fastreenact.models.face2face_rho.networks import random_face2face_rho
+    from fastreenact.timings import NO_TIMER
 
     faces = Portraits(size)
     fused = fuse(random_face2face_rho(), size, getattr(torch, dtype), device)
@@ -133,7 +134,7 @@ def ours(dtype: str, size: int, device: str, folder: Path) -> Engine:
     out = torch.empty(size, size, 3, dtype=torch.uint8, device=device)
 
     def run(timer: Stages | None = None) -> None:
-        fused.drive(state, *driver, out=out, timer=timer)
+        fused.drive(state, *driver, out=out, timer=NO_TIMER if timer is None else timer)
         if device == "cuda":
             torch.cuda.synchronize()
 

@@ -22,7 +22,7 @@ from fastreenact.evaluation.report import Evaluation
 from fastreenact.evaluation.run import evaluate
 from fastreenact.face.track.tracker import Tracker
 from fastreenact.models import shipped_weights
-from fastreenact.models.face2face_rho.weights import load_face2face_rho
+from fastreenact.models.refined_warp.weights import load_refined_warp
 from fastreenact.training.data.heads import HeadPairs
 
 DOCS = Path(__file__).resolve().parent
@@ -35,7 +35,7 @@ SMOOTH = 100  # steps
 
 def activations(clips: list[Path], every: int) -> str:
     """How far activations on the clips, and on other heads, leave what 256 pairs of generated heads have."""
-    model = load_face2face_rho(shipped_weights())
+    model = load_refined_warp(shipped_weights())
     size = int(model.metadata["size"])
     known = known_ranges(model, (HeadPairs(size).draw(np.random.default_rng((1, i))) for i in range(DRAWS)))
     lines = ["| pictures | layers outside | values outside | furthest |", "| --- | --- | --- | --- |"]

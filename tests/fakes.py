@@ -11,6 +11,7 @@ class FakeEngine:
     """Gives frames whose gray level counts the steps; remembers what it was asked."""
 
     model = "fake"
+    sees_pictures = False
 
     def __init__(self, source=None, size=(32, 48), stop_at=None, **options):
         self.output_size, self.options, self.stop_at = size, options, stop_at

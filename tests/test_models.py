@@ -53,7 +53,7 @@ def test_weights_say_which_model_they_are_of(tmp_path):
     assert choose("landmark-warp", None).weights is None
     with pytest.raises(WeightsError, match="model face2face-rho needs weights, and none were given: make them of"):
         choose("face2face-rho", None)
-    with pytest.raises(ValueError, match="weights were given, but landmark-warp has none"):
+    with pytest.raises(ValueError, match="weights were given, but the landmark warp has none"):
         choose("landmark-warp", published)
     with pytest.raises(WeightsError, match="these weights are for the model None; there are"):
         choose(None, object())

@@ -23,7 +23,7 @@ from fastreenact.face.track.backends import quiet_stderr
 from fastreenact.face.track.tracker import Landmarks, Tracker
 from fastreenact.face.track.views import View, views
 from fastreenact.models import shipped_weights
-from fastreenact.models.face2face_rho.weights import load_face2face_rho
+from fastreenact.models.refined_warp.weights import load_refined_warp
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def without_a_face(count):
 @pytest.mark.row("A1", "no face in the source: `NoFaceError` with advice, within 1 s of one core")
 def test_sources_without_a_face_are_refused_within_a_second(tracker, row):
     tracker.find(np.zeros((64, 64, 3), np.uint8))
-    weights = load_face2face_rho(shipped_weights())
+    weights = load_refined_warp(shipped_weights())
     count, seconds = row.amount(2, 100), []
     for picture in itertools.islice(without_a_face(count), count):
         start = time.process_time()  # all threads together, so that other programs do not count

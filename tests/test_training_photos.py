@@ -66,7 +66,8 @@ def photograph() -> PhotoHead:
     """A picture of a generated head, twice as fine as the frames, made movable by its true coefficients."""
     drawn = draw_head(PERSON, FRONT, CALM, 2 * SIZE, SHOT)
     box = Box(SIZE, SIZE, 2 * SIZE)
-    face = SourceFace(box.denormalise(drawn.keypoints), box, PERSON.shape, CALM, FRONT, drawn.keypoints)
+    points = box.denormalise(drawn.keypoints)
+    face = SourceFace(points, box, PERSON.shape, CALM, FRONT, drawn.keypoints, points)
     return prepare(drawn.image, face, None, SIZE, silhouette)
 
 
