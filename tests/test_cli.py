@@ -19,8 +19,8 @@ import fastreenact  # noqa: E402
 from fastreenact import engine as engine_module  # noqa: E402
 from fastreenact.app import animate as animate_module  # noqa: E402
 from fastreenact.app.cli import main  # noqa: E402
-from fastreenact.app.progress import ProgressLine, line  # noqa: E402
 from fastreenact.media import read_image, write_image  # noqa: E402
+from fastreenact.progress import ProgressLine, line  # noqa: E402
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, TextIO
 
 import torch
 
-from fastreenact.app.progress import ProgressLine
 from fastreenact.errors import MediaError
 from fastreenact.models import choose
+from fastreenact.progress import ProgressLine
 from fastreenact.training import processes
 from fastreenact.training.data.batches import Dataset, Mixture, VoxCelebFolder, broken_summary
 from fastreenact.training.data.heads import HeadPairs

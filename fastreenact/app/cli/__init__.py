@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fastreenact.app.animate import AnimateResult
-    from fastreenact.app.progress import ProgressLine
     from fastreenact.engine import Engine
     from fastreenact.face.track.tracker import Tracker
+    from fastreenact.progress import ProgressLine
 
 _HANDLER = "fastreenact-command-line"
 _DAMAGED = 3  # exit code: the driver broke off; what came before is written
@@ -586,7 +586,7 @@ def _tracker(face: int | None) -> "Tracker | None":
 
 
 def _progress() -> "ProgressLine":
-    from fastreenact.app.progress import ProgressLine
+    from fastreenact.progress import ProgressLine
 
     return ProgressLine(sys.stderr)
 
