@@ -4,14 +4,15 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
+if TYPE_CHECKING:  # who times nothing, or on a CPU, does not wait for torch
+    import torch
 
 STAGES = ("track", "fit", "retarget", "rasterize", "motion", "warp", "decode", "deliver")
 GRAPH = "graph"  # stands for all that one CUDA graph does, where no events inside it tell its stages apart
 
-_Marks = list[tuple[str, torch.cuda.Event]]
+_Marks = list[tuple[str, "torch.cuda.Event"]]
 
 
 class Timer(Protocol):
@@ -23,7 +24,7 @@ class Timer(Protocol):
     def add(self, name: str, ms: float) -> None:
         """Count milliseconds measured elsewhere as `name`."""
 
-    def events(self, marks: list[tuple[str, torch.cuda.Event]]) -> None:
+    def events(self, marks: _Marks) -> None:
         """Count the time from each event to the next under the first one's name; the last only ends."""
 
 
@@ -36,7 +37,7 @@ class _NoTimer:
     def add(self, name: str, ms: float) -> None:
         pass
 
-    def events(self, marks: list[tuple[str, torch.cuda.Event]]) -> None:
+    def events(self, marks: _Marks) -> None:
         pass
 
 
@@ -50,7 +51,7 @@ class StageTimer:
     everywhere else by the host's clock.
     """
 
-    def __init__(self, device: torch.device, profile: bool = False) -> None:
+    def __init__(self, device: "torch.device", profile: bool = False) -> None:
         self._device = device
         self._events: list[_Marks] | None = [] if profile and device.type == "cuda" else None
         self._ms: dict[str, float] = {}
@@ -65,6 +66,8 @@ class StageTimer:
     def stage(self, name: str) -> Iterator[None]:
         """Time the block as `name`."""
         if self._events is not None:
+            import torch
+
             first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             torch.cuda.nvtx.range_push(name)
             first.record()
@@ -90,7 +93,10 @@ class StageTimer:
 
     def finish(self) -> dict[str, float]:
         """Stage -> milliseconds; waits for the GPU where events were recorded."""
-        if self._events:  # the stream, since an event's own wait may not know of one that a graph records
+        if self._events:
+            import torch
+
+            # The stream, since an event's own wait may not know of one that a graph records.
             torch.cuda.current_stream(self._device).synchronize()
         for marks in self._events or ():
             for (name, first), (_, last) in pairwise(marks):

@@ -1,6 +1,5 @@
 """From a driver's pictures to motion: its face tracked and fitted frame by frame."""
 
-import contextlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +13,7 @@ from fastreenact.face.morphable.fit import MAX_SHAPE_FRAMES, Fit, fit, fit_shape
 from fastreenact.face.morphable.model import MorphableModel, default_model
 from fastreenact.face.motion import Motion, MotionClip
 from fastreenact.face.track.tracker import Landmarks, Tracker
+from fastreenact.timings import NO_TIMER, Timer
 
 # A live driver's shape is fitted anew when so many good frames have been seen, then it is frozen.
 _SHAPE_AT = (1, 5, 15, MAX_SHAPE_FRAMES)
@@ -77,14 +77,14 @@ class Driver:
         if close is not None:
             close()
 
-    def observe(self, frame: Any, time: float = 0.0, *, timer: Any = None) -> Motion:
+    def observe(self, frame: Any, time: float = 0.0, *, timer: Timer = NO_TIMER) -> Motion:
         """The motion of the next frame.
 
         Args:
             frame: uint8 [H, W, 3] RGB, whose size may change; or landmarks of your own tracker, float [N, 2 or 3] in px
                 with N = 72, 68, 468 or 478; or None for a frame that is known to have no face.
             time: s.
-            timer: an object whose `stage(name)` is a context manager around "track" and "fit"; None times nothing.
+            timer: of the stages "track" and "fit".
 
         Returns:
             The motion; confidence 0 if there is no face.
@@ -93,10 +93,9 @@ class Driver:
             ValueError: neither such a picture nor such landmarks.
             FastreenactError: MediaPipe is missing.
         """
-        stage = contextlib.nullcontext if timer is None else timer.stage
-        with stage("track"):
+        with timer.stage("track"):
             keypoints = self._keypoints(frame)
-        with stage("fit"):
+        with timer.stage("fit"):
             if keypoints is None:
                 self._last = None
                 return Motion.missing(time)
