@@ -14,7 +14,7 @@ import torch
 
 from fastreenact.errors import MediaError
 from fastreenact.models import choose
-from fastreenact.progress import ProgressLine
+from fastreenact.progress import Line, ProgressLine
 from fastreenact.training import processes
 from fastreenact.training.data.batches import Dataset, Mixture, VoxCelebFolder, broken_summary
 from fastreenact.training.data.heads import HeadPairs
@@ -121,11 +121,8 @@ def _dataset(
 
         parts["photos"] = PhotoFolder(photos, size)
     if videos is not None:
-        line = ProgressLine(stream)
-        try:
+        with ProgressLine(stream) as line:
             parts["videos"] = VideoFolder(videos, size, progress=line)
-        finally:
-            line.close()
     if data is not None:
         parts["data"] = VoxCelebFolder(data, size)
     if not parts:
@@ -145,28 +142,24 @@ def progress_text(progress: Progress) -> str:
 
 
 class _Line:
-    """Draws over one line of a terminal; elsewhere a line now and then."""
+    """Draws over one line of a terminal, and leaves the last one standing; elsewhere a line now and then."""
 
     def __init__(self, stream: TextIO):
-        self._stream, self._terminal = stream, stream.isatty()
-        self._drawn, self._width = perf_counter(), 0
+        self._stream, self._written = stream, perf_counter()
+        self._line = Line(stream, bar_format="{desc}", mininterval=_ON_TERMINAL_S, leave=False)
 
     def __call__(self, progress: Progress) -> None:
-        now = perf_counter()
-        wait = _ON_TERMINAL_S if self._terminal else _ELSEWHERE_S
-        if now - self._drawn < wait and progress.step != progress.steps:
-            return
-        self._drawn = now
-        text = progress_text(progress)
-        self._stream.write("\r" + text.ljust(self._width) if self._terminal else text + "\n")
-        self._stream.flush()
-        self._width = len(text)
+        text, last = progress_text(progress), progress.step == progress.steps
+        self._line.leave = True
+        self._line.set_description_str(text, refresh=False)
+        self._line.show(progress.step, last)
+        if self._line.disable and (last or perf_counter() - self._written >= _ELSEWHERE_S):
+            self._written = perf_counter()
+            self._stream.write(text + "\n")
+            self._stream.flush()
 
     def close(self) -> None:
-        """Leave the last line standing."""
-        if self._terminal and self._width:
-            self._stream.write("\n")
-            self._stream.flush()
+        self._line.close()
 
 
 @contextmanager
