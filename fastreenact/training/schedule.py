@@ -1,10 +1,8 @@
 """What a training run is made of, and how its weights and learning rate change with the step."""
 
-from dataclasses import asdict, dataclass, fields
+import argparse
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
-
-from fastreenact.models.face2face_rho.networks import motion_input_size
-from fastreenact.training.losses import FIELD_WEIGHT
 
 # Shares of the whole run. Source: Face2Face^rho, Sec. 4 (constant to 330k of 380k iterations) and released code (the
 # field loss falls to nothing in 5 of 105 epochs).
@@ -16,29 +14,60 @@ _FIELD_UNTIL = 5 / 105
 LEAST_ALONE = 128
 
 
+_SIZE, _COUNT, _STEPS = (64, 2048), (1, 1_000_000), (0, 1_000_000_000)  # bounds of what can be asked for
+
+
+def _setting(default: Any, says: str, **words: Any) -> Any:
+    """A field that the command line has an argument for: its help, with the default in it, and its other keywords.
+
+    `whole` gives the bounds of a whole number.
+    """
+    return field(default=default, metadata={"help": says.format(default), **words})
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run. What the losses depend on; how often things are written does not change them."""
+    """One run. What the losses depend on; how often things are written does not change them.
 
-    size: int = 256  # side of the pictures, px
-    motion_size: int = 256  # side for which the motion network's landmark images are drawn, a multiple of 64
-    steps: int = 380_000
-    batch: int = 6  # pairs in a step, of all processes together
-    reuse: int = 1  # steps for each new batch of data, where data cost as much as a step
-    learning_rate: float = 2e-4
-    warm_up: int = 0  # steps over which the learning rate rises to that
-    renderer_from: int = 0  # step at which the renderer joins; before, the motion network learns alone on a base
-    discriminator_from: int = 0  # step at which the discriminator joins; `steps` leaves it out
-    clip: float = 4.0  # gradients longer than this many times their running mean are shortened to that
-    ema: float = 0.999  # decay of the averaged weights, reached after a warm-up
-    base: bool = False  # draw over the landmark warp: a lever beyond the paper, named in the weights file
-    bf16: bool = False  # renderer, discriminator and VGG in bfloat16
-    seed: int = 0
-    save_every: int = 1000  # steps
+    Imports nothing heavy, since `fastreenact train --help` reads it.
+    """
+
+    size: int = _setting(256, "side of the pictures, 64 to 2048 (default {})", metavar="S", whole=_SIZE)
+    motion_size: int = _setting(
+        256, "side for which the motion network sees landmarks, a multiple of 64 (default {})", metavar="M", whole=_SIZE
+    )
+    base: bool = _setting(
+        False,
+        "draw over the landmark warp (default), or from nothing, as published",  # the default of a new run's command
+        action=argparse.BooleanOptionalAction,
+    )
+    steps: int = _setting(380_000, "length of the whole run (default {})", metavar="N", whole=_STEPS)
+    batch: int = _setting(6, "pairs in a step (default {})", metavar="N", whole=_COUNT)  # of all processes together
+    learning_rate: float = _setting(2e-4, "default 2e-4", metavar="X")
+    warm_up: int = _setting(0, "steps over which it rises to that (default {})", metavar="N", whole=_STEPS)
+    ema: float = _setting(0.999, "decay of the averaged weights (default {})", metavar="X")  # after a warm-up
+    reuse: int = _setting(  # where data cost as much as a step
+        1, "steps for each new batch of data; the others take recent ones again (default {})", metavar="N", whole=_COUNT
+    )
+    renderer_from: int = _setting(
+        0,
+        "step at which the renderer joins; before, the motion network learns alone (default {})",
+        metavar="N",
+        whole=_STEPS,
+    )
+    discriminator_from: int = _setting(  # `steps` leaves it out
+        0, "step at which the discriminator joins (default {})", metavar="N", whole=_STEPS
+    )
+    bf16: bool = _setting(False, "renderer and discriminator in bfloat16", action="store_true")  # and VGG
+    save_every: int = _setting(1000, "steps between two states on disk (default {})", metavar="N", whole=_COUNT)
     sheet_every: int = 1000
+    clip: float = 4.0  # gradients longer than this many times their running mean are shortened to that
+    seed: int = 0
 
     def __post_init__(self) -> None:
         """Raise ValueError where a number cannot be."""
+        from fastreenact.models.face2face_rho.networks import motion_input_size
+
         motion_input_size(self.size, self.motion_size)
         for name in ("steps", "batch", "reuse", "save_every", "sheet_every"):
             if getattr(self, name) < 1:
@@ -69,6 +98,8 @@ class TrainConfig:
 
     def field_weight_at(self, step: int) -> float:
         """Weight of the field loss: linearly from 1000 to 0 over the first 5/105 of the run."""
+        from fastreenact.training.losses import FIELD_WEIGHT
+
         return FIELD_WEIGHT * max(0.0, 1 - step / (_FIELD_UNTIL * self.steps))
 
     def ema_at(self, step: int) -> float:
