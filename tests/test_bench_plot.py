@@ -1,5 +1,6 @@
 """bench/plot.py draws valid SVG whose dots lie where the numbers are; bench/report.py links it."""
 
+import re
 import xml.etree.ElementTree as ET
 
 import plot
@@ -15,20 +16,21 @@ def elements(svg, name):
     return list(ET.fromstring(svg).iter(SVG + name))  # noqa: S314  of our own drawing
 
 
-def circles(svg):
-    """Centres of all dots by colour, each colour's first being that of the legend in `dots`, its last in `lines`."""
-    found = {}
-    for element in elements(svg, "circle"):
-        found.setdefault(element.get("fill"), []).append((float(element.get("cx")), float(element.get("cy"))))
-    return found
+def dots(svg):
+    """Places of all dots by series, as far as the legend has none."""
+    groups = {group.get("id"): [*group.iter(SVG + "use")] for group in elements(svg, "g")}
+    return {
+        name: [(float(dot.get("x")), float(dot.get("y"))) for dot in found]
+        for name, found in groups.items()
+        if found and not re.search(r"_\d+$", name or "_1")  # not matplotlib's own
+    }
 
 
 def test_lines_are_logarithmic():
     sizes = [{"size": n, "network": "a < b", "ms": n / 100} for n in (256, 512, 1024)]
     result = {"title": "steps & sizes", "columns": ["size", "network", "ms"], "rows": sizes}
     svg = plot.draw(result | {"plot": {"x": "size", "y": "ms", "series": "network"}})
-    (points,) = circles(svg).values()
-    (x1, y1), (x2, y2), (x3, y3) = points[:3]
+    (x1, y1), (x2, y2), (x3, y3) = dots(svg)["a < b"]
     assert x2 - x1 == pytest.approx(x3 - x2, abs=0.2)
     assert y1 - y2 == pytest.approx(y2 - y3, abs=0.2)
     assert x1 < x2
@@ -41,7 +43,7 @@ def test_a_plot_may_have_rows_of_its_own():
     result = {"title": "t", "columns": ["size"], "rows": [["256"]]}
     data = [{"size": 1, "count": 3.0, "net": "plain"}, {"size": 2, "count": 4.0, "net": "ours"}]
     svg = plot.draw(result | {"plot": {"x": "size", "y": "count", "series": "net", "rows": data}})
-    assert len(circles(svg)) == 2
+    assert {name: len(found) for name, found in dots(svg).items()} == {"plain": 1, "ours": 1}
 
 
 def test_tables_of_ops_become_dots():
@@ -50,12 +52,13 @@ def test_tables_of_ops_become_dots():
         {"what": "8 x 8", "dtype": "float32", "ours ms": 10.0, "p20 - p80": "1 - 2", "eager ms": ""},
     ]
     result = {"title": "t", "columns": ["what", "dtype", "ours ms", "p20 - p80", "eager ms"], "rows": rows}
-    ours, eager = circles(plot.draw(result)).values()
-    assert len(ours) == 3
-    assert len(eager) == 2  # what is not a number is not drawn
-    assert ours[2][0] == eager[1][0]  # the same number in the same place
-    assert ours[1][1] == eager[1][1]  # and row
-    assert ours[1][0] < ours[2][0]
+    places = dots(plot.draw(result))
+    ours, eager = places["ours"], places["eager"]
+    assert len(ours) == 2
+    assert len(eager) == 1  # what is not a number is not drawn
+    assert ours[1][0] == eager[0][0]  # the same number in the same place
+    assert ours[0][1] == eager[0][1]  # and row
+    assert ours[0][0] < ours[1][0]
     as_lists = result | {"rows": [list(row.values()) for row in rows]}
     assert plot.draw(as_lists) == plot.draw(result)
 
@@ -73,12 +76,22 @@ def test_the_page_links_the_plot(tmp_path, monkeypatch):
     assert "`python bench/warp.py`; p, 2 cores" in page
     assert "![warp on the CPU](plots/warp.svg)" in page
     assert "No GPU is in these tables." in page
-    assert (tmp_path / "plots" / "warp.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert (tmp_path / "plots" / "warp.svg").read_text(encoding="utf-8").endswith("</svg>\n")
     assert "![" not in report.page({"gmac": result | {"columns": ["ours"]}}, {})
     page = report.page({}, {"warp": result | {"environment": MACHINE | {"gpu": "some GPU"}}})
     assert "`python bench/warp.py --device cuda`; some GPU; p" in page
     assert "plots/warp-cuda.svg" in page
     assert "No GPU" not in page
+
+
+def test_a_plot_without_matplotlib_is_left_as_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plot, "PLOTS", tmp_path)
+    monkeypatch.setattr(plot.importlib.util, "find_spec", lambda name: None)
+    result = {"title": "t", "columns": ["what", "ours ms"], "rows": [["8 x 4", 1.0]]}
+    assert plot.write("warp", result) is None
+    (tmp_path / "warp.svg").write_text("drawn before")
+    assert plot.write("warp", result) == tmp_path / "warp.svg"
+    assert "matplotlib is not installed: warp.svg is left as it is" in capsys.readouterr().err
 
 
 def test_every_script_that_leaves_results_is_on_the_page():
