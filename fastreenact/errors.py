@@ -15,3 +15,8 @@ class MediaError(FastreenactError):
 
 class WeightsError(FastreenactError):
     """A weights file is missing, damaged or of another model."""
+
+
+def printable(text: str) -> str:
+    """Control characters and undecodable bytes as escapes, so that a hostile file name stays on one line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -114,27 +114,11 @@ def animate(
     target = Path(out) if out is not None else default_out("animated", driver)
     template = Path(template_out) if template_out is not None else None
     check_paths(driver, target, template, force=force)
-    run = _Run(
-        engine,
-        driver,
-        target,
-        template,
-        row=side_by_side,
-        quality=quality,
-        sound=sound,
-        force=force,
-        progress=progress,
-        tracker=tracker,
-    )
+    run = _Run(engine, driver, target, template, side_by_side, quality, sound, force, progress, tracker)
+    work = {"picture": run.picture, "template": run.template, "video": run.video}[driver_kind(driver)]
     engine.reset()
     try:
-        kind = driver_kind(driver)
-        if kind == "picture":
-            frames = run.picture(trim)
-        elif kind == "template":
-            frames = run.template(trim)
-        else:
-            frames = run.video(trim)
+        frames = work(trim)
     finally:
         engine.use_reference(None)
         engine.reset()
@@ -168,28 +152,22 @@ def track(
     return AnimateResult(target, len(clip), perf_counter() - started, notes, damaged)
 
 
+@dataclass
 class _Run:
     """One call of `animate`: its options, and what it has to say about the result."""
 
-    def __init__(
-        self,
-        engine: Animates,
-        driver: Path,
-        out: Path,
-        template_out: Path | None,
-        *,
-        row: bool,
-        quality: str | int,
-        sound: bool,
-        force: bool,
-        progress: Progress | None,
-        tracker: Any,
-    ) -> None:
-        self.engine, self.driver, self.out, self.template_out = engine, driver, out, template_out
-        self.row, self.quality, self.sound, self.force = row, quality, sound, force
-        self.progress, self.tracker = progress, tracker
-        self.notes: list[str] = []
-        self.damaged = False
+    engine: Animates
+    driver: Path
+    out: Path
+    template_out: Path | None
+    row: bool
+    quality: str | int
+    sound: bool
+    force: bool
+    progress: Progress | None
+    tracker: Any
+    notes: list[str] = field(default_factory=list)
+    damaged: bool = False
 
     def picture(self, trim: Trim | None) -> int:
         image = read_image(self.driver)

@@ -14,7 +14,7 @@ from types import FrameType
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact.errors import MediaError
+from fastreenact.errors import MediaError, printable
 
 _NAME_BYTES = 255  # the longest file name of Linux and macOS file systems
 
@@ -35,9 +35,8 @@ def file_size(path: Path) -> int:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """The file's name for a one-line message: control characters and undecodable bytes escaped."""
-    name = Path(path).name or str(path)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
+    """The file's name for a one-line message."""
+    return printable(Path(path).name or str(path))
 
 
 def fit_name(stem: str, suffix: str) -> str:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastreenact.errors import FastreenactError
+from fastreenact.errors import FastreenactError, printable
 
 if TYPE_CHECKING:
     from fastreenact.app.animate import AnimateResult
@@ -37,11 +37,6 @@ def report(result: "AnimateResult", how: str = "") -> int:
     for note in result.notes:
         complain(note, kind="note: ")
     return DAMAGED if result.damaged else 0
-
-
-def printable(text: str) -> str:
-    """Control characters and undecodable bytes as escapes, so that a hostile file name stays on one line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def one_line(error: Exception) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fastreenact.app.cli.arguments import Parser, add_device, by_name, count, whole
-from fastreenact.app.cli.messages import complain, printable, say
+from fastreenact.app.cli.messages import complain, say
+from fastreenact.errors import printable
 from fastreenact.training.schedule import TrainConfig
 
 
