@@ -38,6 +38,11 @@ def test_import_pulls_in_nothing_heavy(row):
     assert helped.splitlines()[-1].split() == ["loaded:"]
 
 
+def test_tracking_starts_without_torch():
+    loaded = run("import sys, fastreenact.face.driver; print('torch' in sys.modules, 'mediapipe' in sys.modules)")
+    assert loaded.split() == ["False", "False"]
+
+
 @pytest.mark.row("R7", "`import fastreenact` within 150 ms, `fastreenact --help` within 200 ms")
 def test_import_and_help_are_quick(row):
     """On a quiet machine; the quickest of seven, so that a busy one does not fail."""
