@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import Axis, ConvKernel, conv, conv_many, conv_reference, pack_conv
-from fastreenact.ops.conv import ConvWeights, _geometry, _prepare, _unpack
+from fastreenact.ops.conv import _prepare
+from fastreenact.ops.conv_kernel import ConvWeights, geometry, unpack
 from fastreenact.ops.packing import pack_fragments
 
 # `tile` forces one that the plan would not choose.
@@ -188,7 +189,7 @@ def test_conv_unpacks_what_was_packed_for_a_gpu(dtype, generator):
     """What PyTorch computes with where there is no kernel."""
     _, kernel = make((1, 1, 1, 6, 20), AXES["five a cell"], dtype, generator)
     packed = pack_for_gpu(kernel, dtype)
-    found = _unpack(packed.packed, packed.bias, _geometry(packed.spec))
+    found = unpack(packed.packed, packed.bias, geometry(packed.spec))
     assert all(torch.equal(found.weights[phase].double(), weight) for phase, weight in kernel.weights.items())
     assert torch.equal(found.bias, kernel.bias.float())
 

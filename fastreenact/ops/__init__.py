@@ -1,17 +1,8 @@
-"""The kernels as functions on PyTorch tensors: one op per file, each beside its meaning in plain PyTorch."""
+"""The kernels as functions on PyTorch tensors, a file per op and one for the kernel of `conv`, beside their meaning."""
 
 from fastreenact.ops.compose_frame import compose_frame, compose_frame_reference
-from fastreenact.ops.conv import (
-    Axis,
-    ConvKernel,
-    ConvWeights,
-    conv,
-    conv_many,
-    conv_reference,
-    pack_conv,
-    plain_kernel,
-    suits_winograd,
-)
+from fastreenact.ops.conv import conv, conv_many, conv_reference
+from fastreenact.ops.conv_kernel import Axis, ConvKernel, ConvWeights, pack_conv, plain_kernel, suits_winograd
 from fastreenact.ops.dictionary_read import dictionary_read, dictionary_read_reference
 from fastreenact.ops.grid_sample_3d import grid_sample_3d, grid_sample_3d_reference
 from fastreenact.ops.mbconv import MbconvKernel, MbconvWeights, mbconv, mbconv_reference, pack_mbconv

@@ -1,8 +1,7 @@
 """conv: a dense convolution with what is added and ReLU in one pass; its kernel may repeat with the output's place."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,125 +9,10 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import architecture, cuda_kernels, register
-from fastreenact.ops.packing import PANEL, pack_fragments, padded, panels, transformed, unpack_fragments
+from fastreenact.ops.conv_kernel import ConvKernel, ConvWeights, Geometry, geometry, output_size, unpack
+from fastreenact.ops.define import architecture, cuda_kernels, register, returning
 
-MAX_PHASES = 5  # kMaxPhases of csrc/conv.h
 _ACTIVATIONS = (None, "relu")
-
-
-class Axis(NamedTuple):
-    """Which inputs an output sees along one axis: output phases * cell + phase sees taps[phase] inputs from
-    step * cell + offset[phase] on."""
-
-    step: int
-    offset: tuple[int, ...]
-    taps: tuple[int, ...]
-
-    @property
-    def phases(self) -> int:
-        """How many outputs share a cell."""
-        return len(self.taps)
-
-
-@dataclass(frozen=True, eq=False)
-class ConvKernel:
-    """A convolution in exact numbers, before it is packed for a device.
-
-    Attributes:
-        axis_y, axis_x: its geometry.
-        weights: of phase (y, x), [Cout, taps_y, taps_x, Cin] float64.
-        bias: [Cout] float64.
-    """
-
-    axis_y: Axis
-    axis_x: Axis
-    weights: dict[tuple[int, int], Tensor]
-    bias: Tensor
-
-    @property
-    def channels(self) -> tuple[int, int]:
-        """Cin, Cout."""
-        first = self.weights[0, 0]
-        return first.shape[3], first.shape[0]
-
-
-def plain_kernel(weight: Tensor, bias: Tensor | None, *, stride: int = 1, padding: int = 0) -> ConvKernel:
-    """An ordinary convolution: weight [Cout, Cin, ky, kx], bias [Cout] or None, zeros beyond the picture."""
-    axes = [Axis(stride, (-padding,), (taps,)) for taps in weight.shape[2:]]
-    exact = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.double()
-    return ConvKernel(axes[0], axes[1], {(0, 0): weight.double().permute(0, 2, 3, 1)}, exact)
-
-
-class _Geometry(NamedTuple):
-    channels_in: int
-    channels_out: int
-    dtype: torch.dtype
-    winograd: bool
-    axis_y: Axis
-    axis_x: Axis
-    at: tuple[int, ...]  # where each phase's weights begin, in elements: [y * MAX_PHASES + x]
-
-
-@dataclass(frozen=True, eq=False)
-class ConvWeights:
-    """A `ConvKernel` packed for one device and precision."""
-
-    # Of each phase [Cout, taps_y * taps_x * Cin]: on the CPU `panels`, elsewhere `pack_fragments`; for Winograd's
-    # algorithm 16 times [Cout, Cin].
-    packed: Tensor
-    bias: Tensor  # float32, padded to whole panels
-    spec: list[int]  # `_Geometry` as numbers, which the schema of an op can hold
-
-    @property
-    def channels_out(self) -> int:
-        """Cout."""
-        return self.spec[1]
-
-    def multiplications(self, height: int, width: int) -> int:
-        """Of one output [height, width, Cout]."""
-        g = _geometry(self.spec)
-        return g.channels_in * g.channels_out * _taps(g.axis_y, height) * _taps(g.axis_x, width)
-
-
-def _taps(axis: Axis, length: int) -> int:
-    """How many inputs all outputs of an axis see."""
-    return sum(taps * len(range(phase, length, axis.phases)) for phase, taps in enumerate(axis.taps))
-
-
-def suits_winograd(kernel: ConvKernel) -> bool:
-    """A plain 3x3 with stride 1 between so many channels that the products outweigh the transforms."""
-    plain = all(axis.step == 1 and axis.taps == (3,) for axis in (kernel.axis_y, kernel.axis_x))
-    channels_in, channels_out = kernel.channels
-    return plain and channels_in % PANEL == 0 and channels_in >= 64 and channels_out >= 64
-
-
-def pack_conv(
-    kernel: ConvKernel, dtype: torch.dtype, device: torch.device | str = "cpu", *, winograd: bool = False
-) -> ConvWeights:
-    """`kernel` ready for `conv`, its weights rounded to `dtype` (float32, bfloat16, or float16 on a GPU).
-
-    `winograd`, for a kernel that `suits_winograd` on the CPU, multiplies 2.25 times less and reads 1.8 times the
-    weights: it pays from about 256 outputs on. In bfloat16 the transformed values are rounded as well.
-    """
-    device, axis_y, axis_x = torch.device(device), kernel.axis_y, kernel.axis_x
-    for axis in (axis_y, axis_x):
-        if not 1 <= axis.phases <= MAX_PHASES or len(axis.offset) != axis.phases or min(axis.taps) < 1:
-            raise ValueError(f"kernel: got the axis {axis}, needs 1 to {MAX_PHASES} phases of 1 tap and more")
-    at, parts, length = [0] * MAX_PHASES**2, [], 0
-    on_cpu = device.type == "cpu"
-    if winograd:
-        if not (on_cpu and suits_winograd(kernel)):
-            raise ValueError("winograd: needs the CPU and a plain 3x3 kernel with stride 1 and 64 channels or more")
-        parts = [panels(matrix, dtype) for matrix in transformed(kernel.weights[0, 0])]
-    for (y, x), weight in sorted(kernel.weights.items() if not winograd else ()):
-        matrix = weight.flatten(1)
-        parts.append(panels(matrix, dtype) if on_cpu else pack_fragments(matrix, dtype, device).flatten())
-        at[y * MAX_PHASES + x], length = length, length + len(parts[-1])
-    numbers = [*kernel.channels, checks.DTYPES[dtype], int(winograd)]
-    for axis in (axis_y, axis_x):
-        numbers += [axis.phases, axis.step, *axis.offset, *axis.taps]
-    return ConvWeights(torch.cat(parts), padded(kernel.bias).to(device), numbers + at)
 
 
 def conv(
@@ -242,7 +126,7 @@ def conv_reference(
 ) -> Tensor:
     """What `conv` means, in plain PyTorch: any device, in the dtype of the kernel; `size` is that of `out`."""
     work = kernel.bias.dtype
-    height, width = size or _output_size(kernel.axis_y, kernel.axis_x, x.shape[1], x.shape[2])
+    height, width = size or output_size(kernel.axis_y, kernel.axis_x, x.shape[1], x.shape[2])
     y = x.new_empty(x.shape[0], height, width, kernel.channels[1], dtype=work)
     values = (x.to(work) * x_scale + x_shift).permute(0, 3, 1, 2)
     for (py, px), weight in kernel.weights.items():
@@ -271,28 +155,6 @@ def conv_reference(
     return y
 
 
-def _output_size(axis_y: Axis, axis_x: Axis, height: int, width: int) -> tuple[int, int]:
-    """All outputs that see the picture: of a plain convolution as padding says, otherwise every cell's."""
-    sizes = []
-    for axis, length in ((axis_y, height), (axis_x, width)):
-        if axis.phases == 1:
-            sizes.append((length - 2 * axis.offset[0] - axis.taps[0]) // axis.step + 1)
-        else:
-            sizes.append(-(-length // axis.step) * axis.phases)
-    return sizes[0], sizes[1]
-
-
-def _geometry(spec: list[int]) -> _Geometry:
-    """The numbers of a spec by name."""
-    axes, i = [], 4
-    for _ in range(2):
-        phases, step = spec[i : i + 2]
-        offset, taps = spec[i + 2 : i + 2 + phases], spec[i + 2 + phases : i + 2 + 2 * phases]
-        axes.append(Axis(step, tuple(offset), tuple(taps)))
-        i += 2 + 2 * phases
-    return _Geometry(spec[0], spec[1], checks.DTYPE_OF[spec[2]], bool(spec[3]), axes[0], axes[1], tuple(spec[i:]))
-
-
 def _check(
     x: Tensor,
     packed: Tensor,
@@ -300,7 +162,7 @@ def _check(
     add: Tensor | None,
     source_index: Tensor | None,
     residual: Tensor | None,
-    g: _Geometry,
+    g: Geometry,
     out: Tensor | None,
 ) -> None:
     """Raise what `conv` raises for tensors."""
@@ -312,7 +174,7 @@ def _check(
     wanted = out.dtype if out is not None else g.dtype
     checks.need_dtype("out", x.new_empty(0, dtype=wanted), (g.dtype, torch.float32))
     if out is None:
-        height, width = _output_size(g.axis_y, g.axis_x, x.shape[1], x.shape[2])
+        height, width = output_size(g.axis_y, g.axis_x, x.shape[1], x.shape[2])
         if min(height, width) < 0:
             raise ValueError(f"x: got shape {list(x.shape)}, smaller than the kernel")
     else:
@@ -357,7 +219,7 @@ class _Plan:
         x_scale: float,
         x_shift: float,
     ) -> None:
-        g = _geometry(spec)
+        g = geometry(spec)
         _check(x, packed, bias, add, source_index, residual, g, out)
         self.empty = out.numel() == 0
         self.addends = 0 if add is None else add.shape[0]
@@ -457,11 +319,11 @@ def _run(
     if kernels is not None:
         _launch(kernels, [params], x.device)
         return
-    g = _geometry(spec)
+    g = geometry(spec)
     out.copy_(
         conv_reference(
             x,
-            _unpack(packed, bias, g),
+            unpack(packed, bias, g),
             add=add,
             source_index=source_index,
             residual=residual,
@@ -480,45 +342,6 @@ def _launch(kernels: Any, convs: list[dict[str, Any]], device: torch.device) -> 
         kernels.conv_cuda(convs=convs, architecture=architecture(device), stream=stream)
 
 
-def _unpack(packed: Tensor, bias: Tensor, g: _Geometry) -> ConvKernel:
-    """The kernel that was packed for a GPU, in float32."""
-    weights = {}
-    for y, taps_y in enumerate(g.axis_y.taps):
-        for x, taps_x in enumerate(g.axis_x.taps):
-            depth = taps_y * taps_x * g.channels_in
-            blocks_n, blocks_k = -(-g.channels_out // 16), -(-depth // 16)
-            at = g.at[y * MAX_PHASES + x]
-            blocks = packed[at : at + blocks_n * blocks_k * 256].view(blocks_n, blocks_k, 256)
-            matrix = unpack_fragments(blocks, g.channels_out, depth).float()
-            weights[y, x] = matrix.reshape(g.channels_out, taps_y, taps_x, g.channels_in)
-    return ConvKernel(g.axis_y, g.axis_x, weights, bias[: g.channels_out])
-
-
-def _new(x: Tensor, g: _Geometry) -> Tensor:
-    """An empty output of the natural size."""
-    return x.new_empty(
-        x.shape[0], *_output_size(g.axis_y, g.axis_x, x.shape[1], x.shape[2]), g.channels_out, dtype=g.dtype
-    )
-
-
-def _implementation(
-    x: Tensor,
-    packed: Tensor,
-    bias: Tensor,
-    add: Tensor | None,
-    source_index: Tensor | None,
-    residual: Tensor | None,
-    spec: list[int],
-    activation: str | None,
-    x_scale: float,
-    x_shift: float,
-) -> Tensor:
-    _check(x, packed, bias, add, source_index, residual, _geometry(spec), None)
-    out = _new(x, _geometry(spec))
-    _run(x, packed, bias, add, source_index, residual, spec, activation, x_scale, x_shift, out)
-    return out
-
-
 def _fake(
     x: Tensor,
     packed: Tensor,
@@ -531,8 +354,10 @@ def _fake(
     x_scale: float,
     x_shift: float,
 ) -> Tensor:
-    _check(x, packed, bias, add, source_index, residual, _geometry(spec), None)
-    return _new(x, _geometry(spec))
+    g = geometry(spec)
+    _check(x, packed, bias, add, source_index, residual, g, None)
+    size = output_size(g.axis_y, g.axis_x, x.shape[1], x.shape[2])
+    return x.new_empty(x.shape[0], *size, g.channels_out, dtype=g.dtype)
 
 
 def _fake_out(
@@ -548,12 +373,12 @@ def _fake_out(
     x_shift: float,
     out: Tensor,
 ) -> None:
-    _check(x, packed, bias, add, source_index, residual, _geometry(spec), out)
+    _check(x, packed, bias, add, source_index, residual, geometry(spec), out)
 
 
 _ARGUMENTS = (
     "Tensor x, Tensor packed, Tensor bias, Tensor? add, Tensor? source_index, Tensor? residual, int[] spec, "
     "str? activation, float x_scale, float x_shift"
 )
-_conv = register(f"conv({_ARGUMENTS}) -> Tensor", _implementation, _fake)
+_conv = register(f"conv({_ARGUMENTS}) -> Tensor", returning(_fake, _run), _fake)
 _conv_out = register(f"conv_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _run, _fake_out)

@@ -24,6 +24,22 @@ def register(schema: str, implementation: Callable[..., Any], fake: Callable[...
     return getattr(torch.ops.fastreenact, name).default
 
 
+def returning(fake: Callable[..., Any], run: Callable[..., None]) -> Callable[..., Any]:
+    """The op that gives back a new output: `fake` checks the arguments and makes it, `run` writes into it."""
+
+    def implementation(*arguments: Any) -> Any:
+        out = fake(*arguments)
+        run(*arguments, out)
+        return out
+
+    return implementation
+
+
+def in_place(run: Callable[..., None]) -> Callable[..., None]:
+    """The op that writes into its first argument, of the one that writes into its last."""
+    return lambda x, *rest: run(x, *rest, x)
+
+
 @cache
 def has_triton(op: str) -> bool:
     """Whether Triton is installed; where it is not, log once that `op` runs in PyTorch's own kernels."""

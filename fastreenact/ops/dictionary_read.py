@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import has_triton, register
+from fastreenact.ops.define import has_triton, register, returning
 
 _MAX_KEY = 64  # elements of a key with which the GPU's kernel, in float32, fits every shared memory from sm_80 on
 
@@ -125,12 +125,6 @@ def _implementation_out(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tens
         (_run_cpu if q.device.type == "cpu" else _run_cuda)(q, u, v, scale, out)
 
 
-def _implementation(q: Tensor, u: Tensor, v: Tensor, scale: float) -> Tensor:
-    out = q.new_empty(_check(q, u, v, scale, None))
-    _implementation_out(q, u, v, scale, out)
-    return out
-
-
 def _fake(q: Tensor, u: Tensor, v: Tensor, scale: float) -> Tensor:
     return q.new_empty(_check(q, u, v, scale, None))
 
@@ -140,7 +134,9 @@ def _fake_out(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> Non
 
 
 _ARGUMENTS = "Tensor q, Tensor u, Tensor v, float scale"
-_dictionary_read: Any = register(f"dictionary_read({_ARGUMENTS}) -> Tensor", _implementation, _fake)
+_dictionary_read: Any = register(
+    f"dictionary_read({_ARGUMENTS}) -> Tensor", returning(_fake, _implementation_out), _fake
+)
 _dictionary_read_out: Any = register(
     f"dictionary_read_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _implementation_out, _fake_out
 )

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import has_triton, register
+from fastreenact.ops.define import has_triton, register, returning
 
 
 def grid_sample_3d(
@@ -147,12 +147,6 @@ def _implementation_out(
         run(volume, grid, padding, align_corners, sum_depth, out)
 
 
-def _implementation(volume: Tensor, grid: Tensor, padding: str, align_corners: bool, sum_depth: bool) -> Tensor:
-    out = volume.new_empty(_check(volume, grid, sum_depth, None))
-    _implementation_out(volume, grid, padding, align_corners, sum_depth, out)
-    return out
-
-
 def _fake(volume: Tensor, grid: Tensor, padding: str, align_corners: bool, sum_depth: bool) -> Tensor:
     return volume.new_empty(_check(volume, grid, sum_depth, None))
 
@@ -162,7 +156,7 @@ def _fake_out(volume: Tensor, grid: Tensor, padding: str, align_corners: bool, s
 
 
 _ARGUMENTS = "Tensor volume, Tensor grid, str padding, bool align_corners, bool sum_depth"
-_grid_sample_3d = register(f"grid_sample_3d({_ARGUMENTS}) -> Tensor", _implementation, _fake)
+_grid_sample_3d = register(f"grid_sample_3d({_ARGUMENTS}) -> Tensor", returning(_fake, _implementation_out), _fake)
 _grid_sample_3d_out = register(
     f"grid_sample_3d_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _implementation_out, _fake_out
 )

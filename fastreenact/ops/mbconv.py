@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import architecture, cuda_kernels, register
+from fastreenact.ops.define import architecture, cuda_kernels, register, returning
 from fastreenact.ops.packing import (
     PANEL,
     depthwise_order,
@@ -305,23 +305,6 @@ def _fake(
     return x.new_empty(x.shape[0], *_output_size(x, spec, size), spec[2])
 
 
-def _implementation(
-    x: Tensor,
-    expand: Tensor | None,
-    expand_bias: Tensor | None,
-    depthwise: Tensor,
-    depthwise_bias: Tensor,
-    project: Tensor,
-    project_bias: Tensor,
-    spec: list[int],
-    size: list[int] | None,
-) -> Tensor:
-    packed = (expand, expand_bias, depthwise, depthwise_bias, project, project_bias, spec, size)
-    out = _fake(x, *packed)
-    _run(x, *packed, out)
-    return out
-
-
 def _fake_out(
     x: Tensor,
     expand: Tensor | None,
@@ -341,5 +324,5 @@ _ARGUMENTS = (
     "Tensor x, Tensor? expand, Tensor? expand_bias, Tensor depthwise, Tensor depthwise_bias, Tensor project, "
     "Tensor project_bias, int[] spec, int[]? size"
 )
-_mbconv = register(f"mbconv({_ARGUMENTS}) -> Tensor", _implementation, _fake)
+_mbconv = register(f"mbconv({_ARGUMENTS}) -> Tensor", returning(_fake, _run), _fake)
 _mbconv_out = register(f"mbconv_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _run, _fake_out)

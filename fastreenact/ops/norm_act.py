@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import has_triton, register
+from fastreenact.ops.define import has_triton, register, returning
 
 _ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 3}  # numbers of csrc/substrate/common.h
 LEAKY_SLOPE = 0.2
@@ -290,21 +290,6 @@ def _implementation_out(
     run(x, groups, scale, shift, residual, activation, upsample, eps, out)
 
 
-def _implementation(
-    x: Tensor,
-    groups: int,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    residual: Tensor | None,
-    activation: str | None,
-    upsample: Sequence[int] | None,
-    eps: float,
-) -> Tensor:
-    out = x.new_empty(_check(x, groups, scale, shift, residual, upsample, eps, None))
-    _implementation_out(x, groups, scale, shift, residual, activation, upsample, eps, out)
-    return out
-
-
 def _fake(
     x: Tensor,
     groups: int,
@@ -335,5 +320,5 @@ def _fake_out(
 _ARGUMENTS = (
     "Tensor x, int groups, Tensor? scale, Tensor? shift, Tensor? residual, str? activation, int[]? upsample, float eps"
 )
-_norm_act = register(f"norm_act({_ARGUMENTS}) -> Tensor", _implementation, _fake)
+_norm_act = register(f"norm_act({_ARGUMENTS}) -> Tensor", returning(_fake, _implementation_out), _fake)
 _norm_act_out = register(f"norm_act_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _implementation_out, _fake_out)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import has_triton, register
+from fastreenact.ops.define import has_triton, in_place, register, returning
 
 _ACTIVATIONS = tuple(checks.ACTIVATIONS)
 
@@ -273,49 +273,6 @@ def _run(
     run(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
 
 
-def _implementation(
-    x: Tensor,
-    gamma_table: Tensor,
-    beta_table: Tensor,
-    index_y: Tensor,
-    index_x: Tensor,
-    mean: Tensor | None,
-    inv_std: Tensor | None,
-    activation: str | None,
-) -> Tensor:
-    _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, None)
-    out = x.new_empty(x.shape[0], len(index_y), len(index_x), x.shape[3])
-    _run(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
-    return out
-
-
-def _implementation_out(
-    x: Tensor,
-    gamma_table: Tensor,
-    beta_table: Tensor,
-    index_y: Tensor,
-    index_x: Tensor,
-    mean: Tensor | None,
-    inv_std: Tensor | None,
-    activation: str | None,
-    out: Tensor,
-) -> None:
-    _run(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
-
-
-def _implementation_inplace(
-    x: Tensor,
-    gamma_table: Tensor,
-    beta_table: Tensor,
-    index_y: Tensor,
-    index_x: Tensor,
-    mean: Tensor | None,
-    inv_std: Tensor | None,
-    activation: str | None,
-) -> None:
-    _implementation_out(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, x)
-
-
 def _fake(
     x: Tensor,
     gamma_table: Tensor,
@@ -344,23 +301,10 @@ def _fake_out(
     _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
 
 
-def _fake_inplace(
-    x: Tensor,
-    gamma_table: Tensor,
-    beta_table: Tensor,
-    index_y: Tensor,
-    index_x: Tensor,
-    mean: Tensor | None,
-    inv_std: Tensor | None,
-    activation: str | None,
-) -> None:
-    _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, x)
-
-
 _TABLES = (
     "Tensor gamma_table, Tensor beta_table, Tensor index_y, Tensor index_x, Tensor? mean, Tensor? inv_std, "
     "str? activation"
 )
-_spade = register(f"spade(Tensor x, {_TABLES}) -> Tensor", _implementation, _fake)
-_spade_out = register(f"spade_out(Tensor x, {_TABLES}, Tensor(a!) out) -> ()", _implementation_out, _fake_out)
-_spade_inplace = register(f"spade_(Tensor(a!) x, {_TABLES}) -> ()", _implementation_inplace, _fake_inplace)
+_spade = register(f"spade(Tensor x, {_TABLES}) -> Tensor", returning(_fake, _run), _fake)
+_spade_out = register(f"spade_out(Tensor x, {_TABLES}, Tensor(a!) out) -> ()", _run, _fake_out)
+_spade_inplace = register(f"spade_(Tensor(a!) x, {_TABLES}) -> ()", in_place(_run), in_place(_fake_out))

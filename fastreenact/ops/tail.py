@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import cuda_kernels, register
+from fastreenact.ops.define import cuda_kernels, register, returning
 from fastreenact.ops.packing import PANEL, panels
 
 CHANNELS = 8  # of the input: kChannels of csrc/tail.cpp
@@ -190,14 +190,6 @@ def _fake(
     return x.new_empty(x.shape[0], *size, spec[0])
 
 
-def _implementation(
-    x: Tensor, depthwise: Tensor, depthwise_bias: Tensor, packed: Tensor, bias: Tensor, spec: list[int], size: list[int]
-) -> Tensor:
-    out = _fake(x, depthwise, depthwise_bias, packed, bias, spec, size)
-    _run(x, depthwise, depthwise_bias, packed, bias, spec, size, out)
-    return out
-
-
 def _fake_out(
     x: Tensor,
     depthwise: Tensor,
@@ -212,5 +204,5 @@ def _fake_out(
 
 
 _ARGUMENTS = "Tensor x, Tensor depthwise, Tensor depthwise_bias, Tensor packed, Tensor bias, int[] spec, int[] size"
-_tail = register(f"tail({_ARGUMENTS}) -> Tensor", _implementation, _fake)
+_tail = register(f"tail({_ARGUMENTS}) -> Tensor", returning(_fake, _run), _fake)
 _tail_out = register(f"tail_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _run, _fake_out)

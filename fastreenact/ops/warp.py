@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import has_triton, register
+from fastreenact.ops.define import has_triton, register, returning
 
 _NONE = (0, 0, 0, 0)
 _ACTIVATIONS = tuple(checks.ACTIVATIONS)
@@ -424,25 +424,6 @@ def _implementation_out(
     run(features, field, source_index, scale, shift, index_y, index_x, activation, size, padding, field_resize, out)
 
 
-def _implementation(
-    features: Tensor,
-    field: Tensor,
-    source_index: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    index_y: Tensor | None,
-    index_x: Tensor | None,
-    activation: str | None,
-    size: Sequence[int] | None,
-    padding: str,
-    field_resize: str,
-) -> Tensor:
-    tensors = (features, field, source_index, scale, shift, index_y, index_x)
-    out = features.new_empty(_check(*tensors, activation, size, None))
-    _implementation_out(*tensors, activation, size, padding, field_resize, out)
-    return out
-
-
 def _fake(
     features: Tensor,
     field: Tensor,
@@ -482,5 +463,5 @@ _ARGUMENTS = (
     "Tensor features, Tensor field, Tensor? source_index, Tensor? scale, Tensor? shift, Tensor? index_y, "
     "Tensor? index_x, str? activation, SymInt[]? size, str padding, str field_resize"
 )
-_warp = register(f"warp({_ARGUMENTS}) -> Tensor", _implementation, _fake)
+_warp = register(f"warp({_ARGUMENTS}) -> Tensor", returning(_fake, _implementation_out), _fake)
 _warp_out = register(f"warp_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _implementation_out, _fake_out)
