@@ -28,7 +28,7 @@ def motions(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def field_rows(size: int, quick: bool) -> list[dict[str, object]]:
     """The field alone, and all of a frame's placement, of one portrait that fills a picture of size x size."""
-    renderer, box = LandmarkWarp(size, size), Box(size / 2, size / 2, size)
+    renderer, box = LandmarkWarp(size, size), Box.whole(size)
     portrait = np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8)
     state = renderer.encode(portrait, default_model().project(np.zeros(50), np.zeros(51), REST), REST, box)
     keypoints, poses = motions(16)

@@ -149,7 +149,7 @@ def bilinear(image: Frame, at: Any) -> Frame:
 
 def fitted(clip: Clip) -> tuple[list[Any], list[Points], list[Any]]:
     """What the face model makes of a clip: tracked keypoints, its own keypoints, poses; normalised units."""
-    model, box = default_model(), Box(SIZE / 2, SIZE / 2, SIZE)
+    model, box = default_model(), Box.whole(SIZE)
     seen = [box.normalise(k[:, :2]) for k in clip.keypoints]
     shape = fit.fit_shape(model, np.stack(seen[:30]))
     fits = [fit.fit(model, k, shape, None) for k in seen]
@@ -159,7 +159,7 @@ def fitted(clip: Clip) -> tuple[list[Any], list[Points], list[Any]]:
 def drive(clip: Clip, keypoints: list[Any], poses: list[Any]) -> Method:
     """The landmark warp with the first frame as its portrait."""
     renderer = LandmarkWarp(SIZE, SIZE)
-    state = renderer.encode(clip.frames[0], keypoints[0], poses[0], Box(SIZE / 2, SIZE / 2, SIZE))
+    state = renderer.encode(clip.frames[0], keypoints[0], poses[0], Box.whole(SIZE))
     return lambda i: renderer.drive(state, keypoints[i], poses[i]).numpy()
 
 
@@ -237,7 +237,7 @@ def times(clip: Clip, sizes: tuple[int, ...] = (256, 512, 1024, 1440)) -> str:
     seen, _, poses = fitted(clip)
     lines = []
     for size in sizes:
-        renderer, box = LandmarkWarp(size, size), Box(size / 2, size / 2, size)
+        renderer, box = LandmarkWarp(size, size), Box.whole(size)
         portrait = np.asarray(Image.fromarray(clip.frames[0]).resize((size, size), Image.Resampling.BICUBIC))
         state = renderer.encode(portrait, seen[0], poses[0], box)
         out, timer, found = torch.empty((size, size, 3), dtype=torch.uint8), StageTimer(torch.device("cpu")), []

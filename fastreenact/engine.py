@@ -15,19 +15,18 @@ from torch import Tensor
 
 from fastreenact.arrays import NUMPY, Kind, as_driver, check_out, each_driver, read_source, whole_number
 from fastreenact.face.crop import Box, Paster
-from fastreenact.face.driver import Driver
+from fastreenact.face.driver import Driver, are_landmarks
 from fastreenact.face.morphable.model import default_model
 from fastreenact.face.motion import Motion
 from fastreenact.face.retarget import Retargeter
 from fastreenact.face.source import SourceFace, fit_source
 from fastreenact.face.track.tracker import Tracker
 from fastreenact.models import choose
-from fastreenact.models.protocol import Cues, Face, Portrait, lacking
+from fastreenact.models.protocol import LEAST_SIZE, MOST_SIZE, Cues, Face, Portrait, lacking
 from fastreenact.renderer import Renderer, Resident
 from fastreenact.timings import GRAPH, STAGES, StageTimer
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-LEAST_SIZE, MOST_SIZE = 64, 2048  # of square frames, px
 _DEFAULT_FRAME_S = 1 / 30  # the spacing assumed where the caller gives no time
 _FORK = {"used": False, "unsafe": False}
 
@@ -163,7 +162,7 @@ class Engine:
             self._refuse_closed()
             number = len(self._avatars)
             fitted = fit_source(picture, model=self._faces, tracker=self._tracker, face=face)
-            retarget = self._make_retarget(fitted.shape, fitted.expression, fitted.pose, reference=self._reference)
+            retarget = self._retargeter(fitted)
             rest = retarget.rest_keypoints
             offset = fitted.tracked - rest if self._choice.model.tracked else np.zeros_like(rest)
             portrait = Portrait(
@@ -358,7 +357,8 @@ class Engine:
         motion, frame, kind = as_driver(driver)
         if time is None:
             time = self._time + _DEFAULT_FRAME_S if motion is None else motion.time
-        lacks = self._choice.model.wants & lacking(motion is not None, frame is not None and frame.ndim == 3)
+        picture = None if frame is None or are_landmarks(frame) else frame
+        lacks = self._choice.model.wants & lacking(motion is not None, picture is not None)
         if lacks:
             raise ValueError(
                 f"{self.model} sees the driver's {' and '.join(sorted(lacks))}, which a motion or landmarks do not "
@@ -368,16 +368,18 @@ class Engine:
             motion = stream.driver.observe(frame, time, timer=self._timer)
             sighting = stream.driver.sighting
             if sighting is not None:
-                picture = frame if frame is not None and frame.ndim == 3 else None
                 stream.face = Face(picture, sighting.keypoints_px, sighting.box, sighting.points)
         return _Seen(stream.face, motion, time, kind)
+
+    def _retargeter(self, face: SourceFace) -> Retargeter:
+        """For one portrait and one driver."""
+        return self._make_retarget(face.shape, face.expression, face.pose, reference=self._reference)
 
     def _follow(self, stream: int, number: int, seen: _Seen) -> Cues:
         """What one driver's frame offers one portrait."""
         avatar, retargets = self._avatars[number], self._streams[stream].retargets
         if number not in retargets:
-            face = avatar.face
-            retargets[number] = self._make_retarget(face.shape, face.expression, face.pose, reference=self._reference)
+            retargets[number] = self._retargeter(avatar.face)
 
         def follow() -> tuple[np.ndarray, np.ndarray]:
             with self._timer.stage("retarget"):

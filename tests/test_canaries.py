@@ -119,7 +119,7 @@ def test_canaries_of_inner_outputs(row, raw_outputs):
     shape, rest = np.zeros(50, np.float32), np.array((0, 0, 0, 0, 0, 0.45), np.float32)
     for _ in range(row.amount(2, 40)):
         size = draw.whole(64, 200)
-        renderer, box = LandmarkWarp(size, size), Box(size / 2, size / 2, size)
+        renderer, box = LandmarkWarp(size, size), Box.whole(size)
         portrait = draw.normal(size, size, 3, dtype=torch.uint8).numpy()
         state = renderer.encode(portrait, model.project(shape, np.zeros(51, np.float32), rest), rest, box)
         for _ in range(4):

@@ -357,7 +357,7 @@ def test_landmark_field_is_its_reference(height, width, box):
 @pytest.mark.parametrize("size", [97, 256, 700])
 def test_covers_follow_their_slits(size):
     """Opacity by the distance from the edges, and layers that stay with the head, against NumPy."""
-    _, state = resident(size, size, Box(size / 2, size / 2, size))
+    _, state = resident(size, size, Box.whole(size))
     bent = NEUTRAL.copy()
     bent[[JAW, SMILE]] = 0.7
     seen = 0
@@ -391,7 +391,7 @@ def test_covers_follow_their_slits(size):
 @pytest.mark.parametrize("size", [64, 256, 700])
 def test_covers_are_laid_alike_on_packed_pixels_and_others(size):
     """The compiled form, and the one of `warp` that serves a GPU and pixels that lie apart."""
-    renderer, state = resident(size, size, Box(size / 2, size / 2, size))
+    renderer, state = resident(size, size, Box.whole(size))
     bent = NEUTRAL.copy()
     bent[JAW] = 0.8
     placed = renderer.place(state, project(bent), REST)

@@ -66,7 +66,7 @@ def test_fused_draws_what_the_plain_form_draws(model, size):
     renderer = fused(model, size)
     state = renderer.encode(source.image, source.keypoints, source.pose)
     warp = LandmarkWarp(size, size)
-    still = warp.encode(source.image, source.keypoints, source.pose, Box(size / 2, size / 2, size))
+    still = warp.encode(source.image, source.keypoints, source.pose, Box.whole(size))
     for i, driver in enumerate(drivers[:2]):
         found = renderer.drive(state, driver.keypoints, driver.pose).permute(2, 0, 1).float()
         error = (found - wanted[i]).abs()
@@ -136,7 +136,7 @@ def test_compose_frame_follows_its_formula(size):
     raw = torch.randn(64, 64, 4, generator=rng) * 0.3
     surface = torch.randint(0, 256, (size, size, 3), generator=rng, dtype=torch.uint8)
     found = surface.clone()
-    compose_frame(raw, found, Box(size / 2, size / 2, size), most_gain=MOST_GAIN)
+    compose_frame(raw, found, Box.whole(size), most_gain=MOST_GAIN)
     base = surface.permute(2, 0, 1)[None].double() / 127.5 - 1
     decoded = torch.cat([raw[..., :3].tanh(), 1.5 * (raw[..., 3:] + np.log(2)).sigmoid()], -1).permute(2, 0, 1)[None]
     decoded = torch.nn.functional.interpolate(decoded.double(), (size, size), mode="bilinear")

@@ -37,7 +37,7 @@ class Faces:
         self.model: MorphableModel = default_model()
         self.tracker, self.size = tracker, size
         self._find = getattr(tracker, "find", tracker)
-        self._box = Box(size / 2, size / 2, size)
+        self._box = Box.whole(size)
 
     def __call__(self, picture: Picture) -> Keypoints | None:
         """The keypoints [72, 2] px of a picture; None without a face."""

@@ -98,7 +98,7 @@ class Methods:
 def encoded(renderers: dict[str, Renderer], source: Rendered) -> dict[str, Drive]:
     """Name -> how a portrait is driven: (keypoints, pose) -> picture. First the portrait as it is."""
     height, width = source.image.shape[:2]
-    portrait = Portrait(source.image, Box(width / 2, height / 2, width), source.keypoints, source.pose)
+    portrait = Portrait(source.image, Box.whole(width), source.keypoints, source.pose)
 
     def one(renderer: Renderer) -> Drive:
         resident = renderer.encode(portrait)
@@ -176,7 +176,7 @@ def judge_heads(count: int, size: int, methods: Methods, judge: Judge, progress:
 
 def to_px(keypoints: Array, size: int) -> Keypoints:
     """Normalised keypoints of a head's picture in its pixels."""
-    return Box(size / 2, size / 2, size).denormalise(keypoints)
+    return Box.whole(size).denormalise(keypoints)
 
 
 def _moved(picture: Picture) -> Picture:

@@ -7,15 +7,15 @@ from fastreenact.evaluation.heads import USUAL, Methods, encoded, head_case
 from fastreenact.evaluation.judge import Sample, pixels, row
 from fastreenact.evaluation.report import SELF_HEADS, SIZES, Row
 from fastreenact.face.crop import Box, crop
+from fastreenact.models.protocol import MOST_SIZE
 from fastreenact.synth.heads.render import render
 
 _SCALES = (1, 2, 4, 5.625)  # 256, 512, 1024 and 1440
-_MOST = 2048  # px; the models go no further
 
 
 def sizes_of(size: int) -> list[int]:
     """1, 2, 4 and 5.625 times `size`, as far as the models go."""
-    return [round(scale * size) for scale in _SCALES if scale * size <= _MOST]
+    return [round(scale * size) for scale in _SCALES if scale * size <= MOST_SIZE]
 
 
 def judge_sizes(heads: int, size: int, methods: Methods, progress: Progress | None = None) -> list[Row]:
@@ -55,4 +55,4 @@ def judge_sizes(heads: int, size: int, methods: Methods, progress: Progress | No
 def _shrunk(picture: Picture, size: int) -> Picture:
     """A square picture at `size` px."""
     side = len(picture)
-    return picture if side == size else np.ascontiguousarray(crop(picture, Box(side / 2, side / 2, side), size))
+    return picture if side == size else np.ascontiguousarray(crop(picture, Box.whole(side), size))

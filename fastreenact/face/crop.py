@@ -16,6 +16,11 @@ class Box(NamedTuple):
     cy: float
     size: float  # side, px
 
+    @classmethod
+    def whole(cls, side: float) -> "Box":
+        """All of a square picture of that side, px."""
+        return cls(side / 2, side / 2, side)
+
     def normalise(self, px: Any) -> NDArray[np.float32]:
         """Pixels [..., 2] -> float32 [..., 2]: (px - centre) / (size / 2)."""
         centre = np.array((self.cx, self.cy))

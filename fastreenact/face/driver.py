@@ -66,6 +66,7 @@ class Driver:
         self._good: list[Keypoints] = []
         self._last: Fit | None = None
         self._points: NDArray[np.float32] | None = None  # of the last frame, px of it
+        self._tracked: Keypoints = _NOTHING  # of these points
         self._size: tuple[int, int] | None = None  # of it, where it differs from the first
         reset = getattr(self._tracker, "reset", None)
         if reset is not None:
@@ -172,14 +173,14 @@ class Driver:
         if frame is None:
             return None
         if are_landmarks(frame):
-            self._points = np.asarray(frame, np.float32)
-            return from_any(frame)
+            self._tracked, self._points = from_any(frame), np.asarray(frame, np.float32)
+            return self._tracked
         tracker = self._ready_tracker(frame)
         found = tracker(frame) if tracker is not None else None
         if found is None:
             return None
+        keypoints = self._tracked = from_any(found.points)
         self._points = found.points
-        keypoints = from_any(found.points)
         size = (frame.shape[0], frame.shape[1])
         if self._frame_size is None:
             self._frame_size = size
@@ -197,7 +198,7 @@ class Driver:
         if self._size is not None and self._frame_size is not None:
             centre = _as_in(self._size, np.array([box[:2]], np.float32), self._frame_size)[0]
             box = Box(float(centre[0]), float(centre[1]), box.size * _scale(self._size, self._frame_size))
-        return Sighting(from_any(self._points), self._points, box)
+        return Sighting(self._tracked, self._points, box)
 
     def _normalise(self, keypoints: Keypoints) -> Keypoints:
         if self.box is None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Picture = NDArray[np.uint8]
 
+LEAST_SIZE, MOST_SIZE = 64, 2048  # of square frames, px
+
 Cue = Literal["keypoints", "pose", "motion", "picture", "points", "landmarks"]
 """What a model may want of a driver: the portrait's keypoints and head pose under its motion, that motion's
 coefficients, its picture (and crops of it), the tracker's points, the 68-point layout."""
@@ -142,8 +144,9 @@ class Portrait(Face):
         """The box alone, as a portrait of side x side px."""
         from fastreenact.face.crop import Box
 
-        whole = Box(side / 2, side / 2, side)
-        return Portrait(self.crop(side), whole, self.keypoints, self.pose, motion=self._motion, shape=self._shape)
+        return Portrait(
+            self.crop(side), Box.whole(side), self.keypoints, self.pose, motion=self._motion, shape=self._shape
+        )
 
 
 class Cues:
@@ -263,9 +266,16 @@ class Model:
         """Imports the model."""
         return cast(Loader, import_module(self.home))
 
+    def renamed(self, metadata: Mapping[str, str]) -> dict[str, str]:
+        """Metadata of a weights file, under the name of today where the model had another when it was written."""
+        for old in self.former:
+            if old.items() <= metadata.items():
+                return {key: value for key, value in metadata.items() if key not in old} | {"model": self.name}
+        return dict(metadata)
+
     def wrote(self, metadata: Mapping[str, str]) -> bool:
         """Whether a weights file with this metadata is of this model."""
-        return metadata.get("model") == self.name or any(old.items() <= metadata.items() for old in self.former)
+        return self.renamed(metadata).get("model") == self.name
 
 
 _Value = TypeVar("_Value")

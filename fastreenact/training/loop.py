@@ -226,14 +226,19 @@ class Trainer:
         for optimizer in self._optimizers.values():
             optimizer.param_groups[0]["lr"] = self.config.learning_rate_at(self.step)
         emphasis = losses.face_weights(batch.mask)
-        fake, parts, total = self._generate(batch, emphasis)
+        fake, parts, total, drawn = self.target.generate(
+            self.trained, batch, emphasis, self.config, self.step, self._autocast
+        )
+        if drawn:
+            with self._autocast(isinstance(self.reconstruction, VggLoss)):
+                parts["reconstruction"] = self.reconstruction(fake, batch.driver, emphasis)
+            total = total + losses.RECONSTRUCTION_WEIGHT * parts["reconstruction"]
         if self.step >= self.config.discriminator_from:
             judged = self._judge_generated(batch, fake, emphasis)
             parts |= judged
             total = total + losses.ADVERSARIAL_WEIGHT * judged["adversarial"]
             total = total + losses.MATCHING_WEIGHT * judged["matching"]
-        drawing_too = ("renderer",) if self.step >= self.config.renderer_from else ()
-        parts |= self._descend(total, "motion", *drawing_too)
+        parts |= self._descend(total, "motion", *(("renderer",) if drawn else ()))
         if self.step >= self.config.discriminator_from:
             drawing = batch.driver_landmarks[2]
             with self._autocast():
@@ -250,16 +255,6 @@ class Trainer:
                 f"step {self.step}: {bad} not finite; the last state saved is good: resume with a lower learning rate"
             )
         return numbers
-
-    def _generate(self, batch: Batch, emphasis: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """What the networks make of a batch [N, 3, S, S], its losses, and their weighted sum."""
-        made = self.target.generate(self.trained, batch, emphasis, self.config, self.step, self._autocast)
-        if not made.drawn:
-            return made.fake, made.parts, made.total
-        fake, parts, total, _ = made
-        with self._autocast(isinstance(self.reconstruction, VggLoss)):
-            parts["reconstruction"] = self.reconstruction(fake, batch.driver, emphasis)
-        return fake, parts, total + losses.RECONSTRUCTION_WEIGHT * parts["reconstruction"]
 
     def _judge_generated(self, batch: Batch, fake: Tensor, emphasis: Tensor) -> dict[str, Tensor]:
         """The generator's two losses by the discriminator, which learns nothing from them."""

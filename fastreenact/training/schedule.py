@@ -4,6 +4,9 @@ import argparse
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from fastreenact.models import face2face_rho, refined_warp
+from fastreenact.models.protocol import LEAST_SIZE, MOST_SIZE
+
 # Shares of the whole run. Source: Face2Face^rho, Sec. 4 (constant to 330k of 380k iterations) and released code (the
 # field loss falls to nothing in 5 of 105 epochs).
 _DECAY_FROM = 330 / 380
@@ -14,7 +17,7 @@ _FIELD_UNTIL = 5 / 105
 LEAST_ALONE = 128
 
 
-_SIZE, _COUNT, _STEPS = (64, 2048), (1, 1_000_000), (0, 1_000_000_000)  # bounds of what can be asked for
+_SIZE, _COUNT, _STEPS = (LEAST_SIZE, MOST_SIZE), (1, 1_000_000), (0, 1_000_000_000)  # bounds of what can be asked for
 
 
 def _setting(default: Any, says: str, **words: Any) -> Any:
@@ -88,7 +91,7 @@ class TrainConfig:
     @property
     def model(self) -> str:
         """What is trained: a name of `fastreenact.training.targets.TARGETS`."""
-        return "refined-warp" if self.base else "face2face-rho"
+        return (refined_warp if self.base else face2face_rho).MODEL.name
 
     def learning_rate_at(self, step: int) -> float:
         """Linearly up to its height, constant, then linearly to 0 at the end."""

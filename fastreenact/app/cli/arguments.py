@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastreenact.app.cli.messages import complain
 from fastreenact.models import DEFAULT, MODELS
+from fastreenact.models.protocol import LEAST_SIZE, MOST_SIZE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     return number
 
 
-size, count, face = whole(64, 2048), whole(1, 1_000_000), whole(1, 99)
+size, count, face = whole(LEAST_SIZE, MOST_SIZE), whole(1, 1_000_000), whole(1, 99)
 
 
 def trim(text: str) -> tuple[float | None, float | None]:

@@ -63,12 +63,13 @@ def _convert_here(rendering: Path, motion: Path, out: Path, size: str) -> None:
     """Load, check, write: runs in the child."""
     import torch
 
-    from fastreenact.models.face2face_rho.networks import MODEL_NAME, Face2FaceRho, MotionNet, RenderingNet
+    from fastreenact.models.face2face_rho import MODEL
+    from fastreenact.models.face2face_rho.networks import Face2FaceRho, MotionNet, RenderingNet
     from fastreenact.models.face2face_rho.weights import load_face2face_rho, save_face2face_rho
 
     # The pair says nothing of itself: its convention of the head pose is the official one.
     source = f"{rendering.name}, {motion.name}"
-    metadata = {"model": MODEL_NAME, "size": size, "head_pose": "official", "source": source}
+    metadata = {"model": MODEL.name, "size": size, "head_pose": "official", "source": source}
     model = Face2FaceRho(MotionNet(), RenderingNet(), metadata)
     for path, net in ((rendering, model.renderer), (motion, model.motion)):
         try:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from fastreenact.fuse.slabs import Place
 from fastreenact.models.face2face_rho.inference import FusedFace2FaceRho, fuse
-from fastreenact.models.face2face_rho.networks import LEAST_SIZE, Face2FaceRho
+from fastreenact.models.face2face_rho.networks import Face2FaceRho
 from fastreenact.models.face2face_rho.weights import load_face2face_rho
-from fastreenact.models.protocol import Cues, Portrait
+from fastreenact.models.protocol import LEAST_SIZE, Cues, Portrait
 from fastreenact.timings import Timer
 
 load = load_face2face_rho

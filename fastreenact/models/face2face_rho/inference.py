@@ -17,7 +17,7 @@ from fastreenact.fuse.staging import StagingBuffer
 from fastreenact.models.face2face_rho.fused_motion import FusedMotion
 from fastreenact.models.face2face_rho.fused_renderer import FusedDecoder, FusedEncoder
 from fastreenact.models.face2face_rho.head_pose import head_pose_input
-from fastreenact.models.face2face_rho.networks import Face2FaceRho, motion_input_size
+from fastreenact.models.face2face_rho.networks import AnyPair, Face2FaceRho, motion_input_size
 from fastreenact.models.face2face_rho.step import FusedStep
 from fastreenact.timings import GRAPH, NO_TIMER, Timer
 
@@ -64,12 +64,12 @@ def fused_settings(
     return size, motion_input_size(size, motion_size), dtype, device
 
 
-class FusedPair(Generic[Step]):
+class FusedPair(Generic[AnyPair, Step]):
     """Two networks with portraits in slabs, and steps for several numbers of pictures at once."""
 
     def __init__(
         self,
-        model: Face2FaceRho,
+        model: AnyPair,
         size: int,
         motion_size: int,
         dtype: torch.dtype,
@@ -171,7 +171,7 @@ class FusedPair(Generic[Step]):
         return points, head_pose_input(head_pose, points, self._model.metadata)
 
 
-class FusedFace2FaceRho(FusedPair[FusedStep]):
+class FusedFace2FaceRho(FusedPair[Face2FaceRho, FusedStep]):
     """Encodes sources and draws them driven; made by `fuse`. One thread at a time: buffers are shared between calls."""
 
     def _new_step(self, n: int) -> FusedStep:

@@ -21,10 +21,10 @@ from fastreenact.models.blocks import (
     resize_nearest,
     upsample_to,
 )
+from fastreenact.models.face2face_rho import MODEL
+from fastreenact.models.protocol import LEAST_SIZE, MOST_SIZE
 
-MODEL_NAME = "face2face-rho"
 POSE_DIMS = 6
-LEAST_SIZE, MOST_SIZE = 64, 2048  # of a picture, px
 
 
 def motion_input_size(size: int, motion_size: int | None = None) -> int:
@@ -254,7 +254,7 @@ class Face2FaceRho:
     motion: MotionNet
     renderer: RenderingNet
     metadata: dict[str, str] = field(
-        default_factory=lambda: {"model": MODEL_NAME, "size": "512", "head_pose": "official"}
+        default_factory=lambda: {"model": MODEL.name, "size": "512", "head_pose": "official"}
     )
 
     def state_dict(self) -> dict[str, Tensor]:

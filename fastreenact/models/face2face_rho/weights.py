@@ -13,15 +13,10 @@ import torch
 
 from fastreenact import weights
 from fastreenact.errors import WeightsError
+from fastreenact.models.face2face_rho import MODEL
 from fastreenact.models.face2face_rho.head_pose import check_convention
-from fastreenact.models.face2face_rho.networks import (
-    MODEL_NAME,
-    AnyPair,
-    Face2FaceRho,
-    MotionNet,
-    RenderingNet,
-    motion_input_size,
-)
+from fastreenact.models.face2face_rho.networks import AnyPair, Face2FaceRho, MotionNet, RenderingNet, motion_input_size
+from fastreenact.models.protocol import Model
 
 _MOST_BYTES = 256 << 20  # five times the float32 file: more is not this model
 
@@ -34,12 +29,12 @@ def load_face2face_rho(path: str | os.PathLike[str]) -> Face2FaceRho:
     Raises:
         WeightsError: the file is missing, a pickle, damaged, of another model, or holds values that are not finite.
     """
-    return load_pair(path, Face2FaceRho(MotionNet(), RenderingNet()), MODEL_NAME)
+    return load_pair(path, Face2FaceRho(MotionNet(), RenderingNet()), MODEL)
 
 
 def save_face2face_rho(model: Face2FaceRho, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> Path:
     """Write both networks and the metadata, whole or not at all; arguments and errors are those of `weights.write`."""
-    return weights.write(path, model.state_dict(), model.metadata, dtype, partial(check_metadata, name=MODEL_NAME))
+    return weights.write(path, model.state_dict(), model.metadata, dtype, partial(check_metadata, name=MODEL.name))
 
 
 @cache
@@ -54,27 +49,21 @@ def stored_shapes(model: Face2FaceRho) -> dict[str, tuple[int, ...]]:
     return {k: tuple(v.shape) for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
 
 
-def load_pair(
-    path: str | os.PathLike[str], model: AnyPair, name: str, former: tuple[Mapping[str, str], ...] = ()
-) -> AnyPair:
-    """Fill two networks and their metadata from a file of the model `name`, which may have had a name before."""
+def load_pair(path: str | os.PathLike[str], pair: AnyPair, model: Model) -> AnyPair:
+    """Fill two networks and their metadata from a file of `model`."""
 
     def expected(path: Path, metadata: dict[str, str]) -> dict[str, tuple[int, ...]]:
-        for old in former:
-            if old.items() <= metadata.items():
-                for key in old:
-                    del metadata[key]
-                metadata["model"] = name
-        check_metadata(path, metadata, name)
-        return stored_shapes(model)
+        check_metadata(path, model.renamed(metadata), model.name)
+        return stored_shapes(pair)
 
-    tensors, model.metadata = weights.read(path, "Face2Face^rho", expected, _MOST_BYTES)
-    for prefix, net in (("motion_net.", model.motion), ("rendering_net.", model.renderer)):
+    tensors, metadata = weights.read(path, "Face2Face^rho", expected, _MOST_BYTES)
+    pair.metadata = model.renamed(metadata)
+    for prefix, net in (("motion_net.", pair.motion), ("rendering_net.", pair.renderer)):
         state = {k: v for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
         state |= {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         net.load_state_dict(state, strict=True)
         net.eval().requires_grad_(False)
-    return model
+    return pair
 
 
 def check_metadata(path: Path, metadata: Mapping[str, str], name: str) -> None:

@@ -2,9 +2,6 @@
 
 from fastreenact.models.protocol import Model
 
-FORMER = ({"model": "face2face-rho", "base": "landmark-warp"},)
-"""Metadata of weights files from before this model had a name of its own."""
-
 MODEL = Model(
     name="refined-warp",
     summary="the landmark warp, its field corrected and light, shadow and what was hidden added by networks",
@@ -15,5 +12,5 @@ MODEL = Model(
     shares=(1, 2, 4),
     weights="shipped",
     shipped=("face2face_rho.safetensors", "2af0171febd1b043de103a68c4ceb173d4d1dd4eccb752ed35487f3eae14d661"),
-    former=FORMER,
+    former=({"model": "face2face-rho", "base": "landmark-warp"},),
 )

@@ -14,8 +14,9 @@ from fastreenact.fuse.staging import StagingBuffer
 from fastreenact.models.face2face_rho.fused_motion import LEVEL, PICTURE, FusedMotion, first_layers, first_sides, part
 from fastreenact.models.face2face_rho.fused_renderer import FusedDecoder
 from fastreenact.models.face2face_rho.inference import FusedPair, fused_settings
-from fastreenact.models.face2face_rho.networks import LEAST_SIZE, MotionNet
+from fastreenact.models.face2face_rho.networks import MotionNet
 from fastreenact.models.face2face_rho.step import FusedStep
+from fastreenact.models.protocol import LEAST_SIZE
 from fastreenact.models.refined_warp.networks import BaseEncoder, RefinedRenderer, RefinedWarp
 from fastreenact.timings import Timer
 
@@ -139,7 +140,7 @@ class RefinedStep(FusedStep):
         self.decoder.over(self.base)
 
 
-class RefinedNetworks(FusedPair[RefinedStep]):
+class RefinedNetworks(FusedPair[RefinedWarp, RefinedStep]):
     """Both networks, at the size that they were trained for. One thread at a time: buffers are shared between calls."""
 
     def __init__(
@@ -153,14 +154,13 @@ class RefinedNetworks(FusedPair[RefinedStep]):
             share: they draw at this share of their size.
             profile: on a GPU, have events inside the graphs that time the stages.
         """
-        self._networks = model
         size = max(int(model.metadata["size"]) // share, LEAST_SIZE)
         super().__init__(model, *fused_settings(model, size, dtype, device), profile)
 
     def _new_step(self, n: int) -> RefinedStep:
         return RefinedStep(
-            RefinedMotion(self._networks.motion, self.motion_size, self._like, n=n),
-            RefinedDecoder(self._networks.renderer, self.size, self._like, n=n),
+            RefinedMotion(self._model.motion, self.motion_size, self._like, n=n),
+            RefinedDecoder(self._model.renderer, self.size, self._like, n=n),
             StagingBuffer(n, self.size, self.device),
             self.dtype,
             self._profile,

@@ -73,7 +73,7 @@ class FusedRefinedWarp:
             raise ValueError(f"image must be uint8 [{self.size}, {self.size}, 3], got {list(picture.shape)}")
         if box is None and height != width:
             raise ValueError(f"image is {width} x {height}: a picture that is not square needs `box`")
-        whole = Box(width / 2, height / 2, width)
+        whole = Box.whole(width)
         square = whole if box is None else box
         warp = LandmarkWarp(height, width, self.dtype, self.device)
         base = warp.encode(picture, keypoints, pose, square)

@@ -20,8 +20,8 @@ from fastreenact.models.face2face_rho.networks import (
     check_shape,
     randomise,
 )
+from fastreenact.models.refined_warp import MODEL
 
-MODEL_NAME = "refined-warp"
 MOST_GAIN = 1.5  # of the landmark warp's brightness; 1 where the network gives 0
 
 
@@ -133,7 +133,7 @@ class RefinedWarp(Face2FaceRho):
 
     renderer: RefinedRenderer
     metadata: dict[str, str] = field(
-        default_factory=lambda: {"model": MODEL_NAME, "size": "256", "motion_size": "256", "head_pose": "official"}
+        default_factory=lambda: {"model": MODEL.name, "size": "256", "motion_size": "256", "head_pose": "official"}
     )
 
 

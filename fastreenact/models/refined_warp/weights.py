@@ -9,8 +9,8 @@ import torch
 from fastreenact import weights
 from fastreenact.models.face2face_rho.networks import MotionNet
 from fastreenact.models.face2face_rho.weights import check_metadata, load_pair
-from fastreenact.models.refined_warp import FORMER
-from fastreenact.models.refined_warp.networks import MODEL_NAME, RefinedRenderer, RefinedWarp
+from fastreenact.models.refined_warp import MODEL
+from fastreenact.models.refined_warp.networks import RefinedRenderer, RefinedWarp
 
 
 def load_refined_warp(path: str | os.PathLike[str]) -> RefinedWarp:
@@ -21,9 +21,9 @@ def load_refined_warp(path: str | os.PathLike[str]) -> RefinedWarp:
     Raises:
         WeightsError: the file is missing, a pickle, damaged, of another model, or holds values that are not finite.
     """
-    return load_pair(path, RefinedWarp(MotionNet(), RefinedRenderer()), MODEL_NAME, FORMER)
+    return load_pair(path, RefinedWarp(MotionNet(), RefinedRenderer()), MODEL)
 
 
 def save_refined_warp(model: RefinedWarp, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> Path:
     """Write both networks and the metadata, whole or not at all; arguments and errors are those of `weights.write`."""
-    return weights.write(path, model.state_dict(), model.metadata, dtype, partial(check_metadata, name=MODEL_NAME))
+    return weights.write(path, model.state_dict(), model.metadata, dtype, partial(check_metadata, name=MODEL.name))

@@ -27,7 +27,7 @@ def landmark_bases(source: "Frame", drivers: "list[Frame]") -> list[Base]:
     """The landmark warp of one source for each of its drivers, N = 1 each."""
     side = source.image.shape[0]
     warp = LandmarkWarp(side, side)
-    state = warp.encode(source.image, source.keypoints, source.pose, Box(side / 2, side / 2, side))
+    state = warp.encode(source.image, source.keypoints, source.pose, Box.whole(side))
     bases = []
     for driver in drivers:
         placed = warp.place(state, driver.keypoints, driver.pose)

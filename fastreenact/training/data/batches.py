@@ -19,6 +19,7 @@ from fastreenact import ops
 from fastreenact.errors import FastreenactError, MediaError
 from fastreenact.media import read_image
 from fastreenact.models.face2face_rho.head_pose import pose_of_official
+from fastreenact.models.protocol import LEAST_SIZE, MOST_SIZE
 from fastreenact.training.data.bases import Base, join_bases, landmark_bases
 
 _DRAWN_AT = (16, 8, 4)  # layout 0, 1, 2 is drawn at motion_size / this
@@ -26,6 +27,13 @@ _PER_PERSON = 60  # pairs of each person in what counts as one pass. Source: rel
 _LOADERS = 2  # threads that make batches, and batches that wait ready
 _KEPT = 128  # batches in memory that may be used again
 _DRAWS = 100  # broken pairs in a row before a folder counts as unusable
+
+
+def checked_size(size: int) -> int:
+    """`size` of the pictures, px; raises ValueError where models do not go there."""
+    if not LEAST_SIZE <= size <= MOST_SIZE:
+        raise ValueError(f"size: got {size}, need {LEAST_SIZE} to {MOST_SIZE} px")
+    return size
 
 
 class Frame(NamedTuple):

@@ -21,7 +21,7 @@ from fastreenact.synth.heads.scene import Scene, make_scene, photograph
 from fastreenact.synth.photos.head import PhotoHead, prepare
 from fastreenact.synth.photos.layers import Cutout
 from fastreenact.synth.photos.render import Seen, flow, render
-from fastreenact.training.data.batches import Draw, Frame, broken_summary
+from fastreenact.training.data.batches import Draw, Frame, broken_summary, checked_size
 
 Array = NDArray[np.float32]
 
@@ -85,9 +85,7 @@ class PhotoFolder:
             MediaError: no folder, or no photograph in it that can be used.
             FastreenactError: MediaPipe is missing. ValueError: a size out of range.
         """
-        if not 64 <= size <= 2048:
-            raise ValueError(f"size: got {size}, need 64 to 2048 px")
-        self.size = size
+        self.size = checked_size(size)
         self.metadata: Mapping[str, str] = {"head_pose": "official"}
         self.broken: dict[str, str] = {}
         self._root = Path(root)

@@ -17,7 +17,7 @@ from fastreenact.errors import FastreenactError, MediaError
 from fastreenact.face.track.tracker import Tracker
 from fastreenact.media.files import fit_name
 from fastreenact.models.face2face_rho.head_pose import head_pose_input
-from fastreenact.training.data.batches import Draw, Frame, broken_summary
+from fastreenact.training.data.batches import Draw, Frame, broken_summary, checked_size
 from fastreenact.training.data.face_mask import face_mask
 from fastreenact.training.data.video_cache import Contents, Stored, identity, read_contents, read_frames, write_entry
 from fastreenact.training.data.video_shots import LEAST_FRAMES, read_shots
@@ -96,9 +96,7 @@ class VideoFolder:
             MediaError: no folder, no video in it that can be used, or the cache cannot be written.
             FastreenactError: MediaPipe is missing. ValueError: a size out of range.
         """
-        if not 64 <= size <= 2048:
-            raise ValueError(f"size: got {size}, need 64 to 2048 px")
-        self.size = size
+        self.size = checked_size(size)
         self.metadata: Mapping[str, str] = {"head_pose": "official"}
         self.broken: dict[str, str] = {}
         self._lock = threading.Lock()

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastreenact.models.face2face_rho.networks import MODEL_NAME, Face2FaceRho, MotionNet, RenderingNet, motion_inputs
+from fastreenact.models.face2face_rho import MODEL
+from fastreenact.models.face2face_rho.networks import Face2FaceRho, MotionNet, RenderingNet, motion_inputs
 from fastreenact.models.face2face_rho.weights import save_face2face_rho
 from fastreenact.training import losses
 from fastreenact.training.data.batches import Batch
@@ -17,7 +18,7 @@ from fastreenact.training.targets.target import Autocast, Generated, encoded
 class Published:
     """See `Target`."""
 
-    model, over_base = MODEL_NAME, False
+    model, over_base = MODEL.name, False
 
     def networks(self) -> Face2FaceRho:
         """See `Target`."""

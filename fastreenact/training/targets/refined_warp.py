@@ -7,14 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastreenact.models.face2face_rho.networks import Face2FaceRho, MotionNet
-from fastreenact.models.refined_warp.networks import (
-    MODEL_NAME,
-    RefinedRenderer,
-    RefinedWarp,
-    compose,
-    motion_inputs,
-    resize_field,
-)
+from fastreenact.models.refined_warp import MODEL
+from fastreenact.models.refined_warp.networks import RefinedRenderer, RefinedWarp, compose, motion_inputs, resize_field
 from fastreenact.models.refined_warp.weights import save_refined_warp
 from fastreenact.training import losses
 from fastreenact.training.data.bases import Base
@@ -26,7 +20,7 @@ from fastreenact.training.targets.target import Autocast, Generated, encoded
 class Refined:
     """See `Target`."""
 
-    model, over_base = MODEL_NAME, True
+    model, over_base = MODEL.name, True
 
     def networks(self) -> RefinedWarp:
         """Networks that leave the landmark warp as it is."""
