@@ -21,8 +21,9 @@ import timing  # noqa: E402
 
 from fastreenact.face.crop import crop_box  # noqa: E402
 from fastreenact.face.keypoints import EYES, LIPS, from_mediapipe  # noqa: E402
-from fastreenact.face.morphable.fit import fit, fit_shape, rotation_vector  # noqa: E402
-from fastreenact.face.morphable.model import default_model, rotation_matrix  # noqa: E402
+from fastreenact.face.morphable.fit import fit, fit_shape  # noqa: E402
+from fastreenact.face.morphable.model import default_model  # noqa: E402
+from fastreenact.rotation import rotation_matrix, rotation_vector  # noqa: E402
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "videos"
 PX = 128  # pixels of a 256 crop per normalised unit

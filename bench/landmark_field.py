@@ -13,6 +13,7 @@ from fastreenact.face.morphable.model import default_model
 from fastreenact.models.landmark_warp.field import Controls
 from fastreenact.models.landmark_warp.head import follow
 from fastreenact.models.landmark_warp.warp import LandmarkWarp
+from fastreenact.ops import landmark_field_reference
 
 MOST_PX = 2e-4  # error of the field, as a share of the picture's side: float32 sums that cancel
 REST = np.array((0.0, 0.0, 0.0, 0.0, 0.0, 0.45), np.float32)
@@ -39,7 +40,7 @@ def field_rows(size: int, quick: bool) -> list[dict[str, object]]:
     grid, side = state.grid, -(-size // state.grid.step)
     nodes, turn = np.zeros((side, side, 2), np.float32), {"next": 0}
     for each in controls[:4]:
-        error = np.abs(grid.field(each)[0] - grid.field_reference(each)[0]).max() / 2
+        error = np.abs(grid.field(each)[0] - landmark_field_reference(grid.inputs(each))).max() / 2
         print(f"{size}: greatest error {error * size:.2g} px")
         if error > MOST_PX:
             raise SystemExit(f"{size}: not close to its reference, no time is printed")
@@ -49,9 +50,7 @@ def field_rows(size: int, quick: bool) -> list[dict[str, object]]:
         return turn["next"]
 
     def plain() -> None:
-        each = controls[following()]
-        each.__dict__.pop("_weights", None)  # solved anew
-        grid.field_reference(each)
+        landmark_field_reference(grid.inputs(controls[following()]))
 
     def placement() -> None:
         i = following()

@@ -5,9 +5,6 @@
 
 namespace fastreenact {
 
-constexpr int kThreadsX = 64;  // columns of one block, a pixel to a thread
-constexpr int kThreadsY = 4;   // rows of one block
-
 // Three colours in levels and the gain less 1.
 struct Change {
     float value[4];
@@ -70,7 +67,8 @@ __device__ __forceinline__ void rows(const ComposeFrameParams& p) {
 }
 
 // Not a template: NVRTC's caller finds it by this name.
-extern "C" __global__ void __launch_bounds__(kThreadsX* kThreadsY) compose_frame_kernel(const ComposeFrameParams p) {
+extern "C" __global__ void __launch_bounds__(kPictureThreadsX* kPictureThreadsY)
+    compose_frame_kernel(const ComposeFrameParams p) {
     if (p.dtype == kFloat32) {
         rows<kFloat32>(p);
     } else if (p.dtype == kFloat16) {
@@ -83,21 +81,11 @@ extern "C" __global__ void __launch_bounds__(kThreadsX* kThreadsY) compose_frame
 }  // namespace fastreenact
 
 #ifndef __CUDACC_RTC__
-#include <cuda_runtime_api.h>
+#include "substrate/launch.h"
 
-#include <algorithm>
+namespace fastreenact {
 
-namespace fastreenact::cuda {
+static const CompiledKernels kComposeFrameKernels({FASTREENACT_KERNEL(compose_frame_kernel)});
 
-// Launches on `stream` and returns at once; cudaSuccess, or why the launch failed.
-cudaError_t compose_frame(const ComposeFrameParams& p, cudaStream_t stream) {
-    if (p.height == 0 || p.width == 0) return cudaSuccess;
-    constexpr int64_t kMaxGrid = 32 * 1024;  // below the hardware's 65535; what lies beyond is taken in further turns
-    const dim3 grid(static_cast<unsigned>(std::min((p.width + kThreadsX - 1) / kThreadsX, kMaxGrid)),
-                    static_cast<unsigned>(std::min((p.height + kThreadsY - 1) / kThreadsY, kMaxGrid)));
-    compose_frame_kernel<<<grid, dim3(kThreadsX, kThreadsY), 0, stream>>>(p);
-    return cudaGetLastError();
-}
-
-}  // namespace fastreenact::cuda
+}  // namespace fastreenact
 #endif

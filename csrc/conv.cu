@@ -309,43 +309,14 @@ __global__ void __launch_bounds__(32 * kConvTiles[kTile].warps, 2)
 }  // namespace fastreenact
 
 #ifndef __CUDACC_RTC__
-#include <cuda_runtime_api.h>
+#include "substrate/launch.h"
 
-namespace fastreenact::cuda {
-namespace {
+namespace fastreenact {
 
-template <int32_t kType>
-void launch(const ConvBatch& batch, int32_t tile, const LaunchShape& s, cudaStream_t stream) {
-    void (*const kernels[kConvTileCount])(ConvBatch) = {conv_kernel<kType, 0>, conv_kernel<kType, 1>,
-                                                        conv_kernel<kType, 2>, conv_kernel<kType, 3>};
-    kernels[tile]<<<s.grid_x, s.threads, s.shared_bytes, stream>>>(batch);
-}
+#define TILES(dtype)                                                                      \
+    FASTREENACT_KERNEL(conv_kernel<dtype, 0>), FASTREENACT_KERNEL(conv_kernel<dtype, 1>), \
+        FASTREENACT_KERNEL(conv_kernel<dtype, 2>), FASTREENACT_KERNEL(conv_kernel<dtype, 3>)
+static const CompiledKernels kConvKernels({TILES(0), TILES(1), TILES(2)});
 
-}  // namespace
-
-// Launches up to kMaxConvs convolutions of one dtype that do not depend on each other. Returns at once; cudaSuccess, or
-// why the launch failed. `architecture` is the device's compute capability times ten.
-cudaError_t conv_many(const ConvParams* convs, int count, int architecture, cudaStream_t stream) {
-    ConvBatch batch = {};
-    if (count < 1 || count > kMaxConvs) return cudaErrorInvalidValue;
-    for (int i = 0; i < count; ++i) {
-        if (convs[i].dtype != convs[0].dtype) return cudaErrorInvalidValue;
-        batch.convs[i] = convs[i];
-    }
-    batch.count = count;
-    const int32_t tile = plan_convs(batch);
-    if (tile < 0) return cudaErrorInvalidValue;
-    const LaunchShape shape = conv_shape(batch, tile, architecture);
-    if (shape.grid_x == 0) return cudaSuccess;
-    if (convs[0].dtype == kFloat32) {
-        launch<kFloat32>(batch, tile, shape, stream);
-    } else if (convs[0].dtype == kBFloat16) {
-        launch<kBFloat16>(batch, tile, shape, stream);
-    } else {
-        launch<kFloat16>(batch, tile, shape, stream);
-    }
-    return cudaGetLastError();
-}
-
-}  // namespace fastreenact::cuda
+}  // namespace fastreenact
 #endif

@@ -449,42 +449,16 @@ __global__ void __launch_bounds__(kMbconvThreads, 2) mbconv_project_kernel(const
 }  // namespace fastreenact
 
 #ifndef __CUDACC_RTC__
-#include <cuda_runtime_api.h>
+#include "substrate/launch.h"
 
-namespace fastreenact::cuda {
-namespace {
+namespace fastreenact {
 
-template <int32_t kType, bool kHalf>
-cudaError_t launch(const MbconvParams& p, MbconvKernel which, const LaunchShape& shape, cudaStream_t stream) {
-    void (*const kernels[])(MbconvParams) = {mbconv_narrow_kernel<kType, kHalf>, mbconv_wide_kernel<kType, kHalf>,
-                                             mbconv_expand_kernel<kType, kHalf>, mbconv_project_kernel<kType, kHalf>};
-    const auto kernel = kernels[which];
-    constexpr uint32_t kPlain = 48 << 10;  // more has to be asked for
-    if (shape.shared_bytes > kPlain) {
-        const cudaError_t error =
-            cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 static_cast<int>(shape.shared_bytes));
-        if (error != cudaSuccess) return error;
-    }
-    kernel<<<dim3(shape.grid_x, shape.grid_y), shape.threads, shape.shared_bytes, stream>>>(p);
-    return cudaGetLastError();
-}
+#define KINDS(dtype, half_sums)                                     \
+    FASTREENACT_KERNEL(mbconv_narrow_kernel<dtype, half_sums>),     \
+        FASTREENACT_KERNEL(mbconv_wide_kernel<dtype, half_sums>),   \
+        FASTREENACT_KERNEL(mbconv_expand_kernel<dtype, half_sums>), \
+        FASTREENACT_KERNEL(mbconv_project_kernel<dtype, half_sums>)
+static const CompiledKernels kMbconvKernels({KINDS(0, false), KINDS(1, false), KINDS(2, false), KINDS(2, true)});
 
-}  // namespace
-
-// Launches on `stream` and returns at once; cudaSuccess, or why a launch failed.
-cudaError_t mbconv(const MbconvParams& p, cudaStream_t stream) {
-    const MbconvPlan plan = mbconv_plan(p);
-    for (int i = 0; i < plan.launches; ++i) {
-        const auto run = p.dtype == kFloat32    ? launch<kFloat32, false>
-                         : p.dtype == kBFloat16 ? launch<kBFloat16, false>
-                         : p.half_sums          ? launch<kFloat16, true>
-                                                : launch<kFloat16, false>;
-        const cudaError_t error = run(p, plan.kernel[i], plan.shape[i], stream);
-        if (error != cudaSuccess) return error;
-    }
-    return cudaSuccess;
-}
-
-}  // namespace fastreenact::cuda
+}  // namespace fastreenact
 #endif

@@ -45,17 +45,11 @@ extern "C" __global__ void __launch_bounds__(kRasterizeThreads)
 }  // namespace fastreenact
 
 #ifndef __CUDACC_RTC__
-#include <cuda_runtime_api.h>
+#include "substrate/launch.h"
 
-namespace fastreenact::cuda {
+namespace fastreenact {
 
-// Launches on `stream` and returns at once; cudaSuccess, or why the launch failed.
-cudaError_t rasterize_landmarks(const RasterizeLandmarksParams& p, cudaStream_t stream) {
-    if (p.n == 0 || p.drawing_count == 0) return cudaSuccess;
-    const LaunchShape shape = rasterize_shape(p);
-    rasterize_landmarks_kernel<<<dim3(shape.grid_x, shape.grid_y, shape.grid_z), shape.threads, 0, stream>>>(p);
-    return cudaGetLastError();
-}
+static const CompiledKernels kRasterizeKernels({FASTREENACT_KERNEL(rasterize_landmarks_kernel)});
 
-}  // namespace fastreenact::cuda
+}  // namespace fastreenact
 #endif

@@ -231,20 +231,12 @@ __global__ void __launch_bounds__(kTailThreads, 4) tail_kernel(const TailParams 
 }  // namespace fastreenact
 
 #ifndef __CUDACC_RTC__
-#include <cuda_runtime_api.h>
+#include "substrate/launch.h"
 
-namespace fastreenact::cuda {
+namespace fastreenact {
 
-// Launches on `stream` and returns at once; cudaSuccess, or why the launch failed.
-cudaError_t tail(const TailParams& p, cudaStream_t stream) {
-    const LaunchShape shape = tail_shape(p);
-    if (shape.grid_x == 0) return cudaSuccess;
-    const auto kernel = p.dtype == kFloat32    ? tail_kernel<kFloat32>
-                        : p.dtype == kBFloat16 ? tail_kernel<kBFloat16>
-                                               : tail_kernel<kFloat16>;
-    kernel<<<shape.grid_x, shape.threads, shape.shared_bytes, stream>>>(p);
-    return cudaGetLastError();
-}
+static const CompiledKernels kTailKernels({FASTREENACT_KERNEL(tail_kernel<0>), FASTREENACT_KERNEL(tail_kernel<1>),
+                                           FASTREENACT_KERNEL(tail_kernel<2>)});
 
-}  // namespace fastreenact::cuda
+}  // namespace fastreenact
 #endif

@@ -5,9 +5,7 @@
 
 namespace fastreenact {
 
-constexpr int kPixels = 4;     // of one row, by one thread: 12 bytes, three aligned words
-constexpr int kThreadsX = 64;  // 64 * 4 = 256 pixels, the width of the smallest common picture
-constexpr int kThreadsY = 4;   // rows of one block
+constexpr int kPixels = kFramePixels;
 
 // Four values that lie side by side; their address is a multiple of four elements.
 template <int32_t kType>
@@ -99,7 +97,8 @@ __device__ __forceinline__ void rows(const ToFrameParams& p) {
 }
 
 // Not a template: NVRTC's caller finds it by this name.
-extern "C" __global__ void __launch_bounds__(kThreadsX* kThreadsY) to_frame_kernel(const ToFrameParams p) {
+extern "C" __global__ void __launch_bounds__(kPictureThreadsX* kPictureThreadsY)
+    to_frame_kernel(const ToFrameParams p) {
     if (p.dtype == kFloat32) {
         rows<kFloat32>(p);
     } else if (p.dtype == kFloat16) {
@@ -112,25 +111,11 @@ extern "C" __global__ void __launch_bounds__(kThreadsX* kThreadsY) to_frame_kern
 }  // namespace fastreenact
 
 #ifndef __CUDACC_RTC__
-#include <cuda_runtime_api.h>
+#include "substrate/launch.h"
 
-#include <algorithm>
+namespace fastreenact {
 
-namespace fastreenact::cuda {
+static const CompiledKernels kToFrameKernels({FASTREENACT_KERNEL(to_frame_kernel)});
 
-// Launches on `stream` and returns at once; cudaSuccess, or why the launch failed.
-cudaError_t to_frame(const ToFrameParams& p, cudaStream_t stream) {
-    const int64_t rows = p.n * p.height;
-    if (rows == 0 || p.width == 0) return cudaSuccess;
-    const int64_t threads_x = (p.width + kPixels - 1) / kPixels;
-    const int64_t grid_x = (threads_x + kThreadsX - 1) / kThreadsX;
-    const int64_t grid_y = (rows + kThreadsY - 1) / kThreadsY;
-    constexpr int64_t kMaxGridY = 32 * 1024;  // below the hardware's 65535; rows beyond it are taken in further turns
-    const dim3 grid(static_cast<unsigned>(std::min<int64_t>(grid_x, 1 << 20)),
-                    static_cast<unsigned>(std::min(grid_y, kMaxGridY)));
-    to_frame_kernel<<<grid, dim3(kThreadsX, kThreadsY), 0, stream>>>(p);
-    return cudaGetLastError();
-}
-
-}  // namespace fastreenact::cuda
+}  // namespace fastreenact
 #endif

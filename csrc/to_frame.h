@@ -22,6 +22,12 @@ struct ToFrameParams {
     int32_t apply_tanh;      // 1: `image` is before the tanh
 };
 
+constexpr int kFramePixels = 4;  // of one row, by one thread of the GPU: 12 bytes, three aligned words
+
+FASTREENACT_INLINE LaunchShape to_frame_shape(const ToFrameParams& p) {
+    return picture_shape((p.width + kFramePixels - 1) / kFramePixels, p.n * p.height);
+}
+
 // Level of a value in (-1, 1), rounded to nearest, halves up: floor((x + 1) / 2 * 255 + 0.5). NaN gives 0.
 FASTREENACT_INLINE float frame_level(float value) {
     float level = value * 127.5f + 128.0f;

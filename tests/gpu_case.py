@@ -27,26 +27,20 @@ from conftest import assert_close
 from torch import Tensor
 
 from fastreenact import _C
-from fastreenact.ops import nvrtc
 
 Arguments = dict[str, Any]
 
 
-def ways_to_kernels(name: str) -> Any:
-    """A fixture for both ways to a CUDA kernel, the extension's and NVRTC's: `maker = ways_to_kernels("warp_cuda")`."""
-
-    @pytest.fixture(params=["extension", "nvrtc"])
-    def maker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-        if request.param == "extension":
-            if not _C.WITH_CUDA:
-                pytest.skip("the extension was built without nvcc")
-        else:
-            pytest.importorskip("cupy", reason="CuPy is not installed")
-            monkeypatch.setattr(_C, name, getattr(nvrtc, name), raising=False)
-            monkeypatch.setattr(_C, "WITH_CUDA", True)
-        return str(request.param)
-
-    return maker
+@pytest.fixture(params=["extension", "nvrtc"])
+def maker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to a CUDA kernel, nvcc's and NVRTC's: import it into the tests that name it."""
+    if request.param == "extension":
+        if not _C.WITH_CUDA:
+            pytest.skip("the extension was built without nvcc")
+    else:
+        pytest.importorskip("cupy", reason="CuPy is not installed")
+        monkeypatch.setattr(_C, "WITH_CUDA", False)
+    return str(request.param)
 
 
 def on(device: str, arguments: Arguments) -> Arguments:

@@ -4,10 +4,13 @@ import ctypes
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+import torch
 
 from fastreenact.ops import nvrtc
+from fastreenact.ops.define import Op
 
 # What nvcc knows and a host compiler does not.
 _WORDS = (
@@ -20,7 +23,7 @@ _WORDS = (
     "__launch_bounds__(...)=",
     "__grid_constant__=",
 )
-_HOST_PART = "#ifndef __CUDACC_RTC__\n#include <cuda_runtime_api.h>"
+_HOST_PART = '#ifndef __CUDACC_RTC__\n#include "substrate/launch.h"'
 
 
 def build(
@@ -67,3 +70,25 @@ def build(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return ctypes.CDLL(str(library))
+
+
+class GpuCall(NamedTuple):
+    """A call of an op as a GPU would get it, of tensors on the CPU, which it keeps."""
+
+    call: Any  # _C.Call
+    addresses: list[int]
+    kept: Any
+    workspace: torch.Tensor  # full of 255
+
+    def launches(self) -> list[tuple[str, bytes, tuple[int, ...], tuple[int, ...], int]]:
+        """What would be launched, in order."""
+        return self.call.launches(self.workspace.data_ptr(), *self.addresses)
+
+
+def gpu_call(op: Op, architecture: int = 80, **arguments: Any) -> GpuCall:
+    """Prepare the call of an op for a GPU, by the names of its arguments and outputs; those left out are None."""
+    args = op.Arguments(**dict.fromkeys(op.Arguments._fields) | arguments)
+    numbers = op.numbers(args)
+    views, call = op.prepare(args, numbers | ({"architecture": architecture} if "architecture" in numbers else {}))
+    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in views.values()]
+    return GpuCall(call, addresses, (args, views), torch.full((call.workspace_bytes,), 255, dtype=torch.uint8))

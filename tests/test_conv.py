@@ -184,7 +184,7 @@ def test_conv_says_what_is_wrong(generator):
         "add: got bfloat16": {"add": good.bfloat16()},
         "add: got 2 pictures": {"add": torch.zeros(2, 8, 8, 6)},
         "source_index: got one, needs `add`": {"source_index": torch.zeros(1, dtype=torch.int32)},
-        r"source_index: got \[4\], needs 0 to 2": {
+        "source_index: got 4 at position 0, needs values from 0 to 2": {
             "source_index": torch.tensor([4], dtype=torch.int32),
             "add": torch.zeros(3, 8, 8, 6),
         },

@@ -9,8 +9,10 @@ import pytest
 from fastreenact.face.crop import crop_box
 from fastreenact.face.keypoints import MIRROR, from_mediapipe
 from fastreenact.face.morphable import fit as fit_module
-from fastreenact.face.morphable.fit import MAX_SHAPE_FRAMES, Fit, fit, fit_shape, rotation_vector
-from fastreenact.face.morphable.model import EXPRESSION_NAMES, MorphableModel, default_model, rotation_matrix
+from fastreenact.face.morphable.fit import MAX_SHAPE_FRAMES, Fit, fit, fit_shape
+from fastreenact.face.morphable.model import EXPRESSION_NAMES, MorphableModel, default_model
+from fastreenact.ops.fit_face import fit_face, fit_face_reference
+from fastreenact.rotation import rotation_matrix, rotation_vector
 
 PX = 128  # pixels of a 256 crop per normalised unit
 REST = np.zeros(50, np.float32)
@@ -75,12 +77,25 @@ def test_fit_is_its_reference(warm: bool, monkeypatch: pytest.MonkeyPatch) -> No
     keypoints[::3, ::9] += 0.2
     starts = [fit(model, seen, REST) for seen in keypoints] if warm else [None] * len(keypoints)
     found = [fit(model, seen, shape, start) for seen, start in zip(keypoints, starts, strict=True)]
-    monkeypatch.setattr(fit_module, "_settle", fit_module.settle_reference)
+    monkeypatch.setattr(fit_module, "fit_face", fit_face_reference)
     for seen, start, ours in zip(keypoints, starts, found, strict=True):
         wanted = fit(model, seen, shape, start)
         assert np.abs(ours.pose - wanted.pose).max() < 2e-6
         assert np.abs(ours.expression - wanted.expression).max() < 1e-5
         assert ours.error == pytest.approx(wanted.error, rel=1e-6)
+
+
+def test_fit_face_refuses_other_arrays() -> None:
+    terms = fit_module._tables(default_model()).terms
+    good = {"base": np.zeros((3, 72)), "target": np.zeros((2, 72)), "rotation": np.eye(3), "camera": np.ones(3)}
+    good["expression"] = np.zeros(51)
+    for name, array in good.items():
+        for wrong in (array.astype(np.float32), array[..., :-1].copy(), np.broadcast_to(array[..., :1], array.shape)):
+            with pytest.raises(TypeError, match=f"fit_face: {name} needs"):
+                fit_face(terms, **{**good, name: wrong}, steps=1)
+    good["camera"].flags.writeable = False
+    with pytest.raises(ValueError, match="not writeable"):
+        fit_face(terms, **good, steps=1)
 
 
 def test_keypoints_on_a_line_end_in_numbers() -> None:

@@ -123,7 +123,7 @@ def test_the_capture_warms_up_on_its_own_stream_and_forks_once(net, pretended):
 
 
 def test_without_kernels_of_ours_there_is_no_graph(net, pretended, monkeypatch):
-    monkeypatch.setattr("fastreenact.ops.replay.cuda_kernels", lambda: None)
+    monkeypatch.setattr("fastreenact.ops.replay.cuda_kernels", lambda: False)
     plain, there = fuse(net, 64), fuse(net, 64, torch.float32, CUDA)
     states = [form.encode(picture(64), *face("source")) for form in (plain, there)]
     for driver in (face("driver"), face("other driver")):

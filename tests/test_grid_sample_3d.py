@@ -55,11 +55,11 @@ def test_grid_sample_3d_gpu_path_interpreted(sum_depth, triton, monkeypatch, gen
     # what the dispatch makes of its arguments, on the CPU; without Triton in PyTorch's own kernels
     if triton:
         pytest.importorskip("triton")
-    monkeypatch.setattr(module, "has_triton", lambda op: triton)
+    monkeypatch.setattr("fastreenact.ops.define.has_triton", lambda op: triton)
     volume, grid = make((2, 3, 4, 5, 6, 2, 3, 4), torch.float32, generator)
     expected = in_float64(volume, grid, padding="border", align_corners=True, sum_depth=sum_depth)
     out = torch.empty(expected.shape)
-    module._run_cuda(volume, grid, "border", True, sum_depth, out)
+    module._GRID_SAMPLE_3D.on_gpu(volume, grid, "border", True, sum_depth, out)
     assert_close(out, expected)
 
 

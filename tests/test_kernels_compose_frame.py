@@ -3,14 +3,11 @@
 import pytest
 import torch
 from conftest import assert_close
-from gpu_case import need_graph_replay, need_side_stream, ways_to_kernels
+from gpu_case import need_graph_replay, need_side_stream
 
 from fastreenact.ops import compose_frame, compose_frame_reference
 
 pytestmark = pytest.mark.gpu
-
-
-maker = ways_to_kernels("compose_frame_cuda")
 
 
 def make(side, shape, dtype, generator):

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import assert_close
-from gpu_case import need_graph_replay, need_side_stream, ways_to_kernels
-from host_emulation import build
+from gpu_case import need_graph_replay, need_side_stream
+from host_emulation import build, gpu_call
 from test_conv import AXES, SHAPES, make
 from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import Axis, ConvKernel, conv, conv_many, conv_reference, pack_conv
-from fastreenact.ops.conv import _prepare
+from fastreenact.ops.conv import _CONV
 from fastreenact.ops.conv_kernel import ConvWeights, geometry, unpack
 from fastreenact.ops.packing import pack_fragments
 
@@ -85,11 +85,10 @@ def on_host(
     """`conv_many` by the kernels on the host; gives the tile taken."""
     convs = []
     for call in calls:
-        rest = {"add": None, "source_index": None, "residual": None, "activation": None, "x_scale": 1.0, "x_shift": 0.0}
-        rest |= call
+        rest = {"x_scale": 1.0, "x_shift": 0.0, **call}
         weights = rest.pop("weights")
-        convs.append(_prepare(packed=weights.packed, bias=weights.bias, spec=weights.spec, **rest))
-    _, (packed, *_) = _C.conv_launch(convs=convs, architecture=architecture)
+        convs.append(gpu_call(_CONV, architecture, packed=weights.packed, bias=weights.bias, spec=weights.spec, **rest))
+    ((_, packed, *_),) = _C.conv_many([(conv.call, tuple(conv.addresses)) for conv in convs]).launches(0)
     return library.run(packed, tile, int(backwards))
 
 
@@ -194,9 +193,6 @@ def test_conv_unpacks_what_was_packed_for_a_gpu(dtype, generator):
     assert torch.equal(found.bias, kernel.bias.float())
 
 
-maker = ways_to_kernels("conv_cuda")
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("axis", AXES.values(), ids=AXES.keys())
@@ -280,30 +276,8 @@ def test_conv_kernels_are_chosen_by_size(shape, axis, tile):
     phases = AXES[axis].phases
     weights = {(y, x): torch.zeros(channels_out, 1, 1, channels_in) for y in range(phases) for x in range(phases)}
     packed = pack_for_gpu(ConvKernel(AXES[axis], AXES[axis], weights, torch.zeros(channels_out)), torch.float16)
-    call = {
-        "x": 64,
-        "weights": packed.packed.data_ptr(),
-        "bias": 64,
-        "add": 0,
-        "residual": 0,
-        "out": 64,
-        "source_index": 0,
-        "x_shape": shape[:4],
-        "x_stride": (0, 0, 0, 1),
-        "weights_at": (0,) * 25,
-        "add_stride": (0,) * 4,
-        "residual_stride": (0,) * 4,
-        "out_shape": (n, height * phases, width * phases, channels_out),
-        "out_stride": (0, 0, 0, 1),
-        "axis_y": (phases, *AXES[axis]),
-        "axis_x": (phases, *AXES[axis]),
-        "x_scale": 1.0,
-        "x_shift": 0.0,
-        "x_dtype": 2,
-        "dtype": 2,
-        "out_dtype": 2,
-        "activation": 0,
-        "residual_half": False,
-        "winograd": False,
-    }
-    assert _C.conv_launch(convs=[call], architecture=90)[0] == tile
+    side = (height * phases, width * phases)
+    x, out = torch.empty(shape[:4], dtype=torch.float16), torch.empty((n, *side, channels_out), dtype=torch.float16)
+    weights = {"packed": packed.packed, "bias": packed.bias, "spec": packed.spec}
+    call = gpu_call(_CONV, 90, x=x, out=out, x_scale=1.0, x_shift=0.0, **weights)
+    assert [launch[0] for launch in call.launches()] == [f"conv_kernel<2, {tile}>"]

@@ -92,7 +92,7 @@ class TestInterpreted:
 
     def test_dictionary_read_gpu_path(self, generator):
         arguments = make("odd", torch.float32, generator)
-        assert_close(run(dictionary_module._run_cuda, arguments), expected(arguments))
+        assert_close(run(dictionary_module._DICTIONARY_READ.on_gpu, arguments), expected(arguments))
 
 
 @pytest.mark.parametrize("without", ["tensor cores", "Triton", "keys that fit"])
@@ -108,7 +108,7 @@ def test_dictionary_read_by_attention(without, generator, caplog, monkeypatch):
         monkeypatch.setattr(dictionary_module, "_has_tensor_cores", lambda device: False)
     try:
         with caplog.at_level(logging.WARNING, "fastreenact"):
-            out = run(dictionary_module._run_cuda, arguments)
+            out = run(dictionary_module._DICTIONARY_READ.on_gpu, arguments)
     finally:
         library.has_triton.cache_clear()
     assert_close(out, expected(arguments))

@@ -1,7 +1,6 @@
 """mbconv's CUDA kernels: run on the host (tiles, borders, doubling, chunks, fragments, barriers), and on a GPU."""
 
 import ctypes
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from conftest import assert_close
 from gpu_case import need_graph_replay, need_side_stream
-from host_emulation import build
+from host_emulation import build, gpu_call
 from torch import Tensor
 
 from fastreenact import _C
-from fastreenact.ops import MbconvKernel, checks, mbconv, mbconv_reference, nvrtc, pack_mbconv
+from fastreenact.ops import MbconvKernel, checks, mbconv, mbconv_reference, pack_mbconv
+from fastreenact.ops.mbconv import _MBCONV, _unpacked
 from fastreenact.ops.packing import pack_fragments, padded
 
 RUN = """
@@ -39,8 +39,7 @@ extern "C" void mbconv(const MbconvParams* p, int backwards) {
     }
 }
 """
-OP = sys.modules["fastreenact.ops.mbconv"]  # the package's attribute of that name is the function
-NARROW, WIDE, EXPAND, PROJECT = range(4)
+NARROW, WIDE, EXPAND, PROJECT = "narrow", "wide", "expand", "project"
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 # The hidden map is rounded too, twice: two more roundings than one op has.
 GPU_TOLERANCES = {torch.float32: None, torch.float16: (2e-3, 1.5e-3), torch.bfloat16: (1.6e-2, 1.2e-2)}
@@ -106,30 +105,14 @@ def emulate(
         "project": pack_fragments(kernel.project, dtype, "cpu"),
         "project_bias": padded(kernel.project_bias),
     }
-    shared = {
-        "x_shape": tuple(x.shape),
-        "out_shape": tuple(out.shape),
-        "hidden": len(kernel.depthwise),
-        "stride": kernel.stride,
-        "upsample": made.upsample is not None,
-        "dtype": checks.DTYPES[dtype],
-        "architecture": architecture,
-    }
-    workspace = torch.full((_C.mbconv_workspace(expanded=kernel.expand is not None, **shared),), 255, dtype=torch.uint8)
-    launches = _C.mbconv_launch(
-        x=x.data_ptr(),
-        x_stride=x.stride(),
-        out=out.data_ptr(),
-        out_stride=out.stride(),
-        residual=kernel.residual,
-        workspace=workspace.data_ptr(),
-        half_sums=half_sums,
-        **shared,
-        **{name: 0 if tensor is None else tensor.data_ptr() for name, tensor in kept.items()},
-    )
+    channels = kernel.project.shape[0]
+    numbers = [x.shape[3], len(kernel.depthwise), channels, checks.DTYPES[dtype]]
+    spec = [*numbers, kernel.stride, int(kernel.residual), int(half_sums)]
+    call = gpu_call(_MBCONV, architecture, x=x, spec=spec, size=made.upsample, out=out, **kept)
+    launches = call.launches()
     if launches:
-        library.mbconv(launches[0][1][0], int(backwards))
-    return out, [which for which, _ in launches]
+        library.mbconv(launches[0][1], int(backwards))
+    return out, [name.split("_")[1] for name, *_ in launches]
 
 
 @pytest.fixture(scope="module", params=[75, 80])
@@ -226,7 +209,7 @@ def test_mbconv_unpacks_what_a_gpu_has(index, dtype, generator):
     shape, outputs, options, _ = CASES[index]
     made = case(generator, dtype, shape, outputs, **options)
     kernel, hidden = made.kernel, len(made.kernel.depthwise)
-    unpacked = OP._unpacked(
+    unpacked = _unpacked(
         None if kernel.expand is None else pack_fragments(kernel.expand, dtype, "cpu"),
         None if kernel.expand_bias is None else padded(kernel.expand_bias),
         F.pad(kernel.depthwise.flatten(1).T.float(), (0, -hidden % 16)),
@@ -264,15 +247,13 @@ def test_mbconv_notices_a_planted_error(plant, tmp_path, generator):
 @pytest.fixture(params=["extension", "nvrtc", "pytorch"])
 def maker(request, monkeypatch):
     """The ways to compute on a GPU."""
-    kernels = None
-    if request.param == "extension":
-        if not _C.WITH_CUDA:
-            pytest.skip("the extension was built without nvcc")
-        kernels = _C
+    if request.param == "extension" and not _C.WITH_CUDA:
+        pytest.skip("the extension was built without nvcc")
     if request.param == "nvrtc":
         pytest.importorskip("cupy", reason="CuPy is not installed")
-        kernels = nvrtc
-    monkeypatch.setattr(OP, "cuda_kernels", lambda: kernels)
+        monkeypatch.setattr(_C, "WITH_CUDA", False)
+    if request.param == "pytorch":
+        monkeypatch.setattr("fastreenact.ops.define.cuda_kernels", lambda: False)
 
 
 # The decoder's blocks of Face2Face^rho at 256, and the largest at 512.

@@ -63,7 +63,7 @@ def launch(arguments, out):
 def dispatch(arguments, out):
     """The GPU's path on CPU tensors, checks and all."""
     names = ("x", "groups", "scale", "shift", "residual", "activation", "upsample")
-    norm_act_module._run_cuda(*(arguments.get(name) for name in names), 1e-5, out)
+    norm_act_module._NORM_ACT.on_gpu(*(arguments.get(name) for name in names), 1e-5, out)
 
 
 @pytest.mark.skipif(HAS_GPU, reason="the interpreter is for machines without a GPU")

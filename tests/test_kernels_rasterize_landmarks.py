@@ -4,13 +4,12 @@ import ctypes
 
 import pytest
 import torch
-from gpu_case import need_graph_replay, need_side_stream, ways_to_kernels
-from host_emulation import build
+from gpu_case import need_graph_replay, need_side_stream
+from host_emulation import build, gpu_call
 from torch import Tensor
 
-from fastreenact import _C
 from fastreenact.ops import rasterize_landmarks, rasterize_landmarks_all
-from fastreenact.ops.rasterize_landmarks import segments
+from fastreenact.ops.rasterize_landmarks import _RASTERIZE_ALL
 
 # The kernel's blocks and threads one after another, segments from last to first: the order must not matter.
 EMULATION = """
@@ -61,13 +60,8 @@ def emulation(tmp_path_factory) -> ctypes.CDLL:
 def emulate(library: ctypes.CDLL, keypoints: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
     """What the kernel draws."""
     outs = [torch.full((len(keypoints), size, size, 3), 77, dtype=torch.uint8) for size in sizes]
-    drawings = []
-    for layout, (size, out) in enumerate(zip(sizes, outs, strict=True)):
-        ends, colours = segments(layout)
-        drawings.append((out.data_ptr(), out.stride(), ends.data_ptr(), colours.data_ptr(), len(ends), size))
-    packed, *_ = _C.rasterize_landmarks_launch(
-        keypoints=keypoints.data_ptr(), keypoints_stride=keypoints.stride(), n=len(keypoints), drawings=drawings
-    )
+    drawn = dict(zip(("out_small", "out_middle", "out_large"), outs, strict=True))
+    ((_, packed, *_),) = gpu_call(_RASTERIZE_ALL, keypoints=keypoints, **drawn).launches()
     library.emulate(packed)
     return outs
 
@@ -98,9 +92,6 @@ def test_rasterize_landmarks_emulated_tiles_notice_a_wrong_step(tmp_path, genera
     keypoints = torch.randn(2, 72, 2, generator=generator) * 0.7
     got, want = emulate(wrong, keypoints, (16, 32, 64)), rasterize_landmarks_all(keypoints, (16, 32, 64))
     assert not all(map(torch.equal, got, want))
-
-
-maker = ways_to_kernels("rasterize_landmarks_cuda")
 
 
 @pytest.mark.gpu

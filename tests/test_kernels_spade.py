@@ -75,7 +75,7 @@ def launch(arguments, out):
 def dispatch(arguments, out):
     """The GPU's path on CPU tensors, checks and all."""
     names = ("x", "gamma_table", "beta_table", "index_y", "index_x", "mean", "inv_std", "activation")
-    spade_module._run_cuda(*(arguments.get(name) for name in names), out)
+    spade_module._SPADE.on_gpu(*(arguments.get(name) for name in names), out)
 
 
 @pytest.mark.skipif(HAS_GPU, reason="the interpreter is for machines without a GPU")

@@ -7,14 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import assert_close
-from gpu_case import need_graph_replay, need_side_stream, ways_to_kernels
-from host_emulation import build
+from gpu_case import need_graph_replay, need_side_stream
+from host_emulation import build, gpu_call
 from test_tail import SIZES, make
 from torch import Tensor
 
-from fastreenact import _C
 from fastreenact.ops import TailKernel, pack_tail, tail, tail_reference
 from fastreenact.ops.checks import DTYPES
+from fastreenact.ops.tail import _TAIL
 
 RUN = """
 #include "tail.cu"
@@ -36,18 +36,9 @@ def on_host(library: ctypes.CDLL, x: Tensor, kernel: TailKernel, out: Tensor, *,
     weights = pack_tail(kernel, torch.float32)
     channels_out = len(kernel.weight)
     last = F.pad(kernel.weight.to(out.dtype).float().permute(1, 2, 3, 0), (0, 4 - channels_out)).contiguous()
-    packed, *_ = _C.tail_launch(
-        x=x.data_ptr(),
-        x_stride=x.stride(),
-        out=out.data_ptr(),
-        out_shape=tuple(out.shape),
-        out_stride=out.stride(),
-        depthwise=weights.depthwise.data_ptr(),
-        depthwise_bias=weights.depthwise_bias.data_ptr(),
-        weights=last.data_ptr(),
-        bias=weights.bias.data_ptr(),
-        dtype=DTYPES[out.dtype],
-    )
+    rest = {"depthwise": weights.depthwise, "depthwise_bias": weights.depthwise_bias, "bias": weights.bias}
+    spec, size = [channels_out, DTYPES[out.dtype]], list(out.shape[1:3])
+    ((_, packed, *_),) = gpu_call(_TAIL, x=x, packed=last, spec=spec, size=size, out=out, **rest).launches()
     library.run(packed, int(backwards))
 
 
@@ -101,9 +92,6 @@ def test_tail_kernels_notice_an_error(plant, tmp_path, generator):
     on_host(wrong, x, kernel, out)
     with pytest.raises(AssertionError):
         assert_close(out, tail_reference(x, kernel, (9, 70)))
-
-
-maker = ways_to_kernels("tail_cuda")
 
 
 @pytest.mark.gpu

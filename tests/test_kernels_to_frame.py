@@ -3,14 +3,11 @@
 import pytest
 import torch
 from conftest import assert_close
-from gpu_case import need_graph_replay, need_side_stream, ways_to_kernels
+from gpu_case import need_graph_replay, need_side_stream
 
 from fastreenact.ops import to_frame, to_frame_reference
 
 pytestmark = pytest.mark.gpu
-
-
-maker = ways_to_kernels("to_frame_cuda")
 
 
 @pytest.mark.parametrize("tanh", [False, True])

@@ -17,11 +17,13 @@ from fastreenact.face.keypoints import COUNT, MIRROR
 from fastreenact.face.morphable.expressions import EXPRESSION_NAMES
 from fastreenact.face.morphable.model import default_model
 from fastreenact.models.landmark_warp.field import Controls
-from fastreenact.models.landmark_warp.grid import Grid, Rect
+from fastreenact.models.landmark_warp.grid import Grid
 from fastreenact.models.landmark_warp.head import follow, make_head, rotation
 from fastreenact.models.landmark_warp.slits import EYES, MOUTH, Slit, cover
 from fastreenact.models.landmark_warp.unfold import _areas, triangulate
 from fastreenact.models.landmark_warp.warp import LandmarkWarp
+from fastreenact.ops import landmark_field, landmark_field_reference
+from fastreenact.ops.landmark_field import Splines
 from fastreenact.timings import StageTimer
 
 MODEL = default_model()
@@ -114,7 +116,8 @@ def test_landmark_warp_field_reads_keypoints_from_keypoints(pose):
     rigid, points = follow(state.head, points, pose)
     controls = Controls(state.head, points, rigid)
     at = controls.keypoints.astype(np.float32)
-    back = at + controls.join(at, controls.splines(at))
+    splines = Splines(state.grid.inputs(controls))
+    back = at + splines.join(at, splines.at(at))
     outside_cuts = np.r_[0:36, 52, 57, 62, 71]
     assert np.abs(back - state.head.keypoints)[outside_cuts].max() < 1.5
     assert np.abs(controls.keypoints - (128 + 128 * project(pose=pose))).mean() < 0.5
@@ -153,9 +156,10 @@ def _seen_jacobians(state, size, keypoints, pose):
     rigid, points = follow(state.head, size / 2 + size / 2 * keypoints.astype(np.float64), pose)
     controls = Controls(state.head, points, rigid)
     grid = Grid(size, size, state.head.unit)
-    at = grid._nodes(Rect(0, 0, size // 10, size // 10), 5)
-    splines = grid._splines(controls, at, np.ones(at.shape[:2], bool))
-    above, below = controls.cuts[0].above(at)[..., 0], controls.cuts[1].above(at)[..., 0]
+    field = Splines(grid.inputs(controls))
+    at = field.nodes([0, 0, size // 10, size // 10], 5)
+    splines = field.limited(at, np.ones(at.shape[:2], bool))
+    above, below = field.above(0, at)[..., 0], field.above(1, at)[..., 0]
     seen = np.all((at > 8) & (at < size - 8), axis=-1)
     for part in (*EYES, MOUTH):
         seen &= Slit(controls.keypoints, part).depth(at[0, :, 0], at[:, 0, 1]) < -2
@@ -336,8 +340,9 @@ def test_landmark_field_is_its_reference(height, width, box):
         rigid, points = follow(state.head, points, pose)
         controls = Controls(state.head, points, rigid)
         field, rect = state.grid.field(controls)
-        expected, same = state.grid.field_reference(controls)
-        assert rect == same
+        inputs = state.grid.inputs(controls)
+        expected = landmark_field_reference(inputs)
+        assert rect == tuple(inputs.rects[0])
         error = np.abs(field - expected) * pixels
         # Weights of some hundred pixels cancel each other in float32.
         assert error.max() < 2e-4 * box.size
@@ -352,6 +357,30 @@ def test_landmark_field_is_its_reference(height, width, box):
         )
         nodes[top:low, left:right] = 7.0
         assert (nodes == 7.0).all()
+
+
+def test_landmark_field_refuses_other_arrays():
+    """Before anything is written: what it reads lies where it says."""
+    _, state = resident(64, 64, Box.whole(64))
+    rigid, points = follow(state.head, 32 + 32 * project().astype(np.float64), REST)
+    inputs = state.grid.inputs(Controls(state.head, points, rigid))
+    out = np.full((3, 4, 2), 7.0, np.float32)
+    for wrong in (
+        {"at": inputs.at.astype(np.float32)},
+        {"displacement": inputs.displacement[:-1]},
+        {"slack": inputs.slack[::-1]},
+        {"order": inputs.order.astype(np.int64)},
+        {"members": inputs.members[:2]},
+        {"head": inputs.head.tolist()},
+        {"cuts": inputs.cuts[:, :-1].copy()},
+        {"rects": inputs.rects[:4]},
+    ):
+        with pytest.raises(TypeError, match=f"landmark_field: {next(iter(wrong))} needs"):
+            landmark_field(inputs._replace(**wrong), out)
+    for bad in (out.astype(np.float64), out[..., :1], out[:, ::2], np.moveaxis(out, 2, 0)):
+        with pytest.raises(TypeError, match="landmark_field: out needs"):
+            landmark_field(inputs, bad)
+    assert (out == 7.0).all()
 
 
 @pytest.mark.parametrize("size", [97, 256, 700])

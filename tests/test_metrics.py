@@ -15,8 +15,8 @@ from fastreenact.evaluation.metrics import (
     ssim,
     ssim_map,
 )
-from fastreenact.face.morphable.fit import rotation_vector
-from fastreenact.face.morphable.model import EXPRESSION_NAMES, default_model, rotation_matrix
+from fastreenact.face.morphable.model import EXPRESSION_NAMES, default_model
+from fastreenact.rotation import rotation_matrix, rotation_vector
 
 
 def pictures(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,8 @@ import pytest
 
 from fastreenact.errors import WeightsError
 from fastreenact.face.keypoints import LIPS, MIRROR
-from fastreenact.face.morphable.model import EXPRESSION_NAMES, MorphableModel, default_model, rotation_matrix
+from fastreenact.face.morphable.model import EXPRESSION_NAMES, MorphableModel, default_model
+from fastreenact.rotation import rotation_matrix
 
 # Apple's order (ARFaceAnchor.BlendShapeLocation), without tongueOut.
 APPLE = [

@@ -2,21 +2,31 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from conftest import HAS_GPU
+from host_emulation import GpuCall, gpu_call
 
+from fastreenact import _C
 from fastreenact.ops import nvrtc
+from fastreenact.ops.compose_frame import _COMPOSE_FRAME
+from fastreenact.ops.mbconv import _MBCONV
+from fastreenact.ops.rasterize_landmarks import _RASTERIZE_ALL
+from fastreenact.ops.tail import _TAIL
+from fastreenact.ops.to_frame import _TO_FRAME
 
 ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
 # Of templates.
 INSTANCES = {
-    "conv": [nvrtc.conv_kernel((2 + tile) % 3, tile) for tile in range(4)],  # nvcc compiles the others
-    "tail": [nvrtc.tail_kernel(dtype) for dtype in range(3)],
+    "conv": [f"conv_kernel<{(2 + tile) % 3}, {tile}>" for tile in range(4)],  # nvcc compiles the others
+    "tail": [f"tail_kernel<{dtype}>" for dtype in range(3)],
     "mbconv": [
-        nvrtc.mbconv_kernel(kernel, dtype, half_sums)
-        for kernel in range(4)
-        for dtype, half_sums in ((0, False), (1, False), (2, False), (2, True))
+        f"mbconv_{kind}_kernel<{numbers}>"
+        for kind in ("narrow", "wide", "expand", "project")
+        for numbers in ("0, false", "1, false", "2, false", "2, true")
     ],
 }
 SOURCES = sorted(path.stem for path in nvrtc.source_folder().glob("*.cu"))
@@ -44,7 +54,8 @@ def test_nvrtc_compiles(name, architecture):
     except Exception as error:  # the library itself is missing: CuPy's own exception type differs by version
         pytest.skip(f"CuPy finds no NVRTC: {error}")
     program = compiler.createProgram(nvrtc.source(name), f"{name}.cu", (), ())
-    for instance in INSTANCES.get(name, ()):
+    instances = [nvrtc.expression(kernel) for kernel in INSTANCES.get(name, ())]
+    for instance in instances:
         compiler.addNameExpression(program, instance)
     options = (f"-arch=sm_{architecture}", "-std=c++17")
     try:
@@ -53,7 +64,7 @@ def test_nvrtc_compiles(name, architecture):
         pytest.fail(f"{error}\n{compiler.getProgramLog(program)}")
     assert "warning" not in compiler.getProgramLog(program)
     machine_code = compiler.getCUBIN(program)
-    kernels = [compiler.getLoweredName(program, instance) for instance in INSTANCES.get(name, ())]
+    kernels = [compiler.getLoweredName(program, instance) for instance in instances]
     compiler.destroyProgram(program)
     for kernel in kernels or [f"{name}_kernel"]:
         assert kernel.encode() in machine_code
@@ -80,29 +91,25 @@ def test_nvcc_compiles_without_spills(name, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("record", "header", "struct"),
-    [
-        (nvrtc.TO_FRAME_PARAMS, "to_frame.h", "ToFrameParams"),
-        (nvrtc.COMPOSE_FRAME_PARAMS, "compose_frame.h", "ComposeFrameParams"),
-    ],
-    ids=["to_frame", "compose_frame"],
-)
-def test_params_match_the_struct(record, header, struct, tmp_path):
-    """The NumPy record has the fields, offsets and size of the C++ struct."""
+def numbers_in(packed: bytes, header: str, struct: str, fields: str, tmp_path: Path) -> dict[str, float]:
+    """The fields of a packed struct of csrc, read by a C++ program."""
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("no C++ compiler is installed")
-    prints = "".join(f'std::printf("%zu ", offsetof(fastreenact::{struct}, {field}));' for field in record.names)
-    code = tmp_path / "layout.cpp"
-    code.write_text(
-        f'#include <cstddef>\n#include <cstdio>\n#include "{header}"\n'
-        f'int main() {{ {prints} std::printf("%zu", sizeof(fastreenact::{struct})); }}\n'
+    prints = "".join(
+        f'std::printf("%.17g ", double({"uintptr_t(p." + field[1:] + ")" if field[0] == "*" else "p." + field}));'
+        for field in fields.split()
     )
-    program = tmp_path / "layout"
+    code, program, file = tmp_path / "fields.cpp", tmp_path / "fields", tmp_path / "packed"
+    file.write_bytes(packed)
+    code.write_text(
+        f'#include <cstdio>\n#include "{header}"\n'
+        f'int main() {{ fastreenact::{struct} p; std::FILE* f = std::fopen("{file}", "rb");'
+        f" if (std::fread(&p, 1, sizeof p, f) != sizeof p || std::fgetc(f) != EOF) return 1; {prints} }}\n"
+    )
     subprocess.run([compiler, "-std=c++17", f"-I{nvrtc.source_folder()}", str(code), "-o", str(program)], check=True)
-    found = [int(word) for word in subprocess.run([program], capture_output=True, check=True).stdout.split()]
-    assert found == [record.fields[name][1] for name in record.names] + [record.itemsize]
+    found = map(float, subprocess.run([program], capture_output=True, check=True).stdout.split())
+    return dict(zip(fields.split(), found, strict=True))
 
 
 @pytest.fixture
@@ -126,60 +133,101 @@ def launches(monkeypatch):
     return calls
 
 
-def test_to_frame_launch_packs_every_field(launches):
-    params = {field: 7 + i for i, field in enumerate(nvrtc.TO_FRAME_PARAMS.names)}
-    params |= {"n": 2, "height": 100_000, "width": 257}
-    nvrtc.to_frame_cuda(stream=99, **params)
+def to_frame_call(n: int) -> GpuCall:
+    image = torch.empty(1).expand(n, 3, 70_000, 257)
+    out = torch.empty(n, 70_000, 264, 3, dtype=torch.uint8)[:, :, :257]
+    flag = torch.zeros(1, dtype=torch.int32)
+    return gpu_call(_TO_FRAME, image=image, layout="nchw", tanh=True, out=out, flag=flag)
+
+
+def test_to_frame_launch_packs_every_field(launches, tmp_path):
+    call = to_frame_call(2)
+    nvrtc.launch("to_frame", call.launches(), 99)
     assert launches[0] == 99
     name, kernel, grid, block, (packed,) = launches[1]
-    assert (name, kernel, grid, block) == ("to_frame", "to_frame_kernel", (2, 32 * 1024), (64, 4))
+    assert (name, kernel, grid, block) == ("to_frame", "to_frame_kernel", (2, 32 * 1024, 1), (64, 4))
     assert isinstance(packed, np.ndarray)
     assert packed.size == 1
-    assert {field: int(packed[field]) for field in params} == params
-    nvrtc.to_frame_cuda(stream=99, **(params | {"n": 0}))
+    fields = "*image *out *flag n height width image_stride_n image_stride_c image_stride_y image_stride_x"
+    fields += " out_stride_n out_stride_y out_stride_x dtype apply_tanh"
+    found = numbers_in(packed.tobytes(), "to_frame.h", "ToFrameParams", fields, tmp_path)
+    sizes = [2, 70_000, 257, 0, 0, 0, 0, 70_000 * 792, 792, 3, 0, 1]
+    assert list(found.values()) == pytest.approx([*call.addresses, *sizes], rel=1e-12)
+    nvrtc.launch("to_frame", to_frame_call(0).launches(), 99)
     assert len(launches) == 2
 
 
-def test_compose_frame_launch_packs_every_field(launches):
-    params = {field: 7 + i for i, field in enumerate(nvrtc.COMPOSE_FRAME_PARAMS.names)}
-    made = {"gain_scale": 0.75, "gain_shift": -0.25, "gain_middle": np.float32(np.log(0.5))}
-    given = {field: value for field, value in params.items() if field not in made}
-    given |= {"width": 257, "height": 1_000_000}
-    nvrtc.compose_frame_cuda(stream=99, most_gain=1.5, **given)
+def test_compose_frame_launch_packs_every_field(launches, tmp_path):
+    raw = torch.empty(16, 48, 8, dtype=torch.float16)[:, :16, :4]
+    surface = torch.empty(140_000, 264, 3, dtype=torch.uint8)[:, :257]
+    flag = torch.zeros(1, dtype=torch.int32)
+    box = [100.0, 50_000.0, 3_000_000.0]
+    call = gpu_call(_COMPOSE_FRAME, raw=raw, surface=surface, box=box, most_gain=1.5, fade=0.25, flag=flag)
+    nvrtc.launch("compose_frame", call.launches(), 99)
     assert launches[0] == 99
     name, kernel, grid, block, (packed,) = launches[1]
-    assert (name, kernel, grid, block) == ("compose_frame", "compose_frame_kernel", (5, 32 * 1024), (64, 4))
-    assert {field: packed[field].item() for field in params} == params | given | made
-    nvrtc.compose_frame_cuda(stream=99, most_gain=1.5, **(given | {"height": 0}))
-    assert len(launches) == 2
+    assert (name, kernel, grid, block) == ("compose_frame", "compose_frame_kernel", (5, 32 * 1024, 1), (64, 4))
+    fields = "*raw *surface *flag side raw_stride_y raw_stride_x surface_stride left top width height"
+    fields += " centre_x centre_y size fade gain_scale gain_shift gain_middle dtype"
+    found = numbers_in(packed.tobytes(), "compose_frame.h", "ComposeFrameParams", fields, tmp_path)
+    numbers = [16, 384, 8, 792, 0, 0, 257, 140_000, *box, 0.25, 0.75, -0.25, np.log(0.5), 2]
+    assert list(found.values()) == pytest.approx([*call.addresses, *numbers], rel=1e-7)
 
 
 def test_rasterize_landmarks_launch_packs_what_the_extension_says(launches):
-    drawings = [(64 * i, (9, 8, 3), 1, 2, 7, size) for i, size in enumerate((16, 32, 360))]
-    params = {"keypoints": 640, "keypoints_stride": (144, 2, 1), "n": 3, "drawings": drawings}
-    nvrtc.rasterize_landmarks_cuda(stream=99, **params)
+    keypoints = torch.zeros(3, 72, 2)
+    outs = [torch.empty(3, size, size, 3, dtype=torch.uint8) for size in (16, 32, 360)]
+    drawn = dict(zip(("out_small", "out_middle", "out_large"), outs, strict=True))
+    nvrtc.launch("rasterize_landmarks", gpu_call(_RASTERIZE_ALL, keypoints=keypoints, **drawn).launches(), 99)
     assert launches[0] == 99
-    name, grid, block, (packed,) = launches[1]
+    name, kernel, grid, block, (packed,) = launches[1]
     # 360 rows in tiles of 11
-    assert (name, grid, block) == ("rasterize_landmarks", (33, 3, 3), (256,))
-    assert packed.tobytes()[:8] == (640).to_bytes(8, "little")
-    nvrtc.rasterize_landmarks_cuda(stream=99, **(params | {"n": 0}))
+    assert (name, kernel, grid, block) == ("rasterize_landmarks", "rasterize_landmarks_kernel", (33, 3, 3), (256, 1))
+    assert packed.tobytes()[:8] == keypoints.data_ptr().to_bytes(8, "little")
+    drawn = {name: out[:0] for name, out in drawn.items()}
+    nvrtc.launch("rasterize_landmarks", gpu_call(_RASTERIZE_ALL, keypoints=keypoints[:0], **drawn).launches(), 99)
     assert len(launches) == 2
 
 
+def mbconv_call(outputs: int, n: int = 2) -> GpuCall:
+    names = ("expand", "expand_bias", "depthwise", "depthwise_bias", "project", "project_bias")
+    x, out = (torch.empty(n, 9, 17, channels, dtype=torch.float16) for channels in (8, outputs))
+    some = dict.fromkeys(names, torch.empty(1))
+    return gpu_call(_MBCONV, 75, x=x, spec=[8, 48, outputs, 2, 1, 0, 1], out=out, **some)
+
+
 def test_mbconv_launches_what_the_extension_says(launches):
-    params = dict.fromkeys(("out", "expand", "expand_bias", "depthwise", "depthwise_bias", "project"), 1)
-    params |= {"x": 640, "project_bias": 1, "workspace": 1, "hidden": 48, "dtype": 2, "half_sums": True, "stride": 1}
-    params |= {"upsample": False, "residual": False, "architecture": 75, "x_shape": (2, 9, 17, 8)}
-    params |= {"out_shape": (2, 9, 17, 100), "x_stride": (1, 1, 1, 1), "out_stride": (1, 1, 1, 1)}
-    nvrtc.mbconv_cuda(stream=99, **params)
+    call = mbconv_call(100)
+    nvrtc.launch("mbconv", call.launches(), 99)
     assert launches[0::2] == [99, 99]
     expand, project = launches[1::2]
     # 306 pixels in blocks of 64; 9 x 17 outputs in tiles of 8 x 8
-    assert expand[:4] == ("mbconv", "fastreenact::mbconv_expand_kernel<2, true>", (5, 1, 1), (256,))
-    assert project[:4] == ("mbconv", "fastreenact::mbconv_project_kernel<2, true>", (2 * 2 * 3, 1, 1), (256,))
-    assert expand[4][0].tobytes()[:8] == (640).to_bytes(8, "little")
-    nvrtc.mbconv_cuda(stream=99, **(params | {"out_shape": (2, 9, 17, 64)}))
-    assert launches[5][1] == "fastreenact::mbconv_wide_kernel<2, true>"
-    nvrtc.mbconv_cuda(stream=99, **(params | {"x_shape": (0, 9, 17, 8)}))
+    assert expand[:4] == ("mbconv", "mbconv_expand_kernel<2, true>", (5, 1, 1), (256, 1))
+    assert project[:4] == ("mbconv", "mbconv_project_kernel<2, true>", (2 * 2 * 3, 1, 1), (256, 1))
+    assert expand[4][0].tobytes()[:8] == call.addresses[0].to_bytes(8, "little")
+    nvrtc.launch("mbconv", mbconv_call(64).launches(), 99)
+    assert launches[5][1] == "mbconv_wide_kernel<2, true>"
+    nvrtc.launch("mbconv", mbconv_call(100, 0).launches(), 99)
     assert len(launches) == 6
+
+
+@pytest.mark.skipif(not _C.WITH_CUDA or HAS_GPU, reason="for an extension with CUDA kernels, where no device is")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_nvcc_has_compiled_what_is_launched(dtype):
+    """By name: without a device CUDA itself refuses, not our table of kernels."""
+    numbers = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}[dtype]
+    x, out = (torch.empty(1, 8, 8, channels, dtype=dtype) for channels in (8, 3))
+    names = ("depthwise", "depthwise_bias", "packed", "bias")
+    tail = dict.fromkeys(names, torch.empty(1)) | {"spec": [3, numbers], "size": [8, 8]}
+    frame = torch.empty(1, 8, 8, 3, dtype=torch.uint8)
+    calls = [
+        gpu_call(_TAIL, x=x, out=out, **tail),
+        gpu_call(_TO_FRAME, image=out, layout="nhwc", tanh=False, out=frame),
+        gpu_call(_COMPOSE_FRAME, raw=x[0, ..., :4], surface=frame[0], box=[4.0, 4.0, 8.0], most_gain=1.5, fade=0.0),
+        mbconv_call(100),
+        mbconv_call(64),
+        mbconv_call(8),
+    ]
+    for call in calls:
+        with pytest.raises(RuntimeError, match="CUDA says"):
+            call.call.launch(0, call.workspace.data_ptr(), *call.addresses)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import render_mesh, render_mesh_ids, render_mesh_ids_reference, render_mesh_reference
+from fastreenact.ops.render_mesh import _RENDER_IDS
 
 FAR = 32767.0
 
@@ -292,24 +293,11 @@ def test_render_mesh_writes_only_its_outputs(channels, generator):
     expected = render_mesh(vertices, triangles, attributes, (height, width))
     expected += render_mesh_ids(vertices, triangles, (height, width))
     buffers = [torch.full((part.numel() + 2 * margin,), 77, dtype=part.dtype) for part in expected]
-    image, alpha, ids, weights = (part.data_ptr() + margin * part.element_size() for part in buffers)
-    shared = {
-        "vertices": vertices.data_ptr(),
-        "triangles": triangles.data_ptr(),
-        "attributes": attributes.data_ptr(),
-        "background": 0,
-        "n": n,
-        "vertex_count": vertices.shape[1],
-        "triangle_count": len(triangles),
-        "channels": channels,
-        "height": height,
-        "width": width,
-        "attribute_stride_n": 0,
-        "background_stride_n": 0,
-        "cull": False,
-    }
-    _C.render_mesh(**shared, image=image, alpha=alpha, ids=0, barycentrics=0, supersample=2)
-    _C.render_mesh(**shared, image=0, alpha=0, ids=ids, barycentrics=weights, supersample=1)
+    image, alpha, ids, weights = (
+        buffer[margin:-margin].view(part.shape) for buffer, part in zip(buffers, expected, strict=True)
+    )
+    render_mesh(vertices, triangles, attributes, (height, width), out=(image, alpha))
+    _RENDER_IDS.into(vertices, triangles, height, width, False, ids, weights)
     for buffer, part in zip(buffers, expected, strict=True):
         assert torch.equal(buffer[margin:-margin], part.flatten())
         assert (buffer[:margin] == 77).all()

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from fastreenact.face.keypoints import face_size
-from fastreenact.face.morphable.model import EXPRESSION_NAMES, default_model, rotation_matrix
+from fastreenact.face.morphable.model import EXPRESSION_NAMES, default_model
 from fastreenact.face.motion import Motion, MotionClip
 from fastreenact.face.retarget import REGIONS, Retargeter, choose_reference, reference_score
+from fastreenact.rotation import rotation_matrix
 
 MODEL = default_model()
 RNG = np.random.default_rng(0)

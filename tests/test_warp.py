@@ -101,7 +101,7 @@ def test_warp_gpu_path_interpreted(kind, field_resize, generator):
     activation = None if kind == "uint8" else "relu"
     out = torch.empty_like(features)
     tensors = [options.get(name) for name in ("source_index", "scale", "shift", "index_y", "index_x")]
-    warp_module._run_cuda(features, field, *tensors, activation, None, "zeros", field_resize, out)
+    warp_module._WARP.on_gpu(features, field, *tensors, activation, None, "zeros", field_resize, out)
     expected = warp_reference(features, field, activation=activation, field_resize=field_resize, **options)
     assert_close(out, expected, (2e-6, 2e-6))
 
@@ -145,7 +145,7 @@ def test_warp_pictures_beyond_32_bits_interpreted():
     features, field = far_pictures()
     out = torch.zeros(2, 2, 2, 4, dtype=torch.uint8)
     source_index = torch.tensor([3, 1], dtype=torch.int32)
-    warp_module._run_cuda(features, field, source_index, *[None] * 5, None, "zeros", "nearest", out)
+    warp_module._WARP.on_gpu(features, field, source_index, *[None] * 5, None, "zeros", "nearest", out)
     assert out[:, 1, 1, 2].tolist() == [53, 51]
 
 
@@ -159,7 +159,9 @@ def test_warp_pictures_that_are_not_there_interpreted(padding, generator):
     source_index = torch.tensor([-1, 2, 3, 2**31 - 1, 0], dtype=torch.int32)
     out = torch.empty(5, 5, 6, 4)
     shift = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    warp_module._run_cuda(features, field, source_index, None, shift, None, None, None, None, padding, "nearest", out)
+    warp_module._WARP.on_gpu(
+        features, field, source_index, None, shift, None, None, None, None, padding, "nearest", out
+    )
     assert_close(out, warp_reference(features, field.double(), source_index=source_index, shift=shift, padding=padding))
     for n in (0, 2, 3):
         assert torch.equal(out[n], shift.expand(5, 6, 4))
@@ -167,11 +169,11 @@ def test_warp_pictures_that_are_not_there_interpreted(padding, generator):
 
 
 def test_warp_gpu_path_without_triton(monkeypatch, generator):
-    monkeypatch.setattr(warp_module, "has_triton", lambda op: False)
+    monkeypatch.setattr("fastreenact.ops.define.has_triton", lambda op: False)
     features, field = make((3, 5, 6, 4, 2, 3), torch.float32, generator)
     source_index = torch.tensor([1, -1, 0], dtype=torch.int32)
     out = torch.empty(3, 7, 8, 4)
-    warp_module._run_cuda(features, field, source_index, *[None] * 4, "tanh", (7, 8), "border", "bilinear", out)
+    warp_module._WARP.on_gpu(features, field, source_index, *[None] * 4, "tanh", (7, 8), "border", "bilinear", out)
     options = {"activation": "tanh", "size": (7, 8), "padding": "border", "field_resize": "bilinear"}
     assert_close(out, in_float64(features, field, source_index=source_index, **options))
 

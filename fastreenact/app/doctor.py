@@ -96,7 +96,7 @@ def _gpu() -> Check:
 
 
 def _kernels() -> Check:
-    """What a GPU would run, by the same rules as `ops.library.cuda_kernels` and `has_triton`."""
+    """What a GPU would run, by the same rules as `ops.define.cuda_kernels` and `has_triton`."""
     from fastreenact import _C
 
     triton = "Triton's" if importlib.util.find_spec("triton") is not None else "PyTorch's for what Triton would do"

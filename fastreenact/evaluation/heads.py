@@ -13,11 +13,10 @@ from fastreenact.evaluation.clips import Keypoints, Picture, Progress
 from fastreenact.evaluation.judge import Judge, Sample, Truth, row
 from fastreenact.evaluation.report import CROSS_HEADS, SELF_HEADS, Row
 from fastreenact.face.crop import Box
-from fastreenact.face.morphable.fit import rotation_vector
-from fastreenact.face.morphable.model import rotation_matrix
 from fastreenact.models import MODELS, Choice, choose
 from fastreenact.models.protocol import Cues, Portrait
 from fastreenact.renderer import Renderer
+from fastreenact.rotation import rotation_matrix, rotation_vector
 from fastreenact.synth.heads.render import Person, Rendered, make_person, random_expression, random_pose, render
 
 UNCHANGED, TRUE_IMAGE, BASELINE = "source unchanged", "true image, tracked again", "landmark-warp"

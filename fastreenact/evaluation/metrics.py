@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact.face.keypoints import COUNT
-from fastreenact.face.morphable.fit import rotation_vector
-from fastreenact.face.morphable.model import MorphableModel, rotation_matrix
+from fastreenact.face.morphable.model import MorphableModel
+from fastreenact.rotation import rotation_matrix, rotation_vector
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

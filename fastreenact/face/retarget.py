@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact.face.keypoints import face_size
-from fastreenact.face.morphable.fit import rotation_vector
-from fastreenact.face.morphable.model import EXPRESSION_NAMES, MorphableModel, rotation_matrix
+from fastreenact.face.morphable.model import EXPRESSION_NAMES, MorphableModel
 from fastreenact.face.motion import Motion, MotionClip
 from fastreenact.face.smoothing import FPS, STATE_SIZE, BilateralFilter, GlitchGate
+from fastreenact.rotation import rotation_matrix, rotation_vector
 
 MOTIONS = ("relative", "absolute")
 # Region -> the first words of the names of the expressions that it moves; None is all of them.

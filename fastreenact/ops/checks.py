@@ -1,7 +1,5 @@
 """What every op asks of its arguments, with messages that name the argument, what it got and what it needs."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -17,6 +15,19 @@ def need_tensor(name: str, value: object) -> None:
         raise TypeError(f"{name}: got {type(value).__name__}, needs a torch.Tensor")
     if value.layout is not torch.strided:
         raise TypeError(f"{name}: got a tensor of layout {value.layout}, needs a dense one; call .to_dense()")
+
+
+def need_tensors(**tensors: object) -> None:
+    """TypeError unless each is a dense tensor."""
+    for name, value in tensors.items():
+        need_tensor(name, value)
+
+
+def need_optional(**tensors: object) -> None:
+    """TypeError unless each is a dense tensor or None."""
+    for name, value in tensors.items():
+        if value is not None:
+            need_tensor(name, value)
 
 
 def need_packed(name: str, value: object, kind: type, pack: str) -> None:
@@ -130,27 +141,6 @@ def need_flag(like: Tensor, flag: Tensor) -> None:
     need_dtype("flag", flag, (torch.int32,))
     need_shape("flag", flag, (1,), "[1]")
     need_same_device(like, flag=flag)
-
-
-Signature = tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device, bool]
-
-
-def signature(tensor: Tensor | None) -> Signature | None:
-    """All that the checks look at, hashable: what passed once with the same signatures passes again.
-
-    The checks of a call with seven tensors take 20 us, the signatures 3.
-    """
-    if tensor is None:
-        return None
-    return (tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad)
-
-
-def remember(cache: dict[Any, Any], key: Any, value: Any) -> Any:
-    """Keep `value` in a cache that does not grow for ever: a program with more shapes pays for the checks again."""
-    if len(cache) >= 4096:
-        cache.clear()
-    cache[key] = value
-    return value
 
 
 def need_apart(name: str, out: Tensor, other_name: str, other: Tensor, *, same_allowed: bool = False) -> None:

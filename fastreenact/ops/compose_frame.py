@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import cuda_kernels, register
+from fastreenact.ops.define import Op, named
 
 
 def compose_frame(
@@ -45,11 +44,7 @@ def compose_frame(
         TypeError: an argument is no tensor or has a dtype that is not listed.
         ValueError: a shape, stride, device or number that does not fit; an input requires grad.
     """
-    checks.need_tensor("raw", raw)
-    checks.need_tensor("surface", surface)
-    if flag is not None:
-        checks.need_tensor("flag", flag)
-    _compose_frame(raw, surface, [float(value) for value in box], float(most_gain), float(fade), flag)
+    _COMPOSE_FRAME.into(raw, surface, [float(value) for value in box], float(most_gain), float(fade), flag)
     return surface
 
 
@@ -106,10 +101,9 @@ def _taps(
     return low, low + (weight > 0), weight.to(like.dtype), say.to(like.dtype)
 
 
-def _check(
-    raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float, fade: float, flag: Tensor | None
-) -> None:
+def _check(a: Any) -> None:
     """Raise what `compose_frame` raises for tensors and numbers."""
+    raw, surface, box, most_gain, fade, flag = a
     checks.need_forward_only("compose_frame", raw=raw)
     checks.need_activation_dtype("raw", raw)
     checks.need_dtype("surface", surface, (torch.uint8,))
@@ -132,56 +126,24 @@ def _check(
         checks.need_flag(raw, flag)
 
 
-def _implementation(
-    raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float, fade: float, flag: Tensor | None
-) -> None:
-    _check(raw, surface, box, most_gain, fade, flag)
-    height, width = surface.shape[:2]
-    (left, right), (top, low) = _inside(box[0], box[2], width), _inside(box[1], box[2], height)
+def _numbers(a: Any) -> dict[str, Any] | None:
+    """The part of the picture, and what the op got; None where the box lies beside the picture."""
+    (left, right), (top, low) = (
+        _inside(a.box[i], a.box[2], size) for i, size in ((0, a.surface.shape[1]), (1, a.surface.shape[0]))
+    )
     if right <= left or low <= top:
-        return
-    params: dict[str, Any] = {
-        "raw": raw.data_ptr(),
-        "surface": surface.data_ptr(),
-        "flag": 0 if flag is None else flag.data_ptr(),
-        "side": raw.shape[0],
-        "raw_stride_y": raw.stride(0),
-        "raw_stride_x": raw.stride(1),
-        "surface_stride": surface.stride(0),
-        "left": left,
-        "top": top,
-        "width": right - left,
-        "height": low - top,
-        "centre_x": box[0],
-        "centre_y": box[1],
-        "size": box[2],
-        "fade": fade,
-        "most_gain": most_gain,
-        "dtype": checks.DTYPES[raw.dtype],
-    }
-    if raw.device.type == "cpu":
-        checks.need_apart("surface", surface, "raw", raw)
-        if flag is not None:
-            checks.need_apart("flag", flag, "raw", raw)
-            checks.need_apart("flag", flag, "surface", surface)
-        _C.compose_frame(**params)
-        return
-    kernels = cuda_kernels()
-    if kernels is None:
-        compose_frame_reference(raw, surface, box, most_gain=most_gain, fade=fade, flag=flag)
-        return
-    with torch.cuda.device(raw.device):
-        kernels.compose_frame_cuda(**params, stream=torch.cuda.current_stream().cuda_stream)
+        return None
+    place = {"left": left, "top": top, "width": right - left, "height": low - top}
+    box = dict(zip(("centre_x", "centre_y", "size"), a.box, strict=True))
+    return {**place, **box, "fade": a.fade, "most_gain": a.most_gain}
 
 
-def _fake(
-    raw: Tensor, surface: Tensor, box: Sequence[float], most_gain: float, fade: float, flag: Tensor | None
-) -> None:
-    _check(raw, surface, box, most_gain, fade, flag)
-
-
-_compose_frame = register(
-    "compose_frame(Tensor raw, Tensor(a!) surface, float[] box, float most_gain, float fade, Tensor(b!)? flag) -> ()",
-    _implementation,
-    _fake,
+_COMPOSE_FRAME = Op(
+    compose_frame,
+    _check,
+    outs=(),
+    mutates=("surface", "flag"),
+    numbers=_numbers,
+    cuda=True,
+    fallback=lambda a: compose_frame_reference(*a[:3], **named(a, 3)),
 )

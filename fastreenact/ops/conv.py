@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.conv_kernel import ConvKernel, ConvWeights, Geometry, geometry, output_size, unpack
-from fastreenact.ops.define import architecture, cuda_kernels, register, returning
+from fastreenact.ops.conv_kernel import ConvKernel, ConvWeights, geometry, output_size, unpack
+from fastreenact.ops.define import Op, Out, architecture, batched
 
 _ACTIVATIONS = (None, "relu")
 
@@ -50,19 +49,12 @@ def conv(
         TypeError: an argument is no tensor or has a dtype that is not listed.
         ValueError: a shape, stride, device or word that does not fit; an input requires grad.
     """
-    checks.need_tensor("x", x)
-    for name, optional in (("add", add), ("source_index", source_index), ("residual", residual), ("out", out)):
-        if optional is not None:
-            checks.need_tensor(name, optional)
     checks.need_packed("weights", weights, ConvWeights, "pack_conv")
     checks.need_choice("activation", activation, _ACTIVATIONS)
     checks.need_number("x_scale", x_scale)
     checks.need_number("x_shift", x_shift)
     rest = (add, source_index, residual, weights.spec, activation, x_scale, x_shift)
-    if out is None:
-        return _conv(x, weights.packed, weights.bias, *rest)
-    _conv_out(x, weights.packed, weights.bias, *rest, out)
-    return out
+    return _CONV(x, weights.packed, weights.bias, *rest, out=out)
 
 
 def conv_many(calls: Sequence[Mapping[str, Any]]) -> None:
@@ -81,35 +73,9 @@ def conv_many(calls: Sequence[Mapping[str, Any]]) -> None:
     devices = {call["weights"].packed.device for call in calls}
     if len(dtypes) > 1 or len(devices) > 1:
         raise ValueError("calls: needs weights of one dtype on one device")
-    device = devices.pop()
-    kernels = None if device.type == "cpu" else cuda_kernels()
-    if kernels is None:
+    with batched("conv", devices.pop()):
         for call in calls:
             conv(**call)
-        return
-    launch = [_keywords(**call) for call in calls]
-    present = [params for params in launch if params is not None]
-    if present:
-        _launch(kernels, present, device)
-
-
-def _keywords(
-    x: Tensor,
-    weights: ConvWeights,
-    *,
-    out: Tensor,
-    add: Tensor | None = None,
-    source_index: Tensor | None = None,
-    residual: Tensor | None = None,
-    activation: str | None = None,
-    x_scale: float = 1.0,
-    x_shift: float = 0.0,
-) -> dict[str, Any] | None:
-    """`_prepare` for the keywords of `conv`."""
-    checks.need_choice("activation", activation, _ACTIVATIONS)
-    return _prepare(
-        x, weights.packed, weights.bias, add, source_index, residual, weights.spec, activation, x_scale, x_shift, out
-    )
 
 
 def conv_reference(
@@ -155,17 +121,10 @@ def conv_reference(
     return y
 
 
-def _check(
-    x: Tensor,
-    packed: Tensor,
-    bias: Tensor,
-    add: Tensor | None,
-    source_index: Tensor | None,
-    residual: Tensor | None,
-    g: Geometry,
-    out: Tensor | None,
-) -> None:
+def _check(a: Any) -> Out:
     """Raise what `conv` raises for tensors."""
+    x, packed, _, add, source_index, residual, spec, _, _, _, out = a
+    g = geometry(spec)
     checks.need_forward_only("conv", x=x, add=add, residual=residual, out=out)
     checks.need_dtype("x", x, (torch.uint8, torch.float32, g.dtype, torch.bfloat16))
     checks.need_shape("x", x, (None, None, None, g.channels_in), "[N, H, W, Cin]")
@@ -200,185 +159,38 @@ def _check(
         shape = tuple(residual.shape[1:3]) if half else (height, width)
         checks.need_shape("residual", residual, (x.shape[0], *shape, g.channels_out), "that of out, or half of it")
         checks.need_channels_last("residual", residual)
+    return Out((x.shape[0], height, width, g.channels_out), wanted)
 
 
-class _Plan:
-    """A checked call: everything that its tensors' addresses do not change."""
-
-    def __init__(
-        self,
-        x: Tensor,
-        packed: Tensor,
-        bias: Tensor,
-        add: Tensor | None,
-        source_index: Tensor | None,
-        residual: Tensor | None,
-        out: Tensor,
-        spec: list[int],
-        activation: str | None,
-        x_scale: float,
-        x_shift: float,
-    ) -> None:
-        g = geometry(spec)
-        _check(x, packed, bias, add, source_index, residual, g, out)
-        self.empty = out.numel() == 0
-        self.addends = 0 if add is None else add.shape[0]
-        half = residual is not None and tuple(residual.shape[1:3]) != tuple(out.shape[1:3])
-        self.fixed = {
-            "x_shape": tuple(x.shape),
-            "x_stride": x.stride(),
-            "weights_at": g.at,
-            "add_stride": checks.broadcast_strides(add),
-            "residual_stride": checks.broadcast_strides(residual),
-            "out_shape": tuple(out.shape),
-            "out_stride": out.stride(),
-            "axis_y": (g.axis_y.phases, *g.axis_y),
-            "axis_x": (g.axis_x.phases, *g.axis_x),
-            "x_scale": x_scale,
-            "x_shift": x_shift,
-            "x_dtype": checks.DTYPES[x.dtype],
-            "dtype": spec[2],
-            "out_dtype": checks.DTYPES[out.dtype],
-            "activation": checks.ACTIVATIONS[activation],
-            "residual_half": half,
-            "winograd": g.winograd,
-        }
-
-
-_plans: dict[Any, _Plan] = {}
-
-
-def _prepare(
-    x: Tensor,
-    packed: Tensor,
-    bias: Tensor,
-    add: Tensor | None,
-    source_index: Tensor | None,
-    residual: Tensor | None,
-    spec: list[int],
-    activation: str | None,
-    x_scale: float,
-    x_shift: float,
-    out: Tensor,
-) -> dict[str, Any] | None:
-    """The checked keywords of `_C.conv`, or None where nothing is to be done."""
-    tensors = (x, packed, bias, add, source_index, residual, out)
-    key = (*map(checks.signature, tensors), tuple(spec), activation, x_scale, x_shift, torch.is_grad_enabled())
-    plan = _plans.get(key)
-    if plan is None:
-        plan = checks.remember(_plans, key, _Plan(*tensors, spec, activation, x_scale, x_shift))
-    if plan.empty:
-        return None
-    checks.need_apart("out", out, "x", x)
-    if add is not None:
-        checks.need_apart("out", out, "add", add)
-    if residual is not None:
-        checks.need_apart("out", out, "residual", residual, same_allowed=True)
-    if source_index is not None:
-        checks.need_apart("out", out, "source_index", source_index)
-    if (
-        source_index is not None
-        and source_index.device.type == "cpu"
-        and not (int(source_index.min()) >= 0 and int(source_index.max()) < plan.addends)
-    ):
-        raise ValueError(
-            f"source_index: got {source_index.tolist()}, needs 0 to {plan.addends - 1}, the pictures of add"
-        )
+def _numbers(a: Any) -> dict[str, Any]:
+    g = geometry(a.spec)
     return {
-        "x": x.data_ptr(),
-        "weights": packed.data_ptr(),
-        "bias": bias.data_ptr(),
-        "add": 0 if add is None else add.data_ptr(),
-        "residual": 0 if residual is None else residual.data_ptr(),
-        "out": out.data_ptr(),
-        "source_index": 0 if source_index is None else source_index.data_ptr(),
-        **plan.fixed,
+        "axis_y": (g.axis_y.phases, *g.axis_y),
+        "axis_x": (g.axis_x.phases, *g.axis_x),
+        "weights_at": g.at,
+        "dtype": a.spec[2],
+        "winograd": g.winograd,
+        "activation": checks.ACTIVATIONS[a.activation],
+        "x_scale": a.x_scale,
+        "x_shift": a.x_shift,
+        "architecture": architecture(a.x.device),
     }
 
 
-def _run(
-    x: Tensor,
-    packed: Tensor,
-    bias: Tensor,
-    add: Tensor | None,
-    source_index: Tensor | None,
-    residual: Tensor | None,
-    spec: list[int],
-    activation: str | None,
-    x_scale: float,
-    x_shift: float,
-    out: Tensor,
-) -> None:
-    params = _prepare(x, packed, bias, add, source_index, residual, spec, activation, x_scale, x_shift, out)
-    if params is None:
-        return
-    if x.device.type == "cpu":
-        _C.conv(**params)
-        return
-    kernels = cuda_kernels()
-    if kernels is not None:
-        _launch(kernels, [params], x.device)
-        return
-    g = geometry(spec)
-    out.copy_(
-        conv_reference(
-            x,
-            unpack(packed, bias, g),
-            add=add,
-            source_index=source_index,
-            residual=residual,
-            activation=activation,
-            x_scale=x_scale,
-            x_shift=x_shift,
-            size=(out.shape[1], out.shape[2]),
-        )
-    )
+def _fallback(a: Any) -> None:
+    rest = {name: getattr(a, name) for name in ("add", "source_index", "residual", "activation", "x_scale", "x_shift")}
+    kernel = unpack(a.packed, a.bias, geometry(a.spec))
+    a.out.copy_(conv_reference(a.x, kernel, size=tuple(a.out.shape[1:3]), **rest))
 
 
-def _launch(kernels: Any, convs: list[dict[str, Any]], device: torch.device) -> None:
-    """One launch on the current stream of `device`."""
-    with torch.cuda.device(device):
-        stream = torch.cuda.current_stream().cuda_stream
-        kernels.conv_cuda(convs=convs, architecture=architecture(device), stream=stream)
-
-
-def _fake(
-    x: Tensor,
-    packed: Tensor,
-    bias: Tensor,
-    add: Tensor | None,
-    source_index: Tensor | None,
-    residual: Tensor | None,
-    spec: list[int],
-    activation: str | None,
-    x_scale: float,
-    x_shift: float,
-) -> Tensor:
-    g = geometry(spec)
-    _check(x, packed, bias, add, source_index, residual, g, None)
-    size = output_size(g.axis_y, g.axis_x, x.shape[1], x.shape[2])
-    return x.new_empty(x.shape[0], *size, g.channels_out, dtype=g.dtype)
-
-
-def _fake_out(
-    x: Tensor,
-    packed: Tensor,
-    bias: Tensor,
-    add: Tensor | None,
-    source_index: Tensor | None,
-    residual: Tensor | None,
-    spec: list[int],
-    activation: str | None,
-    x_scale: float,
-    x_shift: float,
-    out: Tensor,
-) -> None:
-    _check(x, packed, bias, add, source_index, residual, geometry(spec), out)
-
-
-_ARGUMENTS = (
-    "Tensor x, Tensor packed, Tensor bias, Tensor? add, Tensor? source_index, Tensor? residual, int[] spec, "
-    "str? activation, float x_scale, float x_shift"
+_CONV = Op(
+    conv,
+    _check,
+    arguments="Tensor x, Tensor packed, Tensor bias, Tensor? add, Tensor? source_index, Tensor? residual, int[] spec, "
+    "str? activation, float x_scale, float x_shift",
+    may_alias=("residual",),
+    packed=("packed", "bias"),
+    numbers=_numbers,
+    cuda=True,
+    fallback=_fallback,
 )
-_conv = register(f"conv({_ARGUMENTS}) -> Tensor", returning(_fake, _run), _fake)
-_conv_out = register(f"conv_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _run, _fake_out)

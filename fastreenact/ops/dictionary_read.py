@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import has_triton, register, returning
+from fastreenact.ops.define import Op, Out
 
 _MAX_KEY = 64  # elements of a key with which the GPU's kernel, in float32, fits every shared memory from sm_80 on
 
@@ -36,14 +35,8 @@ def dictionary_read(q: Tensor, u: Tensor, v: Tensor, *, scale: float = 1.0, out:
 
     Source: One-Shot Identity-Preserving Portrait Reenactment (arXiv 2004.12452), eq. 9.
     """
-    for name, tensor in (("q", q), ("u", u), ("v", v)):
-        checks.need_tensor(name, tensor)
     checks.need_number("scale", scale)
-    if out is None:
-        return _dictionary_read(q, u, v, scale)
-    checks.need_tensor("out", out)
-    _dictionary_read_out(q, u, v, scale, out)
-    return out
+    return _DICTIONARY_READ(q, u, v, scale, out=out)
 
 
 def dictionary_read_reference(
@@ -56,8 +49,9 @@ def dictionary_read_reference(
     return y if out is None else out.copy_(y)
 
 
-def _check(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor | None) -> tuple[int, int, int]:
-    """Raise what `dictionary_read` raises for tensors and numbers; gives the output shape."""
+def _check(a: Any) -> Out:
+    """Raise what `dictionary_read` raises for tensors and numbers."""
+    q, u, v, _, out = a
     checks.need_forward_only("dictionary_read", q=q, u=u, v=v, out=out)
     checks.need_activation_dtype("q", q)
     checks.need_shape("q", q, (None, None, None), "[N, M, K]")
@@ -76,7 +70,7 @@ def _check(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor | None) ->
         checks.need_dtype("out", out, (q.dtype,))
         checks.need_shape("out", out, shape, "[N, M, C]")
         checks.need_writable("out", out)
-    return shape
+    return Out(shape)
 
 
 def _attend(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> None:
@@ -85,58 +79,21 @@ def _attend(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> None:
     out.copy_(F.scaled_dot_product_attention(q[:, None], keys, values, scale=scale)[:, 0])
 
 
-def _run_cpu(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> None:
-    _C.dictionary_read(
-        q=q.data_ptr(),
-        u=u.data_ptr(),
-        v=v.data_ptr(),
-        out=out.data_ptr(),
-        q_shape=tuple(q.shape),
-        v_shape=tuple(v.shape),
-        q_stride=q.stride(),
-        u_stride=u.stride(),
-        v_stride=v.stride(),
-        out_stride=out.stride(),
-        scale=scale,
-        dtype=checks.DTYPES[q.dtype],
-    )
-
-
 def _has_tensor_cores(device: torch.device) -> bool:
     """Whether Triton's dot uses them: from sm_80 on."""
     return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def _run_cuda(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> None:
+def _triton(a: Any) -> None:
     """Our kernel; or PyTorch's attention, which has tensor cores on sm_75 and takes keys of any size."""
-    if not _has_tensor_cores(q.device) or q.shape[2] > _MAX_KEY or not has_triton("dictionary_read"):
-        _attend(q, u, v, scale, out)
+    if not _has_tensor_cores(a.q.device) or a.q.shape[2] > _MAX_KEY:
+        _attend(*a)
         return
     from fastreenact.kernels.dictionary_read import dictionary_read as launch
 
-    launch(q, u, v, out, scale=scale)
+    launch(a.q, a.u, a.v, a.out, scale=a.scale)
 
 
-def _implementation_out(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> None:
-    _check(q, u, v, scale, out)
-    for name, tensor in (("q", q), ("u", u), ("v", v)):
-        checks.need_apart("out", out, name, tensor)
-    if out.numel() > 0:
-        (_run_cpu if q.device.type == "cpu" else _run_cuda)(q, u, v, scale, out)
-
-
-def _fake(q: Tensor, u: Tensor, v: Tensor, scale: float) -> Tensor:
-    return q.new_empty(_check(q, u, v, scale, None))
-
-
-def _fake_out(q: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> None:
-    _check(q, u, v, scale, out)
-
-
-_ARGUMENTS = "Tensor q, Tensor u, Tensor v, float scale"
-_dictionary_read: Any = register(
-    f"dictionary_read({_ARGUMENTS}) -> Tensor", returning(_fake, _implementation_out), _fake
-)
-_dictionary_read_out: Any = register(
-    f"dictionary_read_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _implementation_out, _fake_out
+_DICTIONARY_READ = Op(
+    dictionary_read, _check, numbers=lambda a: {"scale": a.scale}, triton=_triton, fallback=lambda a: _attend(*a)
 )

@@ -1,11 +1,12 @@
 """grid_sample_3d: trilinear sampling of channels-last volumes by a grid, summed over the depth where wanted."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import has_triton, register, returning
+from fastreenact.ops.define import Op, Out, named
 
 
 def grid_sample_3d(
@@ -41,14 +42,8 @@ def grid_sample_3d(
 
     Source: MegaPortraits (Drobyshev et al. 2022), Sec. 3.1: the warps of its 96 x 16 x 64 x 64 volumes.
     """
-    checks.need_tensor("volume", volume)
-    checks.need_tensor("grid", grid)
     checks.need_choice("padding", padding, ("zeros", "border"))
-    if out is None:
-        return _grid_sample_3d(volume, grid, padding, bool(align_corners), bool(sum_depth))
-    checks.need_tensor("out", out)
-    _grid_sample_3d_out(volume, grid, padding, bool(align_corners), bool(sum_depth), out)
-    return out
+    return _GRID_SAMPLE_3D(volume, grid, padding, bool(align_corners), bool(sum_depth), out=out)
 
 
 def grid_sample_3d_reference(
@@ -87,8 +82,9 @@ def grid_sample_3d_reference(
     return sampled if out is None else out.copy_(sampled)
 
 
-def _check(volume: Tensor, grid: Tensor, sum_depth: bool, out: Tensor | None) -> tuple[int, ...]:
-    """Raise what `grid_sample_3d` raises for tensors; gives the output shape."""
+def _check(a: Any) -> Out:
+    """Raise what `grid_sample_3d` raises for tensors."""
+    volume, grid, _, _, sum_depth, out = a
     checks.need_forward_only("grid_sample_3d", volume=volume, grid=grid, out=out)
     checks.need_activation_dtype("volume", volume)
     checks.need_dtype("grid", grid, (torch.float32,))
@@ -104,59 +100,23 @@ def _check(volume: Tensor, grid: Tensor, sum_depth: bool, out: Tensor | None) ->
         checks.need_dtype("out", out, (volume.dtype,))
         checks.need_shape("out", out, shape, "[N, h, w, C]" if sum_depth else "[N, d, h, w, C]")
         checks.need_writable("out", out)
-    return shape
+    return Out(shape)
 
 
-def _run_cpu(volume: Tensor, grid: Tensor, padding: str, align_corners: bool, sum_depth: bool, out: Tensor) -> None:
-    checks.need_apart("out", out, "volume", volume)
-    checks.need_apart("out", out, "grid", grid)
-    strides = out.stride()
-    _C.grid_sample_3d(
-        volume=volume.data_ptr(),
-        volume_shape=tuple(volume.shape),
-        volume_stride=volume.stride(),
-        grid=grid.data_ptr(),
-        grid_shape=tuple(grid.shape),
-        grid_stride=grid.stride(),
-        out=out.data_ptr(),
-        out_stride=(strides[0], 0, *strides[1:]) if sum_depth else strides,
-        dtype=checks.DTYPES[volume.dtype],
-        border=padding == "border",
-        align_corners=align_corners,
-        sum_depth=sum_depth,
-    )
+def _words(a: Any) -> dict[str, Any]:
+    return {"border": a.padding == "border", "align_corners": a.align_corners}
 
 
-def _run_cuda(volume: Tensor, grid: Tensor, padding: str, align_corners: bool, sum_depth: bool, out: Tensor) -> None:
-    if not has_triton("grid_sample_3d"):
-        grid_sample_3d_reference(
-            volume, grid, padding=padding, align_corners=align_corners, sum_depth=sum_depth, out=out
-        )
-        return
+def _triton(a: Any) -> None:
     from fastreenact.kernels.grid_sample_3d import grid_sample_3d as launch
 
-    launch(volume, grid, out, border=padding == "border", align_corners=align_corners)
+    launch(a.volume, a.grid, a.out, **_words(a))
 
 
-def _implementation_out(
-    volume: Tensor, grid: Tensor, padding: str, align_corners: bool, sum_depth: bool, out: Tensor
-) -> None:
-    _check(volume, grid, sum_depth, out)
-    if out.numel() > 0:
-        run = _run_cpu if volume.device.type == "cpu" else _run_cuda
-        run(volume, grid, padding, align_corners, sum_depth, out)
-
-
-def _fake(volume: Tensor, grid: Tensor, padding: str, align_corners: bool, sum_depth: bool) -> Tensor:
-    return volume.new_empty(_check(volume, grid, sum_depth, None))
-
-
-def _fake_out(volume: Tensor, grid: Tensor, padding: str, align_corners: bool, sum_depth: bool, out: Tensor) -> None:
-    _check(volume, grid, sum_depth, out)
-
-
-_ARGUMENTS = "Tensor volume, Tensor grid, str padding, bool align_corners, bool sum_depth"
-_grid_sample_3d = register(f"grid_sample_3d({_ARGUMENTS}) -> Tensor", returning(_fake, _implementation_out), _fake)
-_grid_sample_3d_out = register(
-    f"grid_sample_3d_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _implementation_out, _fake_out
+_GRID_SAMPLE_3D = Op(
+    grid_sample_3d,
+    _check,
+    numbers=_words,
+    triton=_triton,
+    fallback=lambda a: grid_sample_3d_reference(a.volume, a.grid, **named(a, 2)),
 )

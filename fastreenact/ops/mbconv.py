@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import architecture, cuda_kernels, register, returning
+from fastreenact.ops.define import Op, Out, architecture
 from fastreenact.ops.packing import (
     PANEL,
     depthwise_order,
@@ -135,17 +134,10 @@ def mbconv(
         ValueError: a shape, stride or device that does not fit; an input requires grad.
     Source: MobileNetV2 (Sandler et al. 2018), Sec. 3.3.
     """
-    checks.need_tensor("x", x)
-    if out is not None:
-        checks.need_tensor("out", out)
     checks.need_packed("weights", weights, MbconvWeights, "pack_mbconv")
-    size = None if upsample is None else checks.need_size("upsample", upsample)
-    w = weights
-    packed = (w.expand, w.expand_bias, w.depthwise, w.depthwise_bias, w.project, w.project_bias, w.spec, size)
-    if out is None:
-        return _mbconv(x, *packed)
-    _mbconv_out(x, *packed, out)
-    return out
+    w, size = weights, None if upsample is None else checks.need_size("upsample", upsample)
+    arguments = (x, w.expand, w.expand_bias, w.depthwise, w.depthwise_bias, w.project, w.project_bias, w.spec, size)
+    return _MBCONV(*arguments, out=out)
 
 
 def mbconv_reference(x: Tensor, kernel: MbconvKernel, *, upsample: tuple[int, int] | None = None) -> Tensor:
@@ -167,8 +159,9 @@ def _output_size(x: Tensor, spec: list[int], size: list[int] | None) -> tuple[in
     return -(-x.shape[1] // stride), -(-x.shape[2] // stride)
 
 
-def _check(x: Tensor, project: Tensor, spec: list[int], size: list[int] | None, out: Tensor | None) -> None:
+def _check(a: Any) -> Out:
     """Raise what `mbconv` raises for tensors."""
+    x, _, _, _, _, project, _, spec, size, out = a
     checks.need_forward_only("mbconv", x=x, out=out)
     checks.need_dtype("x", x, (checks.DTYPE_OF[spec[3]],))
     checks.need_shape("x", x, (None, None, None, spec[0]), "[N, H, W, Cin]")
@@ -185,86 +178,24 @@ def _check(x: Tensor, project: Tensor, spec: list[int], size: list[int] | None, 
         checks.need_dtype("out", out, (x.dtype,))
         checks.need_shape("out", out, (x.shape[0], *_output_size(x, spec, size), spec[2]), "[N, Ho, Wo, Cout]")
         checks.need_writable("out", out)
+    return Out((x.shape[0], *_output_size(x, spec, size), spec[2]))
 
 
-_plans: dict[Any, tuple[dict[str, Any], int] | None] = {}
-
-
-def _plan(
-    x: Tensor, expand: Tensor | None, project: Tensor, spec: list[int], size: list[int] | None, out: Tensor
-) -> tuple[dict[str, Any], int] | None:
-    """The keywords of the binding that no address is among, and the bytes of a workspace; None: nothing to do."""
-    key = (
-        checks.signature(x),
-        checks.signature(out),
-        tuple(spec),
-        None if size is None else tuple(size),
-        torch.is_grad_enabled(),
-    )
-    if key in _plans:
-        return _plans[key]
-    _check(x, project, spec, size, out)
-    if out.numel() == 0:
-        return checks.remember(_plans, key, None)
-    shared = {
-        "x_shape": tuple(x.shape),
-        "out_shape": tuple(out.shape),
-        "hidden": spec[1],
-        "stride": spec[4],
-        "upsample": size is not None,
-        "dtype": spec[3],
+def _numbers(a: Any) -> dict[str, Any]:
+    _, hidden, _, _, stride, residual, half_sums = a.spec
+    return {
+        "hidden": hidden,
+        "stride": stride,
+        "upsample": a.size is not None,
+        "residual": bool(residual),
+        "half_sums": bool(half_sums),
+        "architecture": architecture(a.x.device),
     }
-    fixed = shared | {"x_stride": x.stride(), "out_stride": out.stride(), "residual": bool(spec[5])}
-    workspace = 0
-    if x.device.type != "cpu":
-        shared["architecture"] = architecture(x.device)
-        workspace = _C.mbconv_workspace(expanded=expand is not None, **shared)
-        fixed |= {"architecture": shared["architecture"], "half_sums": bool(spec[6])}
-    return checks.remember(_plans, key, (fixed, workspace))
 
 
-def _run(
-    x: Tensor,
-    expand: Tensor | None,
-    expand_bias: Tensor | None,
-    depthwise: Tensor,
-    depthwise_bias: Tensor,
-    project: Tensor,
-    project_bias: Tensor,
-    spec: list[int],
-    size: list[int] | None,
-    out: Tensor,
-) -> None:
-    plan = _plan(x, expand, project, spec, size, out)
-    if plan is None:
-        return
-    checks.need_apart("out", out, "x", x)
-    fixed, workspace_bytes = plan
-    arguments = {
-        "x": x.data_ptr(),
-        "out": out.data_ptr(),
-        "expand": 0 if expand is None else expand.data_ptr(),
-        "expand_bias": 0 if expand_bias is None else expand_bias.data_ptr(),
-        "depthwise": depthwise.data_ptr(),
-        "depthwise_bias": depthwise_bias.data_ptr(),
-        "project": project.data_ptr(),
-        "project_bias": project_bias.data_ptr(),
-        **fixed,
-    }
-    if x.device.type == "cpu":
-        _C.mbconv(**arguments)
-        return
-    kernels = cuda_kernels()
-    if kernels is None:
-        weights = (expand, expand_bias, depthwise, depthwise_bias, project, project_bias)
-        upsample = None if size is None else (size[0], size[1])
-        out.copy_(mbconv_reference(x, _unpacked(*weights, spec), upsample=upsample))
-        return
-    with torch.cuda.device(x.device):
-        # Its memory may go to another tensor after this, but only for work that the same stream does later.
-        workspace = torch.empty(workspace_bytes, dtype=torch.uint8, device=x.device)
-        stream = torch.cuda.current_stream().cuda_stream
-        kernels.mbconv_cuda(**arguments, workspace=workspace.data_ptr(), stream=stream)
+def _fallback(a: Any) -> None:
+    kernel = _unpacked(*a[1:8])
+    a.out.copy_(mbconv_reference(a.x, kernel, upsample=None if a.size is None else tuple(a.size)))
 
 
 def _unpacked(
@@ -290,39 +221,13 @@ def _unpacked(
     )
 
 
-def _fake(
-    x: Tensor,
-    expand: Tensor | None,
-    expand_bias: Tensor | None,
-    depthwise: Tensor,
-    depthwise_bias: Tensor,
-    project: Tensor,
-    project_bias: Tensor,
-    spec: list[int],
-    size: list[int] | None,
-) -> Tensor:
-    _check(x, project, spec, size, None)
-    return x.new_empty(x.shape[0], *_output_size(x, spec, size), spec[2])
-
-
-def _fake_out(
-    x: Tensor,
-    expand: Tensor | None,
-    expand_bias: Tensor | None,
-    depthwise: Tensor,
-    depthwise_bias: Tensor,
-    project: Tensor,
-    project_bias: Tensor,
-    spec: list[int],
-    size: list[int] | None,
-    out: Tensor,
-) -> None:
-    _check(x, project, spec, size, out)
-
-
-_ARGUMENTS = (
-    "Tensor x, Tensor? expand, Tensor? expand_bias, Tensor depthwise, Tensor depthwise_bias, Tensor project, "
-    "Tensor project_bias, int[] spec, int[]? size"
+_MBCONV = Op(
+    mbconv,
+    _check,
+    arguments="Tensor x, Tensor? expand, Tensor? expand_bias, Tensor depthwise, Tensor depthwise_bias, Tensor project, "
+    "Tensor project_bias, int[] spec, int[]? size",
+    packed=("expand", "expand_bias", "depthwise", "depthwise_bias", "project", "project_bias"),
+    numbers=_numbers,
+    cuda=True,
+    fallback=_fallback,
 )
-_mbconv = register(f"mbconv({_ARGUMENTS}) -> Tensor", returning(_fake, _run), _fake)
-_mbconv_out = register(f"mbconv_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _run, _fake_out)

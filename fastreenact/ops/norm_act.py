@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import has_triton, register, returning
+from fastreenact.ops.define import Op, Out, named
 
 _ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 3}  # numbers of csrc/substrate/common.h
 LEAKY_SLOPE = 0.2
@@ -56,20 +55,12 @@ def norm_act(
 
     Source: Wu and He 2018, Group Normalization; Huang and Belongie 2017, AdaIN; MegaPortraits, appendix A.1.
     """
-    checks.need_tensor("x", x)
-    for name, tensor in (("scale", scale), ("shift", shift), ("residual", residual), ("out", out)):
-        if tensor is not None:
-            checks.need_tensor(name, tensor)
     checks.need_choice("activation", activation, tuple(_ACTIVATIONS))
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise ValueError(f"groups: got {groups!r}, needs a whole number that divides the channels")
     checks.need_number("eps", eps)
-    if upsample is not None:
-        upsample = _factors(upsample)
-    if out is None:
-        return _norm_act(x, groups, scale, shift, residual, activation, upsample, eps)
-    _norm_act_out(x, groups, scale, shift, residual, activation, upsample, eps, out)
-    return out
+    rest = (scale, shift, residual, activation, None if upsample is None else _factors(upsample), eps)
+    return _NORM_ACT(x, groups, *rest, out=out)
 
 
 def norm_act_reference(
@@ -109,17 +100,9 @@ def _factors(upsample: Sequence[int]) -> list[int]:
     return values
 
 
-def _check(
-    x: Tensor,
-    groups: int,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    residual: Tensor | None,
-    upsample: Sequence[int] | None,
-    eps: float,
-    out: Tensor | None,
-) -> tuple[int, ...]:
-    """Raise what `norm_act` raises for tensors and numbers; gives the output shape."""
+def _check(a: Any) -> Out:
+    """Raise what `norm_act` raises for tensors and numbers."""
+    x, groups, scale, shift, residual, _, upsample, eps, out = a
     checks.need_forward_only("norm_act", x=x, scale=scale, shift=shift, residual=residual, out=out)
     checks.need_activation_dtype("x", x)
     if x.dim() != 5:
@@ -154,171 +137,19 @@ def _check(
         checks.need_dtype("out", out, (x.dtype,))
         checks.need_shape("out", out, shape, "the shape of x times upsample")
         checks.need_writable("out", out)
-    return shape
+    return Out(shape)
 
 
-def with_depth(values: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Shape, strides or factors of a picture as those of a volume: `depth` for the axis that is not there."""
-    first, *rest = values
-    return (first, depth, *rest) if len(values) == 4 else tuple(values)
-
-
-class _Plan:
-    """A checked call on the CPU: everything that its tensors' addresses do not change."""
-
-    def __init__(
-        self,
-        x: Tensor,
-        groups: int,
-        scale: Tensor | None,
-        shift: Tensor | None,
-        residual: Tensor | None,
-        activation: str | None,
-        upsample: Sequence[int] | None,
-        eps: float,
-        out: Tensor,
-    ) -> None:
-        _check(x, groups, scale, shift, residual, upsample, eps, out)
-        present = (out, x, scale, shift, residual)
-        self.extents = [0 if t is None or t.numel() == 0 else checks.extent(t) for t in present]
-        affine = next((t.dtype for t in (scale, shift) if t is not None), torch.float32)
-        repeat = (1,) * (5 - x.dim()) + tuple(upsample or (1,) * (x.dim() - 2))
-        row_stride = [0 if t is None or t.dim() == 1 else t.stride(0) for t in (scale, shift)]
-        self.fixed = {
-            "shape": with_depth(x.shape, 1),
-            "x_stride": with_depth(x.stride(), 0),
-            "residual_stride": (0,) * 5 if residual is None else with_depth(residual.stride(), 0),
-            "out_stride": with_depth(out.stride(), 0),
-            "repeat": repeat,
-            "scale_stride": row_stride[0],
-            "shift_stride": row_stride[1],
-            "groups": groups,
-            "eps": eps,
-            "dtype": checks.DTYPES[x.dtype],
-            "affine_dtype": checks.DTYPES[affine],
-            "activation": _ACTIVATIONS[activation],
-        }
-
-
-_plans: dict[Any, _Plan] = {}
-
-
-def _run_cpu(
-    x: Tensor,
-    groups: int,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    residual: Tensor | None,
-    activation: str | None,
-    upsample: Sequence[int] | None,
-    eps: float,
-    out: Tensor,
-) -> None:
-    words = (groups, activation, None if upsample is None else tuple(upsample), eps, torch.is_grad_enabled())
-    key = (*map(checks.signature, (x, scale, shift, residual, out)), *words)
-    plan = _plans.get(key)
-    if plan is None:
-        plan = _Plan(x, groups, scale, shift, residual, activation, upsample, eps, out)
-        checks.remember(_plans, key, plan)
-    if plan.extents[0] == 0:
-        return
-    begin = out.data_ptr()
-    end = begin + plan.extents[0]
-    addresses = {}
-    others = {"x": x, "scale": scale, "shift": shift, "residual": residual}
-    for (name, tensor), extent in zip(others.items(), plan.extents[1:], strict=True):
-        addresses[name] = address = 0 if tensor is None else tensor.data_ptr()
-        if tensor is not None and address < end and begin < address + extent:
-            checks.need_apart("out", out, name, tensor)
-    _C.norm_act(out=begin, **addresses, **plan.fixed)
-
-
-def _run_cuda(
-    x: Tensor,
-    groups: int,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    residual: Tensor | None,
-    activation: str | None,
-    upsample: Sequence[int] | None,
-    eps: float,
-    out: Tensor,
-) -> None:
-    _check(x, groups, scale, shift, residual, upsample, eps, out)
-    if out.numel() == 0:
-        return
-    if not has_triton("norm_act"):
-        norm_act_reference(
-            x,
-            groups,
-            scale=scale,
-            shift=shift,
-            residual=residual,
-            activation=activation,
-            upsample=upsample,
-            eps=eps,
-            out=out,
-        )
-        return
+def _triton(a: Any) -> None:
     from fastreenact.kernels.norm_act import norm_act as launch
 
-    launch(
-        x,
-        out,
-        groups,
-        scale=scale,
-        shift=shift,
-        residual=residual,
-        activation=_ACTIVATIONS[activation],
-        upsample=upsample,
-        eps=eps,
-    )
+    launch(a.x, a.out, a.groups, **(named(a, 2, 8) | {"activation": _ACTIVATIONS[a.activation]}))
 
 
-def _implementation_out(
-    x: Tensor,
-    groups: int,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    residual: Tensor | None,
-    activation: str | None,
-    upsample: Sequence[int] | None,
-    eps: float,
-    out: Tensor,
-) -> None:
-    run = _run_cpu if x.device.type == "cpu" else _run_cuda
-    run(x, groups, scale, shift, residual, activation, upsample, eps, out)
-
-
-def _fake(
-    x: Tensor,
-    groups: int,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    residual: Tensor | None,
-    activation: str | None,
-    upsample: Sequence[int] | None,
-    eps: float,
-) -> Tensor:
-    return x.new_empty(_check(x, groups, scale, shift, residual, upsample, eps, None))
-
-
-def _fake_out(
-    x: Tensor,
-    groups: int,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    residual: Tensor | None,
-    activation: str | None,
-    upsample: Sequence[int] | None,
-    eps: float,
-    out: Tensor,
-) -> None:
-    _check(x, groups, scale, shift, residual, upsample, eps, out)
-
-
-_ARGUMENTS = (
-    "Tensor x, int groups, Tensor? scale, Tensor? shift, Tensor? residual, str? activation, int[]? upsample, float eps"
+_NORM_ACT = Op(
+    norm_act,
+    _check,
+    numbers=lambda a: {"groups": a.groups, "eps": a.eps, "activation": _ACTIVATIONS[a.activation]},
+    triton=_triton,
+    fallback=lambda a: norm_act_reference(a.x, a.groups, **named(a, 2)),
 )
-_norm_act = register(f"norm_act({_ARGUMENTS}) -> Tensor", returning(_fake, _implementation_out), _fake)
-_norm_act_out = register(f"norm_act_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _implementation_out, _fake_out)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import cuda_kernels, register
+from fastreenact.ops.define import Op, Out, Views
 
 KEYPOINTS = 72
 MAX_SIDE = 32768
@@ -79,14 +79,9 @@ def rasterize_landmarks(keypoints: Tensor, size: int, layout: int, *, out: Tenso
 
     Source: the released code of Face2Face^rho, util/landmark_image_generation.py.
     """
-    checks.need_tensor("keypoints", keypoints)
     checks.need_whole("size", size, 1, MAX_SIDE)
     checks.need_whole("layout", layout, 0, len(LAYOUTS) - 1)
-    if out is None:
-        return _rasterize(keypoints, size, layout)
-    checks.need_tensor("out", out)
-    _rasterize_out(keypoints, size, layout, out)
-    return out
+    return _RASTERIZE(keypoints, size, layout, out=out)
 
 
 def rasterize_landmarks_all(
@@ -109,17 +104,17 @@ def rasterize_landmarks_all(
 
     Source: the released code of Face2Face^rho, util/landmark_image_generation.py.
     """
-    checks.need_tensor("keypoints", keypoints)
     small, middle, large = _three("sizes", sizes)
     for size in (small, middle, large):
         checks.need_whole("sizes", size, 1, MAX_SIDE)
     if outs is None:
-        drawings: tuple[Tensor, Tensor, Tensor] = _rasterize_all(keypoints, small, middle, large)
-        return drawings
+        return _RASTERIZE_ALL(keypoints, small, middle, large)
     out_small, out_middle, out_large = _three("outs", outs)
     for out in (out_small, out_middle, out_large):
         checks.need_tensor("outs", out)
-    _rasterize_all_out(keypoints, small, middle, large, out_small, out_middle, out_large)
+    for out, other in combinations((out_small, out_middle, out_large), 2):
+        checks.need_apart("outs", out, "another", other)
+    _RASTERIZE_ALL.into(keypoints, small, middle, large, out_small, out_middle, out_large)
     return out_small, out_middle, out_large
 
 
@@ -149,7 +144,7 @@ def rasterize_lines(lines: Tensor, height: int, width: int) -> Tensor:
     if lines.numel() and not -(2**31) <= int(lines.min()) <= int(lines.max()) <= 2**31:
         raise ValueError("lines: got a coordinate beyond +-2^31")
     out = torch.empty((len(lines), height, width), dtype=torch.uint8)
-    _C.rasterize_lines(lines=lines.data_ptr(), out=out.data_ptr(), m=len(lines), height=height, width=width)
+    _C.rasterize_lines(lines=lines.numpy(), out=out.numpy())
     return out
 
 
@@ -245,8 +240,8 @@ def line_points(x1: int, y1: int, x2: int, y2: int, width: int, height: int) -> 
     return points
 
 
-def _check(keypoints: Tensor, size: int, out: Tensor | None) -> tuple[int, int, int, int]:
-    """Raise what `rasterize_landmarks` raises for tensors; gives the output shape."""
+def _check_one(keypoints: Tensor, size: int, out: Tensor | None) -> Out:
+    """Raise what `rasterize_landmarks` raises for tensors."""
     checks.need_forward_only("rasterize_landmarks", keypoints=keypoints)
     checks.need_dtype("keypoints", keypoints, (torch.float32,))
     checks.need_shape("keypoints", keypoints, (None, KEYPOINTS, 2), "[N, 72, 2]")
@@ -256,95 +251,50 @@ def _check(keypoints: Tensor, size: int, out: Tensor | None) -> tuple[int, int, 
         checks.need_shape("out", out, shape, "[N, size, size, 3]")
         checks.need_same_device(keypoints, out=out)
         checks.need_writable("out", out)
-    return shape
+    return Out(shape, torch.uint8)
 
 
-def _run(keypoints: Tensor, sizes: Sequence[int], layouts: Sequence[int], outs: Sequence[Tensor]) -> None:
-    if len(keypoints) == 0:
-        return
-    drawings = []
-    for size, layout, out in zip(sizes, layouts, outs, strict=True):
-        checks.need_apart("out", out, "keypoints", keypoints)
+def _check(a: Any) -> Out:
+    return _check_one(a.keypoints, a.size, a.out)
+
+
+def _check_all(a: Any) -> list[Out]:
+    return [_check_one(a.keypoints, a[i], a[i + 3]) for i in (1, 2, 3)]
+
+
+def _drawings(keypoints: Tensor, outs: dict[int, Tensor]) -> Views:
+    """The views of some layouts' drawings."""
+    views: Views = {"keypoints": keypoints}
+    for i, (layout, out) in enumerate(outs.items()):
         ends, colours = _segments_on(layout, keypoints.device)
-        drawings.append((out.data_ptr(), out.stride(), ends.data_ptr(), colours.data_ptr(), len(ends), size))
-    for first, second in combinations(outs, 2):
-        checks.need_apart("outs", first, "another of them", second)
-    params = {
-        "keypoints": keypoints.data_ptr(),
-        "keypoints_stride": keypoints.stride(),
-        "n": len(keypoints),
-        "drawings": drawings,
-    }
-    if keypoints.device.type == "cpu":
-        _C.rasterize_landmarks(**params)
-        return
-    kernels = cuda_kernels()
-    if kernels is None:  # not PyTorch: this one draws on the CPU
-        for size, layout, out in zip(sizes, layouts, outs, strict=True):
-            out.copy_(_implementation(keypoints.cpu(), size, layout))
-        return
-    with torch.cuda.device(keypoints.device):
-        kernels.rasterize_landmarks_cuda(**params, stream=torch.cuda.current_stream().cuda_stream)
+        views |= {f"out{i}": out, f"segments{i}": ends, f"colours{i}": colours}
+    return views
 
 
-def _implementation(keypoints: Tensor, size: int, layout: int) -> Tensor:
-    out = keypoints.new_empty(_check(keypoints, size, None), dtype=torch.uint8)
-    _run(keypoints, (size,), (layout,), (out,))
-    return out
+def _on_the_cpu(keypoints: Tensor, outs: dict[int, Tensor]) -> None:
+    """Not PyTorch: without our kernels this one draws on the CPU."""
+    for layout, out in outs.items():
+        out.copy_(_RASTERIZE(keypoints.cpu(), out.shape[1], layout))
 
 
-def _implementation_out(keypoints: Tensor, size: int, layout: int, out: Tensor) -> None:
-    _check(keypoints, size, out)
-    _run(keypoints, (size,), (layout,), (out,))
+def _three_outs(a: Any) -> dict[int, Tensor]:
+    return {layout: a[4 + layout] for layout in range(len(LAYOUTS))}
 
 
-def _implementation_all(keypoints: Tensor, small: int, middle: int, large: int) -> tuple[Tensor, ...]:
-    outs = _fake_all(keypoints, small, middle, large)
-    _run(keypoints, (small, middle, large), range(len(LAYOUTS)), outs)
-    return outs
-
-
-def _implementation_all_out(
-    keypoints: Tensor, small: int, middle: int, large: int, out_small: Tensor, out_middle: Tensor, out_large: Tensor
-) -> None:
-    _fake_all_out(keypoints, small, middle, large, out_small, out_middle, out_large)
-    _run(keypoints, (small, middle, large), range(len(LAYOUTS)), (out_small, out_middle, out_large))
-
-
-def _fake(keypoints: Tensor, size: int, layout: int) -> Tensor:
-    return keypoints.new_empty(_check(keypoints, size, None), dtype=torch.uint8)
-
-
-def _fake_out(keypoints: Tensor, size: int, layout: int, out: Tensor) -> None:
-    _check(keypoints, size, out)
-
-
-def _fake_all(keypoints: Tensor, small: int, middle: int, large: int) -> tuple[Tensor, ...]:
-    shapes = [_check(keypoints, size, None) for size in (small, middle, large)]
-    return tuple(keypoints.new_empty(shape, dtype=torch.uint8) for shape in shapes)
-
-
-def _fake_all_out(
-    keypoints: Tensor, small: int, middle: int, large: int, out_small: Tensor, out_middle: Tensor, out_large: Tensor
-) -> None:
-    for size, out in ((small, out_small), (middle, out_middle), (large, out_large)):
-        _check(keypoints, size, out)
-
-
-_rasterize = register(
-    "rasterize_landmarks(Tensor keypoints, SymInt size, int layout) -> Tensor", _implementation, _fake
+_RASTERIZE = Op(
+    rasterize_landmarks,
+    _check,
+    views=lambda a, _: _drawings(a.keypoints, {a.layout: a.out}),
+    cuda=True,
+    fallback=lambda a: _on_the_cpu(a.keypoints, {a.layout: a.out}),
 )
-_rasterize_out = register(
-    "rasterize_landmarks_out(Tensor keypoints, SymInt size, int layout, Tensor(a!) out) -> ()",
-    _implementation_out,
-    _fake_out,
-)
-_SIZES = "Tensor keypoints, SymInt small, SymInt middle, SymInt large"
-_rasterize_all = register(
-    f"rasterize_landmarks_all({_SIZES}) -> (Tensor, Tensor, Tensor)", _implementation_all, _fake_all
-)
-_rasterize_all_out = register(
-    f"rasterize_landmarks_all_out({_SIZES}, Tensor(a!) out_small, Tensor(b!) out_middle, Tensor(c!) out_large) -> ()",
-    _implementation_all_out,
-    _fake_all_out,
+_RASTERIZE_ALL = Op(
+    rasterize_landmarks_all,
+    _check_all,
+    arguments="Tensor keypoints, SymInt small, SymInt middle, SymInt large",
+    outs=("out_small", "out_middle", "out_large"),
+    kernel="rasterize_landmarks",
+    views=lambda a, _: _drawings(a.keypoints, _three_outs(a)),
+    cuda=True,
+    fallback=lambda a: _on_the_cpu(a.keypoints, _three_outs(a)),
 )

@@ -4,12 +4,13 @@ For making training pictures, on the CPU only. Registered like the ops of a fram
 schemas and a compiled input pipeline can contain them.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import register
+from fastreenact.ops.define import Op, Out
 
 # Numbers of csrc/render_mesh.h.
 GRID = 4096
@@ -58,17 +59,15 @@ def render_mesh(
         TypeError: an argument is no tensor or has another dtype.
         ValueError: a shape, stride, device, index or number that does not fit; an input requires grad.
     """
-    _need_tensors(vertices=vertices, triangles=triangles, attributes=attributes, background=background)
     height, width = _need_size(size)
     checks.need_whole("supersample", supersample, 1, MAX_SUPERSAMPLE)
     arguments = vertices, triangles, attributes, background, height, width, supersample, bool(cull)
     if out is None:
-        return _render(*arguments)
+        return _RENDER(*arguments)
     if not isinstance(out, (tuple, list)) or len(out) != 2:
         raise ValueError(f"out: got {type(out).__name__}, needs (image, alpha)")
     image, alpha = out
-    _need_tensors(image=image, alpha=alpha)
-    _render_out(*arguments, image, alpha)
+    _RENDER.into(*arguments, image, alpha)
     return image, alpha
 
 
@@ -91,9 +90,8 @@ def render_mesh_ids(
         TypeError: an argument is no tensor or has another dtype.
         ValueError: a shape, stride, device, index or number that does not fit; an input requires grad.
     """
-    _need_tensors(vertices=vertices, triangles=triangles)
     height, width = _need_size(size)
-    return _render_ids(vertices, triangles, height, width, bool(cull))
+    return _RENDER_IDS(vertices, triangles, height, width, bool(cull))
 
 
 def render_mesh_reference(
@@ -172,12 +170,6 @@ def _signed_area(a: list[int], b: list[int], c: list[int]) -> int:
     return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
-def _need_tensors(**tensors: Tensor | None) -> None:
-    for name, tensor in tensors.items():
-        if tensor is not None or name != "background":
-            checks.need_tensor(name, tensor)
-
-
 def _need_size(size: object) -> tuple[int, int]:
     if not isinstance(size, (tuple, list, torch.Size)) or len(size) != 2:
         raise ValueError(f"size: got {size!r}, needs (height, width)")
@@ -205,10 +197,17 @@ def _check(vertices: Tensor, triangles: Tensor) -> None:
     checks.need_contiguous("triangles", triangles)
 
 
-def _check_drawing(
-    vertices: Tensor, triangles: Tensor, attributes: Tensor, background: Tensor | None, height: int, width: int
-) -> None:
+def _need_no_gradient(**tensors: Tensor | None) -> None:
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                f"{name}: requires grad, but render_mesh has no gradient; detach() it or work under torch.no_grad()"
+            )
+
+
+def _check_drawing(a: Any) -> list[Out]:
     """Raise what `render_mesh` raises for tensors."""
+    vertices, triangles, attributes, background, height, width, _, _, image, alpha = a
     _check(vertices, triangles)
     n, count, _ = vertices.shape
     _need_no_gradient(attributes=attributes, background=background)
@@ -220,181 +219,46 @@ def _check_drawing(
         checks.need_dtype("background", background, (torch.float32,))
         _need_shared("background", background, n, (height, width, attributes.shape[-1]), "H, W, A")
         checks.need_contiguous("background", background)
+    channels = attributes.shape[-1]
+    if image is not None and alpha is not None:
+        _need_no_gradient(image=image, alpha=alpha)
+        checks.need_dtype("image", image, (torch.float32,))
+        checks.need_shape("image", image, (n, height, width, channels), "[N, H, W, A]")
+        checks.need_dtype("alpha", alpha, (torch.float32,))
+        checks.need_shape("alpha", alpha, (n, height, width), "[N, H, W]")
+        checks.need_same_device(vertices, image=image, alpha=alpha)
+        checks.need_contiguous("image", image)
+        checks.need_contiguous("alpha", alpha)
+    return [Out((n, height, width, channels)), Out((n, height, width))]
 
 
-def _need_no_gradient(**tensors: Tensor | None) -> None:
-    for name, tensor in tensors.items():
-        if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
-            raise ValueError(
-                f"{name}: requires grad, but render_mesh has no gradient; detach() it or work under torch.no_grad()"
-            )
+def _check_ids(a: Any) -> list[Out]:
+    """Raise what `render_mesh_ids` raises for tensors."""
+    _check(a.vertices, a.triangles)
+    shape = (len(a.vertices), a.height, a.width)
+    for name, out in (("ids", a.ids), ("barycentrics", a.barycentrics)):
+        if out is not None:
+            checks.need_contiguous(name, out)
+    return [Out(shape, torch.int32), Out((*shape, 3))]
 
 
-def _need_cpu(vertices: Tensor) -> None:
-    if vertices.device.type != "cpu":
-        raise ValueError(f"vertices: got device {vertices.device}, needs cpu: render_mesh has no GPU kernel")
+def _numbers(a: Any) -> dict[str, Any]:
+    return {"height": a.height, "width": a.width, "cull": a.cull, "supersample": getattr(a, "supersample", 1)}
 
 
-def _drawing(
-    vertices: Tensor,
-    triangles: Tensor,
-    attributes: Tensor,
-    background: Tensor | None,
-    height: int,
-    width: int,
-    supersample: int,
-    cull: bool,
-) -> tuple[Tensor, Tensor]:
-    image, alpha = _fake_drawing(vertices, triangles, attributes, background, height, width, supersample, cull)
-    _draw(vertices, triangles, attributes, background, supersample, cull, image, alpha)
-    return image, alpha
-
-
-def _drawing_out(
-    vertices: Tensor,
-    triangles: Tensor,
-    attributes: Tensor,
-    background: Tensor | None,
-    height: int,
-    width: int,
-    supersample: int,
-    cull: bool,
-    image: Tensor,
-    alpha: Tensor,
-) -> None:
-    _fake_drawing_out(vertices, triangles, attributes, background, height, width, supersample, cull, image, alpha)
-    inputs = {"vertices": vertices, "triangles": triangles, "attributes": attributes, "background": background}
-    for name, tensor in inputs.items():
-        if tensor is not None:
-            checks.need_apart("image", image, name, tensor)
-            checks.need_apart("alpha", alpha, name, tensor)
-    checks.need_apart("alpha", alpha, "image", image)
-    _draw(vertices, triangles, attributes, background, supersample, cull, image, alpha)
-
-
-def _draw(
-    vertices: Tensor,
-    triangles: Tensor,
-    attributes: Tensor,
-    background: Tensor | None,
-    supersample: int,
-    cull: bool,
-    image: Tensor,
-    alpha: Tensor,
-) -> None:
-    _need_cpu(vertices)
-    if alpha.numel() == 0:
-        return
-    n, height, width, channels = image.shape
-    _C.render_mesh(
-        vertices=vertices.data_ptr(),
-        triangles=triangles.data_ptr(),
-        attributes=attributes.data_ptr(),
-        background=0 if background is None else background.data_ptr(),
-        image=image.data_ptr(),
-        alpha=alpha.data_ptr(),
-        ids=0,
-        barycentrics=0,
-        n=n,
-        vertex_count=vertices.shape[1],
-        triangle_count=len(triangles),
-        channels=channels,
-        height=height,
-        width=width,
-        supersample=supersample,
-        attribute_stride_n=attributes.stride(0) if attributes.dim() == 3 else 0,
-        background_stride_n=background.stride(0) if background is not None and background.dim() == 4 else 0,
-        cull=cull,
-    )
-
-
-def _fake_drawing(
-    vertices: Tensor,
-    triangles: Tensor,
-    attributes: Tensor,
-    background: Tensor | None,
-    height: int,
-    width: int,
-    supersample: int,
-    cull: bool,
-) -> tuple[Tensor, Tensor]:
-    _check_drawing(vertices, triangles, attributes, background, height, width)
-    shape = (len(vertices), height, width)
-    return vertices.new_empty((*shape, attributes.shape[-1])), vertices.new_empty(shape)
-
-
-def _fake_drawing_out(
-    vertices: Tensor,
-    triangles: Tensor,
-    attributes: Tensor,
-    background: Tensor | None,
-    height: int,
-    width: int,
-    supersample: int,
-    cull: bool,
-    image: Tensor,
-    alpha: Tensor,
-) -> None:
-    _check_drawing(vertices, triangles, attributes, background, height, width)
-    _need_no_gradient(image=image, alpha=alpha)
-    n, channels = len(vertices), attributes.shape[-1]
-    checks.need_dtype("image", image, (torch.float32,))
-    checks.need_shape("image", image, (n, height, width, channels), "[N, H, W, A]")
-    checks.need_dtype("alpha", alpha, (torch.float32,))
-    checks.need_shape("alpha", alpha, (n, height, width), "[N, H, W]")
-    checks.need_same_device(vertices, image=image, alpha=alpha)
-    checks.need_contiguous("image", image)
-    checks.need_contiguous("alpha", alpha)
-
-
-def _ids(vertices: Tensor, triangles: Tensor, height: int, width: int, cull: bool) -> tuple[Tensor, Tensor]:
-    ids, barycentrics = _fake_ids(vertices, triangles, height, width, cull)
-    _need_cpu(vertices)
-    if ids.numel() == 0:
-        return ids, barycentrics
-    _C.render_mesh(
-        vertices=vertices.data_ptr(),
-        triangles=triangles.data_ptr(),
-        attributes=0,
-        background=0,
-        image=0,
-        alpha=0,
-        ids=ids.data_ptr(),
-        barycentrics=barycentrics.data_ptr(),
-        n=len(vertices),
-        vertex_count=vertices.shape[1],
-        triangle_count=len(triangles),
-        channels=0,
-        height=height,
-        width=width,
-        supersample=1,
-        attribute_stride_n=0,
-        background_stride_n=0,
-        cull=cull,
-    )
-    return ids, barycentrics
-
-
-def _fake_ids(vertices: Tensor, triangles: Tensor, height: int, width: int, cull: bool) -> tuple[Tensor, Tensor]:
-    _check(vertices, triangles)
-    shape = (len(vertices), height, width)
-    return vertices.new_empty(shape, dtype=torch.int32), vertices.new_empty((*shape, 3))
-
-
-_render = register(
-    "render_mesh(Tensor vertices, Tensor triangles, Tensor attributes, Tensor? background, int height, int width, "
-    "int supersample, bool cull) -> (Tensor, Tensor)",
-    _drawing,
-    _fake_drawing,
+_RENDER = Op(
+    render_mesh,
+    _check_drawing,
+    arguments="Tensor vertices, Tensor triangles, Tensor attributes, Tensor? background, int height, int width, "
+    "int supersample, bool cull",
+    outs=("image", "alpha"),
+    numbers=_numbers,
 )
-_render_out = register(
-    "render_mesh_out(Tensor vertices, Tensor triangles, Tensor attributes, Tensor? background, int height, int width, "
-    "int supersample, bool cull, Tensor(a!) image, Tensor(b!) alpha) -> ()",
-    _drawing_out,
-    _fake_drawing_out,
-)
-_render_ids = register(
-    "render_mesh_ids(Tensor vertices, Tensor triangles, int height, int width, bool cull) -> (Tensor, Tensor)",
-    _ids,
-    _fake_ids,
+_RENDER_IDS = Op(
+    render_mesh_ids,
+    _check_ids,
+    arguments="Tensor vertices, Tensor triangles, int height, int width, bool cull",
+    outs=("ids", "barycentrics"),
+    kernel="render_mesh",
+    numbers=_numbers,
 )

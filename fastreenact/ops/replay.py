@@ -41,7 +41,7 @@ class Replay:
                 self._recording.end()
             self._recording.mark("")
             return
-        self._body = None if cuda_kernels() is not None else body
+        self._body = None if cuda_kernels() else body
         if self._body is None:
             with torch.cuda.device(device):
                 self._capture(body)

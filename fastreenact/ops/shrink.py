@@ -3,14 +3,14 @@
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import register
+from fastreenact.ops.define import Op, Out
 from fastreenact.ops.warp import warp
 
 _MOST_SIDE = 16384
@@ -37,12 +37,11 @@ def shrink(
         TypeError: no tensor, or a dtype that is not listed.
         ValueError: a shape, a stride or a number that does not fit.
     """
-    checks.need_tensor("picture", picture)
     checks.need_whole("side", side, 1, _MOST_SIDE)
     checks.need_whole("samples", samples, 1, 2)
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"dtype: got {dtype!r}, needs a torch.dtype")
-    return _shrink(picture, [float(value) for value in box], side, samples, dtype)
+    return _SHRINK(picture, [float(value) for value in box], side, samples, dtype)
 
 
 def shrink_reference(
@@ -72,8 +71,9 @@ def _warped(picture: Tensor, box: Sequence[float], side: int, samples: int, dtyp
     return (seen.view(side, samples, side, samples, 3).mean((1, 3))[None] * (2 / 255) - 1).to(dtype)
 
 
-def _check(picture: Tensor, box: Sequence[float], side: int, samples: int, dtype: torch.dtype) -> None:
+def _check(a: Any) -> Out:
     """Raise what `shrink` raises."""
+    picture, box, side, _, dtype, out = a
     checks.need_dtype("picture", picture, (torch.uint8,))
     checks.need_shape("picture", picture, (None, None, 3), "[H, W, 3]")
     (height, width, _), (stride_y, stride_x, stride_c) = picture.shape, picture.stride()
@@ -86,34 +86,16 @@ def _check(picture: Tensor, box: Sequence[float], side: int, samples: int, dtype
     half = () if picture.device.type == "cpu" else (torch.float16,)
     if dtype not in (torch.float32, torch.bfloat16, *half):
         raise TypeError(f"dtype: got {dtype} on {picture.device.type}, needs float32, bfloat16 or, on a GPU, float16")
+    if out is not None:
+        checks.need_dtype("out", out, (dtype,))
+        checks.need_shape("out", out, (1, side, side, 3), "[1, side, side, 3]")
+        checks.need_contiguous("out", out)
+    return Out((1, side, side, 3), dtype)
 
 
-def _implementation(picture: Tensor, box: Sequence[float], side: int, samples: int, dtype: torch.dtype) -> Tensor:
-    _check(picture, box, side, samples, dtype)
-    if picture.device.type != "cpu":
-        return _warped(picture, box, side, samples, dtype)
-    out = picture.new_empty((1, side, side, 3), dtype=dtype)
-    _C.shrink(
-        picture=picture.data_ptr(),
-        out=out.data_ptr(),
-        height=picture.shape[0],
-        width=picture.shape[1],
-        stride=picture.stride(0),
-        side=side,
-        samples=samples,
-        left=box[0] - box[2] / 2,
-        top=box[1] - box[2] / 2,
-        size=box[2],
-        dtype=checks.DTYPES[dtype],
-    )
-    return out
+def _numbers(a: Any) -> dict[str, Any]:
+    cx, cy, size = a.box
+    return {"samples": a.samples, "left": cx - size / 2, "top": cy - size / 2, "size": size}
 
 
-def _fake(picture: Tensor, box: Sequence[float], side: int, samples: int, dtype: torch.dtype) -> Tensor:
-    _check(picture, box, side, samples, dtype)
-    return picture.new_empty((1, side, side, 3), dtype=dtype)
-
-
-_shrink = register(
-    "shrink(Tensor picture, float[] box, int side, int samples, ScalarType dtype) -> Tensor", _implementation, _fake
-)
+_SHRINK = Op(shrink, _check, numbers=_numbers, fallback=lambda a: a.out.copy_(_warped(*a[:5])))

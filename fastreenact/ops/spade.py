@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import has_triton, in_place, register, returning
+from fastreenact.ops.define import Op, Out
 
 _ACTIVATIONS = tuple(checks.ACTIVATIONS)
 
@@ -49,20 +48,12 @@ def spade(
 
     Source: Park et al. 2019, SPADE; Face2Face^rho, Sec. 3.2 (BatchNorm statistics, pose as the condition).
     """
-    tensors = {"x": x, "gamma_table": gamma_table, "beta_table": beta_table, "index_y": index_y, "index_x": index_x}
-    for name, tensor in tensors.items():
-        checks.need_tensor(name, tensor)
-    for name, optional in (("mean", mean), ("inv_std", inv_std), ("out", out)):
-        if optional is not None:
-            checks.need_tensor(name, optional)
     checks.need_choice("activation", activation, _ACTIVATIONS)
-    if out is None:
-        return _spade(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation)
-    if out is x:
-        _spade_inplace(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation)
-    else:
-        _spade_out(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
-    return out
+    rest = (gamma_table, beta_table, index_y, index_x, mean, inv_std, activation)
+    if out is not x:
+        return _SPADE(x, *rest, out=out)
+    _SPADE_INPLACE.into(x, *rest)
+    return x
 
 
 def spade_reference(
@@ -91,17 +82,10 @@ def spade_reference(
     return y.to(x.dtype) if out is None else out.copy_(y)
 
 
-def _check(
-    x: Tensor,
-    gamma_table: Tensor,
-    beta_table: Tensor,
-    index_y: Tensor,
-    index_x: Tensor,
-    mean: Tensor | None,
-    inv_std: Tensor | None,
-    out: Tensor | None,
-) -> None:
+def _check(a: Any) -> Out:
     """Raise what `spade` raises for tensors."""
+    x, gamma_table, beta_table, index_y, index_x, mean, inv_std, _ = a[:8]
+    out = _out(a)
     checks.need_forward_only(
         "spade", x=x, gamma_table=gamma_table, beta_table=beta_table, mean=mean, inv_std=inv_std, out=out
     )
@@ -146,6 +130,7 @@ def _check(
         checks.need_dtype("out", out, (x.dtype,))
         checks.need_shape("out", out, (n, height, width, channels), "[N, H, W, C]")
         checks.need_writable("out", out)
+    return Out((n, height, width, channels))
 
 
 def _is_half(x: Tensor, index_y: Tensor, index_x: Tensor) -> bool:
@@ -156,155 +141,36 @@ def _is_half(x: Tensor, index_y: Tensor, index_x: Tensor) -> bool:
     return lengths != sides and sides == tuple(-(-length // 2) for length in lengths)
 
 
-class _Plan:
-    """A checked call on the CPU: everything that its tensors' addresses do not change."""
-
-    def __init__(
-        self,
-        x: Tensor,
-        gamma_table: Tensor,
-        beta_table: Tensor,
-        index_y: Tensor,
-        index_x: Tensor,
-        mean: Tensor | None,
-        inv_std: Tensor | None,
-        out: Tensor,
-        activation: str | None,
-    ) -> None:
-        _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
-        present = (out, x, gamma_table, beta_table, index_y, index_x, mean, inv_std)
-        self.extents = [0 if t is None or t.numel() == 0 else checks.extent(t) for t in present]
-        self.fixed = {
-            "shape": tuple(out.shape),
-            "x_stride": x.stride(),
-            "out_stride": out.stride(),
-            "half": _is_half(x, index_y, index_x),
-            "gamma_stride": checks.broadcast_strides(gamma_table),
-            "beta_stride": checks.broadcast_strides(beta_table),
-            "table_shape": tuple(gamma_table.shape),
-            "dtype": checks.DTYPES[x.dtype],
-            "table_dtype": checks.DTYPES[gamma_table.dtype],
-            "activation": checks.ACTIVATIONS[activation],
-        }
+def _out(a: Any) -> Tensor | None:
+    """What is written: x itself in place."""
+    out: Tensor | None = a[8] if len(a) > 8 else a.x
+    return out
 
 
-_plans: dict[Any, _Plan] = {}
+def _words(a: Any) -> dict[str, Any]:
+    return {"activation": checks.ACTIVATIONS[a.activation]}
 
 
-def _run_cpu(
-    x: Tensor,
-    gamma_table: Tensor,
-    beta_table: Tensor,
-    index_y: Tensor,
-    index_x: Tensor,
-    mean: Tensor | None,
-    inv_std: Tensor | None,
-    activation: str | None,
-    out: Tensor,
-) -> None:
-    tensors = (x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
-    key = (*map(checks.signature, tensors), activation, torch.is_grad_enabled())
-    plan = _plans.get(key)
-    if plan is None:
-        plan = checks.remember(_plans, key, _Plan(*tensors, activation))
-    if plan.extents[0] == 0:
-        return
-    begin = out.data_ptr()
-    end = begin + plan.extents[0]
-    # An index that the output overwrites would be another one than was checked.
-    others = {
-        "x": x,
-        "gamma_table": gamma_table,
-        "beta_table": beta_table,
-        "index_y": index_y,
-        "index_x": index_x,
-        "mean": mean,
-        "inv_std": inv_std,
-    }
-    for (name, tensor), extent in zip(others.items(), plan.extents[1:], strict=True):
-        if tensor is not None and tensor.data_ptr() < end and begin < tensor.data_ptr() + extent:
-            checks.need_apart("out", out, name, tensor, same_allowed=name == "x")
-    _C.spade(
-        x=x.data_ptr(),
-        out=begin,
-        gamma=gamma_table.data_ptr(),
-        beta=beta_table.data_ptr(),
-        index_y=index_y.data_ptr(),
-        index_x=index_x.data_ptr(),
-        mean=0 if mean is None else mean.data_ptr(),
-        inv_std=0 if inv_std is None else inv_std.data_ptr(),
-        **plan.fixed,
-    )
-
-
-def _run_cuda(
-    x: Tensor,
-    gamma_table: Tensor,
-    beta_table: Tensor,
-    index_y: Tensor,
-    index_x: Tensor,
-    mean: Tensor | None,
-    inv_std: Tensor | None,
-    activation: str | None,
-    out: Tensor,
-) -> None:
-    _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
-    tensors = (x, gamma_table, beta_table, index_y, index_x)
-    if not has_triton("spade"):
-        spade_reference(*tensors, mean=mean, inv_std=inv_std, activation=activation, out=out)
-        return
+def _triton(a: Any) -> None:
     from fastreenact.kernels.spade import spade as launch
 
-    launch(*tensors, out, mean=mean, inv_std=inv_std, activation=checks.ACTIVATIONS[activation])
+    launch(*a[:5], _out(a), mean=a.mean, inv_std=a.inv_std, **_words(a))
 
 
-def _run(
-    x: Tensor,
-    gamma_table: Tensor,
-    beta_table: Tensor,
-    index_y: Tensor,
-    index_x: Tensor,
-    mean: Tensor | None,
-    inv_std: Tensor | None,
-    activation: str | None,
-    out: Tensor,
-) -> None:
-    run = _run_cpu if x.device.type == "cpu" else _run_cuda
-    run(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, activation, out)
+def _fallback(a: Any) -> None:
+    spade_reference(*a[:5], mean=a.mean, inv_std=a.inv_std, activation=a.activation, out=_out(a))
 
 
-def _fake(
-    x: Tensor,
-    gamma_table: Tensor,
-    beta_table: Tensor,
-    index_y: Tensor,
-    index_x: Tensor,
-    mean: Tensor | None,
-    inv_std: Tensor | None,
-    activation: str | None,
-) -> Tensor:
-    _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, None)
-    return x.new_empty(x.shape[0], len(index_y), len(index_x), x.shape[3])
-
-
-def _fake_out(
-    x: Tensor,
-    gamma_table: Tensor,
-    beta_table: Tensor,
-    index_y: Tensor,
-    index_x: Tensor,
-    mean: Tensor | None,
-    inv_std: Tensor | None,
-    activation: str | None,
-    out: Tensor,
-) -> None:
-    _check(x, gamma_table, beta_table, index_y, index_x, mean, inv_std, out)
-
-
-_TABLES = (
-    "Tensor gamma_table, Tensor beta_table, Tensor index_y, Tensor index_x, Tensor? mean, Tensor? inv_std, "
-    "str? activation"
+_SPADE = Op(spade, _check, numbers=_words, triton=_triton, fallback=_fallback, may_alias=("x",))
+_SPADE_INPLACE = Op(
+    spade,
+    _check,
+    name="spade_",
+    outs=(),
+    mutates=("x",),
+    kernel="spade",
+    numbers=_words,
+    views=lambda a, given: {**given, "out": a.x},
+    triton=_triton,
+    fallback=_fallback,
 )
-_spade = register(f"spade(Tensor x, {_TABLES}) -> Tensor", returning(_fake, _run), _fake)
-_spade_out = register(f"spade_out(Tensor x, {_TABLES}, Tensor(a!) out) -> ()", _run, _fake_out)
-_spade_inplace = register(f"spade_(Tensor(a!) x, {_TABLES}) -> ()", in_place(_run), in_place(_fake_out))

@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import cuda_kernels, register, returning
+from fastreenact.ops.define import Op, Out
 from fastreenact.ops.packing import PANEL, panels
 
 CHANNELS = 8  # of the input: kChannels of csrc/tail.cpp
@@ -95,16 +94,10 @@ def tail(x: Tensor, weights: TailWeights, size: tuple[int, int], *, out: Tensor 
         ValueError: a shape, stride or device that does not fit; an input requires grad.
     Source: Face2Face^rho, Sec. 3.2, Fig. 2, the last up-sampling block.
     """
-    checks.need_tensor("x", x)
-    if out is not None:
-        checks.need_tensor("out", out)
     checks.need_packed("weights", weights, TailWeights, "pack_tail")
-    w = weights
-    packed = (w.depthwise, w.depthwise_bias, w.packed, w.bias, w.spec, checks.need_size("size", size))
-    if out is None:
-        return _tail(x, *packed)
-    _tail_out(x, *packed, out)
-    return out
+    w, size = weights, checks.need_size("size", size)  # type: ignore[assignment]
+    arguments = (x, w.depthwise, w.depthwise_bias, w.packed, w.bias, w.spec, size)
+    return _TAIL(*arguments, out=out)
 
 
 def tail_reference(x: Tensor, kernel: TailKernel, size: tuple[int, int]) -> Tensor:
@@ -119,8 +112,9 @@ def tail_reference(x: Tensor, kernel: TailKernel, size: tuple[int, int]) -> Tens
     return y + kernel.bias[rows[:, None], columns]
 
 
-def _check(x: Tensor, packed: Tensor, spec: list[int], size: list[int], out: Tensor | None) -> None:
+def _check(a: Any) -> Out:
     """Raise what `tail` raises for tensors."""
+    x, _, _, packed, _, spec, size, out = a
     checks.need_forward_only("tail", x=x, out=out)
     checks.need_dtype("x", x, (checks.DTYPE_OF[spec[1]],))
     if len(size) != 2 or min(size) < 2:
@@ -135,74 +129,20 @@ def _check(x: Tensor, packed: Tensor, spec: list[int], size: list[int], out: Ten
         checks.need_writable("out", out)
         if out.stride(2) != spec[0]:
             raise ValueError(f"out: got strides {list(out.stride())}, needs contiguous rows")
+    return Out((x.shape[0], *size, spec[0]))
 
 
-_plans: dict[Any, dict[str, Any] | None] = {}
+def _fallback(a: Any) -> None:
+    weight = a.packed.permute(3, 0, 1, 2)[: a.spec[0]].contiguous()
+    depthwise, bias = a.depthwise.t().reshape(CHANNELS, 3, 3), a.bias[..., : a.spec[0]].contiguous()
+    a.out.copy_(tail_reference(a.x, TailKernel(depthwise, a.depthwise_bias, weight, bias), tuple(a.size)))
 
 
-def _run(
-    x: Tensor,
-    depthwise: Tensor,
-    depthwise_bias: Tensor,
-    packed: Tensor,
-    bias: Tensor,
-    spec: list[int],
-    size: list[int],
-    out: Tensor,
-) -> None:
-    key = (checks.signature(x), checks.signature(out), tuple(spec), tuple(size), torch.is_grad_enabled())
-    if key not in _plans:
-        _check(x, packed, spec, size, out)
-        fixed = {"x_stride": x.stride(), "out_shape": tuple(out.shape), "out_stride": out.stride(), "dtype": spec[1]}
-        checks.remember(_plans, key, fixed if out.numel() else None)
-    plan = _plans[key]
-    if plan is None:
-        return
-    checks.need_apart("out", out, "x", x)
-    params = {
-        "x": x.data_ptr(),
-        "out": out.data_ptr(),
-        "depthwise": depthwise.data_ptr(),
-        "depthwise_bias": depthwise_bias.data_ptr(),
-        "weights": packed.data_ptr(),
-        "bias": bias.data_ptr(),
-        **plan,
-    }
-    if x.device.type == "cpu":
-        _C.tail(**params)
-        return
-    kernels = cuda_kernels()
-    if kernels is not None:
-        with torch.cuda.device(x.device):
-            kernels.tail_cuda(**params, stream=torch.cuda.current_stream().cuda_stream)
-        return
-    weight = packed.permute(3, 0, 1, 2)[: spec[0]].contiguous()
-    kernel = TailKernel(
-        depthwise.t().reshape(CHANNELS, 3, 3), depthwise_bias, weight, bias[..., : spec[0]].contiguous()
-    )
-    out.copy_(tail_reference(x, kernel, (size[0], size[1])))
-
-
-def _fake(
-    x: Tensor, depthwise: Tensor, depthwise_bias: Tensor, packed: Tensor, bias: Tensor, spec: list[int], size: list[int]
-) -> Tensor:
-    _check(x, packed, spec, size, None)
-    return x.new_empty(x.shape[0], *size, spec[0])
-
-
-def _fake_out(
-    x: Tensor,
-    depthwise: Tensor,
-    depthwise_bias: Tensor,
-    packed: Tensor,
-    bias: Tensor,
-    spec: list[int],
-    size: list[int],
-    out: Tensor,
-) -> None:
-    _check(x, packed, spec, size, out)
-
-
-_ARGUMENTS = "Tensor x, Tensor depthwise, Tensor depthwise_bias, Tensor packed, Tensor bias, int[] spec, int[] size"
-_tail = register(f"tail({_ARGUMENTS}) -> Tensor", returning(_fake, _run), _fake)
-_tail_out = register(f"tail_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _run, _fake_out)
+_TAIL = Op(
+    tail,
+    _check,
+    arguments="Tensor x, Tensor depthwise, Tensor depthwise_bias, Tensor packed, Tensor bias, int[] spec, int[] size",
+    packed=("depthwise", "depthwise_bias", "packed", "bias"),
+    cuda=True,
+    fallback=_fallback,
+)

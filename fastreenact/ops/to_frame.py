@@ -1,11 +1,12 @@
 """to_frame: the network's image in (-1, 1) to 8-bit RGB rows."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import cuda_kernels, register
+from fastreenact.ops.define import Op, Out, named
 
 
 def to_frame(
@@ -31,16 +32,12 @@ def to_frame(
 
     Source: the released code of Face2Face^rho, util/util.py, which truncates where this rounds.
     """
-    checks.need_tensor("image", image)
     checks.need_choice("layout", layout, ("nchw", "nhwc"))
+    if flag is not None and out is None:
+        raise ValueError("flag: got one without `out`, needs both")
     if out is None:
-        if flag is not None:
-            raise ValueError("flag: got one without `out`, needs both")
-        return _to_frame(image, layout, bool(tanh))
-    checks.need_tensor("out", out)
-    if flag is not None:
-        checks.need_tensor("flag", flag)
-    _to_frame_out(image, layout, bool(tanh), out, flag)
+        return _TO_FRAME(image, layout, bool(tanh))
+    _TO_FRAME.into(image, layout, bool(tanh), out, flag)
     return out
 
 
@@ -57,8 +54,9 @@ def to_frame_reference(
     return level.contiguous() if out is None else out.copy_(level)
 
 
-def _check(image: Tensor, layout: str, out: Tensor | None, flag: Tensor | None = None) -> tuple[int, int, int, int]:
-    """Raise what `to_frame` raises for tensors; gives the output shape."""
+def _check(a: Any) -> Out:
+    """Raise what `to_frame` raises for tensors."""
+    image, layout, _, out, flag = a
     checks.need_forward_only("to_frame", image=image)
     checks.need_activation_dtype("image", image)
     if layout == "nchw":
@@ -75,69 +73,15 @@ def _check(image: Tensor, layout: str, out: Tensor | None, flag: Tensor | None =
         checks.need_writable("out", out)
     if flag is not None:
         checks.need_flag(image, flag)
-    return shape
+    return Out(shape, torch.uint8)
 
 
-def _run(image: Tensor, layout: str, tanh: bool, out: Tensor, flag: Tensor | None = None) -> None:
-    if out.numel() == 0:
-        return
-    n, height, width, _ = out.shape
-    stride = image.stride()
-    stride_c, stride_y, stride_x = stride[1:] if layout == "nchw" else (stride[3], stride[1], stride[2])
-    params = {
-        "image": image.data_ptr(),
-        "out": out.data_ptr(),
-        "flag": 0 if flag is None else flag.data_ptr(),
-        "n": n,
-        "height": height,
-        "width": width,
-        "image_stride_n": stride[0],
-        "image_stride_c": stride_c,
-        "image_stride_y": stride_y,
-        "image_stride_x": stride_x,
-        "out_stride_n": out.stride(0),
-        "out_stride_y": out.stride(1),
-        "out_stride_x": out.stride(2),
-        "dtype": checks.DTYPES[image.dtype],
-        "apply_tanh": tanh,
-    }
-    if image.device.type == "cpu":
-        checks.need_apart("out", out, "image", image)
-        if flag is not None:
-            checks.need_apart("flag", flag, "image", image)
-            checks.need_apart("flag", flag, "out", out)
-        _C.to_frame(**params)
-        return
-    kernels = cuda_kernels()
-    if kernels is None:
-        to_frame_reference(image, layout=layout, tanh=tanh, out=out, flag=flag)
-        return
-    with torch.cuda.device(image.device):
-        kernels.to_frame_cuda(**params, stream=torch.cuda.current_stream().cuda_stream)
-
-
-def _implementation(image: Tensor, layout: str, tanh: bool) -> Tensor:
-    out = image.new_empty(_check(image, layout, None), dtype=torch.uint8)
-    _run(image, layout, tanh, out)
-    return out
-
-
-def _implementation_out(image: Tensor, layout: str, tanh: bool, out: Tensor, flag: Tensor | None) -> None:
-    _check(image, layout, out, flag)
-    _run(image, layout, tanh, out, flag)
-
-
-def _fake(image: Tensor, layout: str, tanh: bool) -> Tensor:
-    return image.new_empty(_check(image, layout, None), dtype=torch.uint8)
-
-
-def _fake_out(image: Tensor, layout: str, tanh: bool, out: Tensor, flag: Tensor | None) -> None:
-    _check(image, layout, out, flag)
-
-
-_to_frame = register("to_frame(Tensor image, str layout, bool tanh) -> Tensor", _implementation, _fake)
-_to_frame_out = register(
-    "to_frame_out(Tensor image, str layout, bool tanh, Tensor(a!) out, Tensor(b!)? flag) -> ()",
-    _implementation_out,
-    _fake_out,
+_TO_FRAME = Op(
+    to_frame,
+    _check,
+    with_out=("flag",),
+    mutates=("flag",),
+    numbers=lambda a: {"channels_first": a.layout == "nchw", "tanh": a.tanh},
+    cuda=True,
+    fallback=lambda a: to_frame_reference(a.image, **named(a, 1)),
 )

@@ -7,11 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastreenact import _C
 from fastreenact.ops import checks
-from fastreenact.ops.define import has_triton, register, returning
+from fastreenact.ops.define import Op, Out, Views, named
 
-_NONE = (0, 0, 0, 0)
 _ACTIVATIONS = tuple(checks.ACTIVATIONS)
 
 
@@ -65,20 +63,13 @@ def warp(
 
     Source: Face2Face^rho, Sec. 3.2.
     """
-    _need_types(features, field, source_index, scale, shift, index_y, index_x, out)
     checks.need_choice("activation", activation, _ACTIVATIONS)
     checks.need_choice("padding", padding, ("zeros", "border"))
     checks.need_choice("field_resize", field_resize, ("nearest", "bilinear"))
     if size is not None:
         size = checks.need_size("size", size)
-    if out is None:
-        return _warp(
-            features, field, source_index, scale, shift, index_y, index_x, activation, size, padding, field_resize
-        )
-    _warp_out(
-        features, field, source_index, scale, shift, index_y, index_x, activation, size, padding, field_resize, out
-    )
-    return out
+    rest = (source_index, scale, shift, index_y, index_x, activation, size, padding, field_resize)
+    return _WARP(features, field, *rest, out=out)
 
 
 def warp_reference(
@@ -146,14 +137,6 @@ def resize_field(field: Tensor, height: int, width: int, mode: str) -> Tensor:
     return field
 
 
-def _need_types(features: object, field: object, *others: object) -> None:
-    checks.need_tensor("features", features)
-    checks.need_tensor("field", field)
-    for name, value in zip(("source_index", "scale", "shift", "index_y", "index_x", "out"), others, strict=True):
-        if value is not None:
-            checks.need_tensor(name, value)
-
-
 def _check_index(name: str, index: Tensor, length: int, words: str) -> None:
     checks.need_dtype(name, index, (torch.int32,))
     checks.need_shape(name, index, (length,), words)
@@ -197,19 +180,9 @@ def _check_affine(
         )
 
 
-def _check(
-    features: Tensor,
-    field: Tensor,
-    source_index: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    index_y: Tensor | None,
-    index_x: Tensor | None,
-    activation: str | None,
-    size: Sequence[int] | None,
-    out: Tensor | None,
-) -> tuple[int, int, int, int]:
-    """Raise what `warp` raises for tensors; gives the output shape."""
+def _check(a: Any) -> Out:
+    """Raise what `warp` raises for tensors."""
+    features, field, source_index, scale, shift, index_y, index_x, activation, size, _, _, out = a
     checks.need_forward_only("warp", features=features, field=field, scale=scale, shift=shift, out=out)
     checks.need_activation_dtype("features", features, (torch.uint8,))
     checks.need_dtype("field", field, (torch.float32,))
@@ -242,226 +215,38 @@ def _check(
         checks.need_dtype("out", out, (features.dtype,))
         checks.need_shape("out", out, shape, "[N, Ho, Wo, C]")
         checks.need_writable("out", out)
-    return shape
+    return Out(shape)
 
 
-def _tables(channels: int, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Both as [N or 1, Ty, Tx, C], a missing one filled in."""
-    if scale is None:
-        if shift is None:
-            return None, None
-        scale = shift.new_ones(channels).expand(shift.shape)
-    elif shift is None:
-        shift = scale.new_zeros(channels).expand(scale.shape)
-    return (scale[None, None, None], shift[None, None, None]) if scale.dim() == 1 else (scale, shift)
+def _views(a: Any, given: Views) -> Views:
+    """A missing factor or summand is one that changes nothing."""
+    if a.scale is None and a.shift is not None:
+        return given | {"scale": a.shift.new_ones(a.features.shape[3]).expand(a.shift.shape)}
+    if a.shift is None and a.scale is not None:
+        return given | {"shift": a.scale.new_zeros(a.features.shape[3]).expand(a.scale.shape)}
+    return given
 
 
-class _Plan:
-    """A checked call on the CPU: everything that its tensors' addresses do not change."""
-
-    def __init__(
-        self,
-        features: Tensor,
-        field: Tensor,
-        source_index: Tensor | None,
-        scale: Tensor | None,
-        shift: Tensor | None,
-        index_y: Tensor | None,
-        index_x: Tensor | None,
-        activation: str | None,
-        size: Sequence[int] | None,
-        padding: str,
-        field_resize: str,
-        out: Tensor,
-    ) -> None:
-        _check(features, field, source_index, scale, shift, index_y, index_x, activation, size, out)
-        present = (out, features, field, source_index, scale, shift, index_y, index_x)
-        self.extents = [0 if t is None or t.numel() == 0 else checks.extent(t) for t in present]
-        full_scale, full_shift = _tables(features.shape[3], scale, shift)
-        # Of a missing one only the address is read later: these are ours, and live as long as the plan.
-        self.missing_scale = full_scale if scale is None else None
-        self.missing_shift = full_shift if shift is None else None
-        self.fixed = {
-            "features_shape": tuple(features.shape),
-            "features_stride": features.stride(),
-            "field_shape": tuple(field.shape),
-            "field_stride": field.stride(),
-            "out_shape": tuple(out.shape),
-            "out_stride": out.stride(),
-            "scale_stride": checks.broadcast_strides(full_scale),
-            "shift_stride": checks.broadcast_strides(full_shift),
-            "table_shape": _NONE if full_scale is None else tuple(full_scale.shape),
-            "dtype": checks.DTYPES[features.dtype],
-            "table_dtype": 0 if full_scale is None else checks.DTYPES[full_scale.dtype],
-            "activation": checks.ACTIVATIONS[activation],
-            "border": padding == "border",
-            "field_bilinear": field_resize == "bilinear",
-        }
-
-
-_plans: dict[Any, _Plan] = {}
-
-
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-def _run_cpu(
-    features: Tensor,
-    field: Tensor,
-    source_index: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    index_y: Tensor | None,
-    index_x: Tensor | None,
-    activation: str | None,
-    size: Sequence[int] | None,
-    padding: str,
-    field_resize: str,
-    out: Tensor,
-) -> None:
-    tensors = (features, field, source_index, scale, shift, index_y, index_x, out)
-    words = (activation, None if size is None else tuple(size), padding, field_resize, torch.is_grad_enabled())
-    key = (*map(checks.signature, tensors), *words)
-    plan = _plans.get(key)
-    if plan is None:
-        plan = _Plan(*tensors[:7], activation, size, padding, field_resize, out)
-        checks.remember(_plans, key, plan)
-    if plan.extents[0] == 0:
-        return
-    begin = out.data_ptr()
-    end = begin + plan.extents[0]
-    # An index that the output overwrites would be another one than was checked.
-    others = {
-        "features": features,
-        "field": field,
-        "source_index": source_index,
-        "scale": scale,
-        "shift": shift,
-        "index_y": index_y,
-        "index_x": index_x,
+def _words(a: Any) -> dict[str, Any]:
+    """The kernels' numbers."""
+    return {
+        "activation": checks.ACTIVATIONS[a.activation],
+        "border": a.padding == "border",
+        "field_bilinear": a.field_resize == "bilinear",
     }
-    for (name, tensor), extent in zip(others.items(), plan.extents[1:], strict=True):
-        if tensor is not None and tensor.data_ptr() < end and begin < tensor.data_ptr() + extent:
-            checks.need_apart("out", out, name, tensor)
-    _C.warp(
-        features=features.data_ptr(),
-        field=field.data_ptr(),
-        source_index=_address(source_index),
-        out=begin,
-        scale=_address(plan.missing_scale if scale is None else scale),
-        shift=_address(plan.missing_shift if shift is None else shift),
-        index_y=_address(index_y),
-        index_x=_address(index_x),
-        **plan.fixed,
-    )
 
 
-def _run_cuda(
-    features: Tensor,
-    field: Tensor,
-    source_index: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    index_y: Tensor | None,
-    index_x: Tensor | None,
-    activation: str | None,
-    size: Sequence[int] | None,
-    padding: str,
-    field_resize: str,
-    out: Tensor,
-) -> None:
-    _check(features, field, source_index, scale, shift, index_y, index_x, activation, size, out)
-    if out.numel() == 0:
-        return
-    tensors: dict[str, Any] = {
-        "source_index": source_index,
-        "scale": scale,
-        "shift": shift,
-        "index_y": index_y,
-        "index_x": index_x,
-    }
-    if not has_triton("warp"):
-        warp_reference(
-            features,
-            field,
-            **tensors,
-            activation=activation,
-            size=size,
-            padding=padding,
-            field_resize=field_resize,
-            out=out,
-        )
-        return
+def _triton(a: Any) -> None:
     from fastreenact.kernels.warp import warp as launch
 
-    launch(
-        features,
-        field,
-        out,
-        **tensors,
-        activation=checks.ACTIVATIONS[activation],
-        border=padding == "border",
-        field_bilinear=field_resize == "bilinear",
-    )
+    launch(a.features, a.field, a.out, **named(a, 2, 7), **_words(a))
 
 
-def _implementation_out(
-    features: Tensor,
-    field: Tensor,
-    source_index: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    index_y: Tensor | None,
-    index_x: Tensor | None,
-    activation: str | None,
-    size: Sequence[int] | None,
-    padding: str,
-    field_resize: str,
-    out: Tensor,
-) -> None:
-    run = _run_cpu if features.device.type == "cpu" else _run_cuda
-    run(features, field, source_index, scale, shift, index_y, index_x, activation, size, padding, field_resize, out)
-
-
-def _fake(
-    features: Tensor,
-    field: Tensor,
-    source_index: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    index_y: Tensor | None,
-    index_x: Tensor | None,
-    activation: str | None,
-    size: Sequence[int] | None,
-    padding: str,
-    field_resize: str,
-) -> Tensor:
-    return features.new_empty(
-        _check(features, field, source_index, scale, shift, index_y, index_x, activation, size, None)
-    )
-
-
-def _fake_out(
-    features: Tensor,
-    field: Tensor,
-    source_index: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    index_y: Tensor | None,
-    index_x: Tensor | None,
-    activation: str | None,
-    size: Sequence[int] | None,
-    padding: str,
-    field_resize: str,
-    out: Tensor,
-) -> None:
-    _check(features, field, source_index, scale, shift, index_y, index_x, activation, size, out)
-
-
-_ARGUMENTS = (
-    "Tensor features, Tensor field, Tensor? source_index, Tensor? scale, Tensor? shift, Tensor? index_y, "
-    "Tensor? index_x, str? activation, SymInt[]? size, str padding, str field_resize"
+_WARP = Op(
+    warp,
+    _check,
+    numbers=_words,
+    views=_views,
+    triton=_triton,
+    fallback=lambda a: warp_reference(a.features, a.field, **named(a, 2)),
 )
-_warp = register(f"warp({_ARGUMENTS}) -> Tensor", returning(_fake, _implementation_out), _fake)
-_warp_out = register(f"warp_out({_ARGUMENTS}, Tensor(a!) out) -> ()", _implementation_out, _fake_out)

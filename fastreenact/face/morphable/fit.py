@@ -5,31 +5,23 @@ slides over the cheeks as the head turns) and priors on the coefficients. Expres
 """
 
 import functools
-import math
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact import _C
 from fastreenact.face.keypoints import COUNT
 from fastreenact.face.morphable.expressions import EXPRESSION_NAMES, LID_MEET
-from fastreenact.face.morphable.model import (
-    LID_BLINK,
-    LOWER_LIDS,
-    UPPER_LIDS,
-    MorphableModel,
-    close_lids,
-    rotation_matrix,
-)
+from fastreenact.face.morphable.model import LID_BLINK, LOWER_LIDS, UPPER_LIDS, MorphableModel
 from fastreenact.face.morphable.shape_modes import IDENTITY_MODES
+from fastreenact.ops.fit_face import FaceTerms, Frames, fit_face, limited
+from fastreenact.rotation import rotation_matrix, rotation_vector
 
 Array = NDArray[np.float64]
 
 MAX_SHAPE_FRAMES = 30  # a shape is fitted over at most so many frames, evenly taken
 
 _E = len(EXPRESSION_NAMES)
-_DIAGONAL = np.arange(6, 6 + _E)
 _NOISE = 0.008  # of half the face's width: the tracker's noise and what the modes cannot draw
 _OUTLIER = 4.0  # distances beyond so many times the noise count linearly (Huber)
 _EXPRESSION_SIGMA = 0.5  # prior deviation of a coefficient
@@ -87,101 +79,24 @@ class _Tables:
         self.mean = model.mean.astype(np.float64).T.copy()  # [3, 72]
         self.half_width = float(np.ptp(self.mean[0])) / 2.0
         self.shape = model.shape_basis.astype(np.float64).transpose(2, 0, 1).reshape(3, -1)  # [3, 50 * 72]
-        self.expression = model.linear_basis.astype(np.float64).transpose(2, 0, 1).reshape(3, -1)  # [3, 51 * 72]
         self.shape_rows = model.shape_basis.astype(np.float64).transpose(0, 2, 1).reshape(IDENTITY_MODES, -1)
-        self.expression_rows = model.linear_basis.astype(np.float64).transpose(0, 2, 1).reshape(_E, -1)
+        self.terms = FaceTerms(
+            model.linear_basis.astype(np.float64).transpose(0, 2, 1).copy(),
+            _WEIGHT,
+            _STIFFNESS,
+            _LIDS,
+            LID_MEET,
+            _NOISE * self.half_width,
+            _OUTLIER,
+            _SLACK_SIGMA,
+            _LEAST_DOUBT,
+            _ENOUGH,
+        )
 
 
 @functools.lru_cache(maxsize=8)
 def _tables(model: MorphableModel) -> _Tables:
     return _Tables(model)
-
-
-class _Normal(NamedTuple):
-    """Normal equations of the unknowns of each frame."""
-
-    curvature: Array  # [T, 57, 57]
-    force: Array  # [T, 57] downhill
-    weighted: Array  # [T, 57, 144] the Jacobian times the weights
-    weight: Array  # [T, 1, 72] of the keypoints
-    doubt: float  # share of the prior that holds
-
-
-class _Frames:
-    """The unknowns of T frames and the linearisation around them."""
-
-    def __init__(self, tables: _Tables, keypoints: Array, rotation: Array, camera: Array, expression: Array):
-        self.tables = tables
-        self.target = keypoints.transpose(0, 2, 1)  # [T, 2, 72]
-        self.rotation = rotation  # [T, 3, 3]
-        self.camera = camera  # [T, 3] tx, ty, scale
-        self.expression = expression  # [T, 51]
-        self.jacobian = np.zeros((len(keypoints), 6 + _E, 2, COUNT))
-        self.jacobian[:, 3, 0] = self.jacobian[:, 4, 1] = 1.0
-
-    def residuals(self, base: Array) -> tuple[Array, Array]:
-        """Turned points [T, 3, 72] and target minus projection [T, 2, 72]; base [3, 72] is the face at rest."""
-        points = base + (self.expression @ self.tables.expression_rows).reshape(-1, 3, COUNT)
-        self.lid_gap = close_lids(points, self.closing()[:, None])  # [T, 3, 6]
-        turned = self.rotation @ points
-        scale = self.camera[:, 2, None]
-        residual = self.target - self.camera[:, :2, None]
-        residual[:, 0] -= scale * turned[:, 0]
-        residual[:, 1] += scale * turned[:, 1]
-        return turned, residual
-
-    def closing(self) -> Array:
-        """How far each pair of lid points is closed, [T, 6]; not limited to 1, where the slope would end."""
-        return self.expression[:, LID_BLINK]
-
-    def view(self) -> Array:
-        """Scaled projection [T, 2, 3]: what a displacement of a point does to its image."""
-        view = self.rotation[:, :2] * self.camera[:, 2, None, None]
-        view[:, 1] *= -1.0
-        return view
-
-    def linearise(self, turned: Array) -> Array:
-        """d projection / d (turn 3, move 2, log scale, expression 51), [T, 57, 2, 72]."""
-        j, scaled = self.jacobian, self.camera[:, 2, None, None] * turned
-        j[:, 0, 1] = scaled[:, 2]
-        j[:, 1, 0] = scaled[:, 2]
-        j[:, 2, 0], j[:, 2, 1] = -scaled[:, 1], -scaled[:, 0]
-        j[:, 5, 0], j[:, 5, 1] = scaled[:, 0], -scaled[:, 1]
-        moved = self.view() @ self.tables.expression  # [T, 2, 51 * 72]
-        j[:, 6:] = moved.reshape(-1, 2, _E, COUNT).transpose(0, 2, 1, 3)
-        close_lids(j[:, 6:], self.closing()[:, None, None])
-        gap = (self.view() @ self.lid_gap).swapaxes(1, 2)  # [T, 6, 2]
-        j[:, 6 + LID_BLINK, :, UPPER_LIDS] += ((LID_MEET - 1.0) * gap).swapaxes(0, 1)
-        j[:, 6 + LID_BLINK, :, LOWER_LIDS] += (LID_MEET * gap).swapaxes(0, 1)
-        return j
-
-    def advance(self, step: Array) -> None:
-        """Apply a step [T, 57]."""
-        self.rotation = rotation_matrix(step[:, :3]) @ self.rotation
-        self.camera = self.camera + np.pad(step[:, 3:5], ((0, 0), (0, 1)))
-        self.camera[:, 2] *= np.exp(np.clip(step[:, 5], -0.7, 0.7))
-        self.expression = self.expression + step[:, 6:]
-
-    def weights(self, residual: Array) -> Array:
-        """Weight of each keypoint in the sum of squares, [T, 1, 72]: its trust, the noise, and Huber's for outliers."""
-        sigma = _NOISE * self.tables.half_width * self.camera[:, 2, None]
-        distance = np.sqrt(residual[:, 0] ** 2 + residual[:, 1] ** 2) / sigma
-        return (_WEIGHT / sigma**2 * np.minimum(1.0, _OUTLIER / np.maximum(distance, 1e-9)))[:, None]
-
-    def normal(self, turned: Array, residual: Array) -> "_Normal":
-        """The normal equations of data and prior, around here."""
-        count = len(residual)
-        jacobian, weight = self.linearise(turned), self.weights(residual)
-        weighted = (jacobian * weight[:, None]).reshape(count, 6 + _E, -1)
-        curvature = weighted @ jacobian.reshape(count, 6 + _E, -1).swapaxes(1, 2)
-        force = (weighted @ residual.reshape(count, -1, 1))[..., 0]
-        # Mean square of the distances in units of the noise. Far below 1 the modes draw this face, and the data decide.
-        doubt = min(1.0, max(_LEAST_DOUBT, 4.0 * float((weight * residual**2).mean())))
-        e = self.expression
-        inside = np.clip(e, 0.0, 1.0)
-        force[:, 6:] += (inside - e) / _SLACK_SIGMA**2 - doubt * _STIFFNESS * e
-        curvature[:, _DIAGONAL, _DIAGONAL] += (e != inside) / _SLACK_SIGMA**2 + doubt * _STIFFNESS
-        return _Normal(curvature, force, weighted, weight, doubt)
 
 
 def _start_pose(base: Array, keypoints: Array) -> tuple[Array, Array]:
@@ -199,12 +114,6 @@ def _start_pose(base: Array, keypoints: Array) -> tuple[Array, Array]:
     rotation = np.concatenate([rows, np.cross(rows[:, 0], rows[:, 1])[:, None]], axis=1)
     shift = seen - scale[:, None] * (rows @ centre) * [1.0, -1.0]
     return rotation, np.concatenate([shift, scale[:, None]], axis=1)
-
-
-def _limited(step: Array) -> Array:
-    """The step [T, 57] shortened where it turns by more than 0.5 rad or moves a coefficient by more than 1."""
-    largest = np.maximum(np.abs(step[:, :3]).max(axis=1) / 0.5, np.abs(step[:, 6:]).max(axis=1))
-    return step / np.maximum(1.0, largest)[:, None]
 
 
 def fit(model: MorphableModel, keypoints: Any, shape: Any, start: Start | None = None) -> Fit:
@@ -243,41 +152,10 @@ def _settle(
     target, rotation, camera, expression = (
         np.array(value, np.float64, order="C") for value in (keypoints.T, rotation, camera, expression)
     )
-    residual, base = np.empty((2, COUNT)), np.ascontiguousarray(base)
-    _C.fit_face(
-        base=base.ctypes.data,
-        modes=tables.expression_rows.ctypes.data,
-        target=target.ctypes.data,
-        trust=_WEIGHT.ctypes.data,
-        stiffness=_STIFFNESS.ctypes.data,
-        lids=_LIDS.ctypes.data,
-        meet=LID_MEET,
-        noise=_NOISE * tables.half_width,
-        outlier=_OUTLIER,
-        slack=_SLACK_SIGMA,
-        least_doubt=_LEAST_DOUBT,
-        enough=_ENOUGH,
-        steps=steps,
-        rotation=rotation.ctypes.data,
-        camera=camera.ctypes.data,
-        expression=expression.ctypes.data,
-        residual=residual.ctypes.data,
+    base = np.ascontiguousarray(base)
+    return _found(
+        rotation, camera, expression, fit_face(tables.terms, base, target, rotation, camera, expression, steps)
     )
-    return _found(rotation, camera, expression, residual)
-
-
-def settle_reference(
-    tables: _Tables, base: Array, keypoints: Array, rotation: Array, camera: Array, expression: Array, steps: int
-) -> Fit:
-    """What `_settle` does, in NumPy."""
-    frames = _Frames(tables, keypoints[None], rotation[None], camera[None].copy(), expression[None])
-    for _ in range(steps):
-        normal = frames.normal(*frames.residuals(base))
-        step = _limited(np.linalg.solve(normal.curvature, normal.force[..., None])[..., 0].astype(np.float64))
-        frames.advance(step)
-        if np.abs(step).max() < _ENOUGH:
-            break
-    return _found(frames.rotation[0], frames.camera[0], frames.expression[0], frames.residuals(base)[1][0])
 
 
 def _found(rotation: Array, camera: Array, expression: Array, residual: Array) -> Fit:
@@ -304,13 +182,13 @@ def fit_shape(model: MorphableModel, keypoints: Any) -> NDArray[np.float32]:
         points = points[np.linspace(0, len(points) - 1, MAX_SHAPE_FRAMES).round().astype(int)]
     tables, count = _tables(model), len(points)
     shape = np.zeros(IDENTITY_MODES)
-    frames = _Frames(tables, points, *_start_pose(tables.mean, points), np.zeros((count, _E)))
+    frames = Frames(tables.terms, points.transpose(0, 2, 1), *_start_pose(tables.mean, points), np.zeros((count, _E)))
     for _ in range(_STEPS_SHAPE):
         base = tables.mean + (shape @ tables.shape_rows).reshape(3, COUNT)
         turned, residual = frames.residuals(base)
         normal = frames.normal(turned, residual)
         moved = (frames.view() @ tables.shape).reshape(count, 2, IDENTITY_MODES, COUNT).swapaxes(1, 2)
-        close_lids(moved, frames.closing()[:, None, None])
+        frames.close_lids(moved)
         heavy = (moved * normal.weight[:, None]).reshape(count, IDENTITY_MODES, -1)
         jacobian = moved.reshape(count, IDENTITY_MODES, -1).swapaxes(1, 2)
         cross = normal.weighted @ jacobian  # [T, 57, 50]
@@ -324,20 +202,11 @@ def fit_shape(model: MorphableModel, keypoints: Any) -> NDArray[np.float32]:
         shape_step = np.linalg.solve(system[:, :-1], system[:, -1])
         shape_step /= max(1.0, float(np.abs(shape_step).max()) / 2.0)
         shape = shape + shape_step
-        step = _limited(solved[..., -1] - solved[..., :-1] @ shape_step)
+        step = limited(solved[..., -1] - solved[..., :-1] @ shape_step)
         frames.advance(step)
         if max(np.abs(step).max(), np.abs(shape_step).max()) < _ENOUGH:
             break
     return shape.astype(np.float32)
-
-
-def rotation_vector(rotation: Array) -> Array:
-    """The rotation vector [3] (rad) of a rotation matrix [3, 3]; the inverse of `rotation_matrix` below a half turn."""
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation.tolist()
-    axis = zy - yz, xz - zx, yx - xy
-    sine, cosine = math.hypot(*axis) / 2.0, (xx + yy + zz - 1.0) / 2.0
-    factor = 0.5 if sine < 1e-9 else math.atan2(sine, cosine) / (2.0 * sine)
-    return np.array([factor * value for value in axis])
 
 
 def _keypoints(value: Any, shape: tuple[int | None, ...]) -> Array:

@@ -5,7 +5,6 @@ an expression be anybody's: a blink closes the eyes that it finds, however wide 
 """
 
 import functools
-import math
 import os
 import zipfile
 from typing import Any
@@ -17,8 +16,9 @@ from fastreenact.errors import WeightsError
 from fastreenact.face.keypoints import COUNT, MIRROR
 from fastreenact.face.morphable.expressions import EXPRESSION_NAMES, LID_MEET, expression_modes
 from fastreenact.face.morphable.shape_modes import IDENTITY_MODES, identity_modes
+from fastreenact.rotation import rotation_matrix
 
-__all__ = ["EXPRESSION_NAMES", "MIRROR", "MorphableModel", "default_model", "rotation_matrix"]
+__all__ = ["EXPRESSION_NAMES", "MIRROR", "MorphableModel", "default_model"]
 
 # The mean face: image-left half and midline; the other half is its mirror image. Unit: half the width of the face; x
 # right, y up, z towards the viewer, the origin between the ears, about which a head turns. Measured by us: MediaPipe
@@ -78,34 +78,6 @@ def _mean_face() -> NDArray[np.float64]:
         mean[MIRROR[point]] = (-x, y, z)
         mean[point] = (x, y, z)
     return mean
-
-
-def rotation_matrix(vector: Any) -> NDArray[np.float64]:
-    """Rotation matrices of rotation vectors (Rodrigues).
-
-    Args:
-        vector: [..., 3] rad, along the axis, as long as the angle.
-
-    Returns:
-        [..., 3, 3] float64.
-    """
-    v = np.asarray(vector, np.float64)
-    # One at a time: a frame has one or two, for which NumPy's dozen calls would take ten times as long.
-    return np.array([_rotation(*row) for row in v.reshape(-1, 3).tolist()]).reshape(*v.shape[:-1], 3, 3)
-
-
-def _rotation(x: float, y: float, z: float) -> tuple[tuple[float, float, float], ...]:
-    angle2 = x * x + y * y + z * z
-    if angle2 < 1e-8:
-        first, second = 1.0 - angle2 / 6.0, 0.5 - angle2 / 24.0
-    else:
-        angle = math.sqrt(angle2)
-        first, second = math.sin(angle) / angle, (1.0 - math.cos(angle)) / angle2
-    return (
-        (1.0 - second * (y * y + z * z), second * x * y - first * z, second * x * z + first * y),
-        (second * x * y + first * z, 1.0 - second * (x * x + z * z), second * y * z - first * x),
-        (second * x * z - first * y, second * y * z + first * x, 1.0 - second * (x * x + y * y)),
-    )
 
 
 class MorphableModel:

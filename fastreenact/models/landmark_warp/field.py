@@ -5,12 +5,12 @@ Thin-plate splines through the keypoints and the control points of the rigid hea
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact.models.landmark_warp.head import NECK_FOLLOWS, NECK_JAW, WITHOUT, Head, Rigid, determinant
+from fastreenact.ops.landmark_field import CUT_KNOTS, ramp
 
 Array = NDArray[np.float64]
 
@@ -24,7 +24,6 @@ _EYE_CUT = ((36, 37, 38, 39, 40, 44, 45, 46, 47, 48), (36, 43, 42, 41, 40, 44, 5
 _EYE_BLEND = (0.02, 0.006, 0.006, 0.006, 0.02, 0.02, 0.006, 0.006, 0.006, 0.02)
 _MOUTH_CUT = ((55, 56, 63, 61, 60), (55, 67, 70, 64, 60))
 _MOUTH_BLEND = (0.02, 0.006, 0.006, 0.006, 0.02)
-CUT_KNOTS = 13  # at most
 _BLEND_BEYOND = 0.25  # width of the blend at this distance beyond the ends of a cut, in units
 
 
@@ -55,19 +54,9 @@ class Cut:
         """[45] as the compiled form takes it: origin, axes, then its knots along, across and in width."""
         return np.concatenate((self._origin, self._axes.T.ravel(), self._knots.ravel()))
 
-    def above(self, points: Array) -> Array:
-        """Share [..., 1] of the upper side at points [..., 2]."""
-        local = (points - self._origin) @ self._axes
-        line = np.interp(local[..., 0], self._knots[0], self._knots[1])
-        width = np.interp(local[..., 0], self._knots[0], self._knots[2])
-        line -= local[..., 1]
-        line /= 2 * width
-        share: Array = ramp(line + 0.5)[..., None]
-        return share
-
 
 class Controls:
-    """Control points of one frame, solved: displacement (portrait minus output, px) anywhere in the output."""
+    """Control points of one frame, and what tells how they move everything else."""
 
     def __init__(self, head: Head, keypoints: Array, rigid: Rigid) -> None:
         self.unit, self._head = head.unit, head
@@ -98,64 +87,15 @@ class Controls:
         cuts = ((_EYE_CUT, _EYE_BLEND), (_MOUTH_CUT, _MOUTH_BLEND))
         self.cuts = [Cut(self.keypoints, cut, blend, size) for cut, blend in cuts]
 
-    @functools.cached_property
-    def _weights(self) -> Array:
-        """[P + 3, 6] of three thin-plate splines (r^2 log r) with an affine part; `slack` is the diagonal's ridge."""
-        x = self._local(self.at)
-        n = len(x)
-        system, right = np.zeros((n + 3, n + 3)), np.zeros((n + 3, 2))
-        system[:n, :n] = _radial(x, x) + np.diag(self.slack)
-        system[:n, n], system[:n, n + 1 :] = 1.0, x
-        system[n:, :n] = system[:n, n:].T
-        right[:n] = self.displacement
-        weights = np.zeros((n + 3, len(WITHOUT), 2))
-        for i, without in enumerate(WITHOUT):
-            has = np.setdiff1d(np.arange(n + 3), without)
-            weights[has, i] = np.linalg.solve(system[has[:, None], has], right[has])
-        return weights.reshape(n + 3, -1)
-
-    def _local(self, points: Array) -> Array:
-        local: Array = (points - self.at.mean(axis=0)) / self.unit
-        return local
-
-    def splines(self, points: Array) -> Array:
-        """Displacement [M, 6] of the three splines at output pixels [M, 2]; not yet at rest outside."""
-        x = self._local(points)
-        found: Array = _radial(x, self._local(self.at)) @ self._weights[:-3] + x @ self._weights[-2:]
-        return found + self._weights[-3]
-
-    def join(self, points: Array, splines: Array) -> Array:
-        """The displacement [..., 2] from the three splines [..., 6]: each on its side of the cuts."""
-        above, middle, below = splines[..., 0:2], splines[..., 2:4], splines[..., 4:6]
-        move = middle + self.cuts[0].above(points) * (above - middle)
-        move += (1.0 - self.cuts[1].above(points)) * (below - middle)
-        return move
-
     @property
     def way(self) -> Array:
         """[2, 2] ends of the way that the head's centre goes, in head radii."""
         return np.stack(self.centres) @ self.to_source.T
 
-    def radius(self, points: Array) -> Array:
-        """Distance [M] from the way of the head's centre, in head radii: 1 on the head's outline."""
-        a, b = self.way
-        x = points @ self.to_source.T - a
-        way = b - a
-        length = float(way @ way)
-        along = np.clip(x @ way / length, 0.0, 1.0) if length > 1e-12 else np.zeros(len(x))
-        found: Array = np.sqrt(((x - along[:, None] * way) ** 2).sum(axis=1))
-        return found
-
     def bounds(self) -> tuple[Array, Array]:
         """Corners (px) of the rectangle outside which everything is at rest."""
         half = self.rest * np.sqrt((self._head.outline**2).sum(axis=1))
         return np.minimum(*self.centres) - half, np.maximum(*self.centres) + half
-
-
-def _radial(x: Array, centres: Array) -> Array:
-    """r^2 log r^2 between points [M, 2] and centres [P, 2]: [M, P]."""
-    square = ((x[:, None] - centres) ** 2).sum(axis=-1)
-    return np.asarray(square * np.log(square + 1e-12))
 
 
 @functools.cache
@@ -164,9 +104,3 @@ def spline_parts(n: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     own = np.array(sorted({point for without in WITHOUT for point in without}))
     order = np.concatenate((np.setdiff1d(np.arange(n), own), own)).astype(np.int32)
     return order, np.stack([~np.isin(own, without) for without in WITHOUT]).astype(np.uint8)
-
-
-def ramp(x: Any) -> Any:
-    """0 up to 0, 1 from 1 on, smooth between: t^2 (3 - 2 t), nowhere steeper than 1.5."""
-    t = np.clip(x, 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact import _C
-from fastreenact.models.landmark_warp.field import Controls, ramp, spline_parts
+from fastreenact.models.landmark_warp.field import Controls, spline_parts
+from fastreenact.ops.landmark_field import LandmarkField, landmark_field
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
@@ -54,10 +54,9 @@ class Grid:
         rects = self._rects(controls)
         if rects is None:
             return None
-        rect = rects[0]
-        out = np.empty((*self._fine(rect), 2), np.float32)
-        self._compute(controls, rects, out, 0, 0)
-        return out, rect
+        out = np.empty((*self._fine(rects[0]), 2), np.float32)
+        landmark_field(self.inputs(controls, rects), out)
+        return out, rects[0]
 
     def draw(self, controls: Controls, nodes: Floats) -> tuple[int, int, int, int] | None:
         """As `field`, into the nodes of the whole picture: [ceil(H / step), ceil(W / step), 2].
@@ -74,67 +73,30 @@ class Grid:
         right, low = min(first[0] + width, nodes.shape[1]), min(first[1] + height, nodes.shape[0])
         if right <= left or low <= top:
             return None
-        self._compute(controls, rects, nodes[top:low, left:right], left - first[0], top - first[1])
+        landmark_field(self.inputs(controls, rects), nodes[top:low, left:right], left - first[0], top - first[1])
         return left, top, right, low
 
-    def field_reference(self, controls: Controls) -> tuple[Array, Rect] | None:
-        """What `field` means, in NumPy and float64."""
-        rects = self._rects(controls)
-        if rects is None:
-            return None
-        rect, face, *slits = rects
-        seen = not _empty(face)
-        at = self._nodes(rect, self._coarse)
-        wanted = np.ones(at.shape[:2], bool)
-        if seen:  # the finer grid covers what is strictly inside
-            wanted[face.y0 - rect.y0 + 1 : face.y1 - rect.y0, face.x0 - rect.x0 + 1 : face.x1 - rect.x0] = False
-        field = _upsample(self._normalised(at, controls.join(at, self._splines(controls, at, wanted))), self._coarse)
-        if seen:
-            at = self._nodes(face, self._middle)
-            splines = self._splines(controls, at, np.ones(at.shape[:2], bool))
-            fine = _upsample(self._normalised(at, controls.join(at, splines)), self._middle)
-            for slit in slits:
-                if not _empty(slit):
-                    self._sharpen(fine, controls, slit, at, splines)
-            y, x = (face.y0 - rect.y0) * self._coarse, (face.x0 - rect.x0) * self._coarse
-            field[y : y + fine.shape[0], x : x + fine.shape[1]] = fine
-        return field, rect
-
-    def _compute(self, controls: Controls, rects: list[Rect], out: Floats, left: int, top: int) -> None:
-        """The fine nodes of the first rectangle from (left, top) on, as many as `out` has."""
-        points = controls.at, controls.displacement, controls.slack
-        at, displacement, slack = map(np.ascontiguousarray, points)
-        order, members = spline_parts(len(at) + 3)
-        head = np.concatenate((controls.to_source, controls.way)).astype(np.float32)
-        cuts = np.stack([cut.packed() for cut in controls.cuts]).astype(np.float32)
-        rectangles = np.array(rects, np.int64)
-        _C.landmark_field(
-            at=at.ctypes.data,
-            displacement=displacement.ctypes.data,
-            slack=slack.ctypes.data,
-            order=order.ctypes.data,
-            members=members.ctypes.data,
-            count=len(at),
-            own=members.shape[1],
+    def inputs(self, controls: Controls, rects: list[Rect] | None = None) -> LandmarkField:
+        """What the field is made of, on the rectangles that the controls move."""
+        order, members = spline_parts(len(controls.at) + 3)
+        return LandmarkField(
+            at=np.ascontiguousarray(controls.at),
+            displacement=np.ascontiguousarray(controls.displacement),
+            slack=np.ascontiguousarray(controls.slack),
+            order=order,
+            members=members,
             unit=controls.unit,
-            head=head.ctypes.data,
+            head=np.concatenate((controls.to_source, controls.way)).astype(np.float32),
             hold=controls.hold,
             rest=controls.rest,
             still=_STILL * self._unit,
             free=_FREE,
-            cuts=cuts.ctypes.data,
-            width=self._size[0],
-            height=self._size[1],
+            cuts=np.stack([cut.packed() for cut in controls.cuts]).astype(np.float32),
+            size=self._size,
             step=self.step,
             middle=self._middle,
             coarse=self._coarse,
-            rects=rectangles.ctypes.data,
-            out=out.ctypes.data,
-            out_stride=out.strides[0] // 4,
-            left=left,
-            top=top,
-            columns=out.shape[1],
-            rows=out.shape[0],
+            rects=np.array(self._rects(controls) if rects is None else rects, np.int64),
         )
 
     def _fine(self, rect: Rect) -> tuple[int, int]:
@@ -164,61 +126,6 @@ class Grid:
         x1, y1 = (math.ceil(edge / self._cell) for edge in high.tolist())
         return Rect(max(x0, within.x0), max(y0, within.y0), min(x1, within.x1), min(y1, within.y1))
 
-    def _nodes(self, rect: Rect, every: int) -> Array:
-        """Output pixels [h, w, 2] of every n-th fine node of `rect`."""
-        x = (np.arange(rect.x0 * self._coarse, rect.x1 * self._coarse + 1, every) + 0.5) * self.step
-        y = (np.arange(rect.y0 * self._coarse, rect.y1 * self._coarse + 1, every) + 0.5) * self.step
-        at = np.empty((len(y), len(x), 2))
-        at[..., 0], at[..., 1] = x, y[:, None]
-        return at
-
-    def _splines(self, controls: Controls, at: Array, wanted: NDArray[np.bool_]) -> Array:
-        """Displacements [h, w, 6] of the three splines: at rest outside, not beyond the picture, still where small."""
-        radius = controls.radius(at.reshape(-1, 2)).reshape(at.shape[:2])
-        near = wanted & (radius < controls.rest)
-        here, rest = at[near], (radius[near] - controls.hold) / (controls.rest - controls.hold)
-        move = controls.splines(here).reshape(-1, 3, 2)
-        move *= (1.0 - ramp(rest))[:, None, None]
-        # What goes more than _FREE of the way to an edge of the picture never quite reaches it.
-        here = here[:, None]
-        share = np.abs(move) / np.maximum(np.where(move < 0, here, np.array(self._size) - here), 1e-3)
-        over = share > _FREE
-        if over.any():
-            far = share[over]
-            move[over] *= (_FREE + (1 - _FREE) * (1 - np.exp((_FREE - far) / (1 - _FREE)))) / far
-        square = np.einsum("ijk,ijk->ij", move, move)
-        move *= (square / (square + (_STILL * self._unit) ** 2))[..., None]
-        found = np.zeros((*at.shape[:2], 6))
-        found[near] = move.reshape(-1, 6)
-        return found
-
-    def _normalised(self, at: Array, move: Array) -> Array:
-        """Where to read, -1 and 1 at the picture's edges."""
-        return np.asarray((at + move) * (2 / np.array(self._size)) - 1)
-
-    def _sharpen(self, fine: Array, controls: Controls, slit: Rect, at: Array, splines: Array) -> None:
-        """Join the splines anew at every fine node around one slit, in place."""
-        window = slice(slit.y0, slit.y1 + 1), slice(slit.x0, slit.x1 + 1)
-        near = _upsample(at[window], self._middle)
-        sharp = self._normalised(near, controls.join(near, _upsample(splines[window], self._middle)))
-        y, x = slit.y0 * self._middle, slit.x0 * self._middle
-        fine[y : y + sharp.shape[0], x : x + sharp.shape[1]] = sharp
-
 
 def _empty(rect: Rect) -> bool:
     return rect.x1 <= rect.x0 or rect.y1 <= rect.y0
-
-
-def _upsample(nodes: Array, every: int) -> Array:
-    """[h, w, C] at every n-th node -> all nodes between, bilinearly."""
-    h, w, c = nodes.shape
-    t = (np.arange(every) / every)[:, None]
-    wide = np.empty((h, (w - 1) * every + 1, c))
-    wide[:, :-1] = (nodes[:, :-1, None] + t * (nodes[:, 1:] - nodes[:, :-1])[:, :, None]).reshape(h, -1, c)
-    wide[:, -1] = nodes[:, -1]
-    full = np.empty(((h - 1) * every + 1, wide.shape[1], c))
-    rows = full[:-1].reshape(h - 1, every, wide.shape[1], c)
-    np.multiply(t[:, :, None], (wide[1:] - wide[:-1])[:, None], out=rows)
-    rows += wide[:-1, None]
-    full[-1] = wide[-1]
-    return full

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastreenact.face.keypoints import MIRROR
-from fastreenact.face.morphable.model import rotation_matrix
 from fastreenact.models.landmark_warp.unfold import Mesh
+from fastreenact.rotation import rotation_matrix
 
 Array = NDArray[np.float64]
 

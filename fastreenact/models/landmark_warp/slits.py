@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastreenact import _C
-from fastreenact.models.landmark_warp.field import ramp
 from fastreenact.models.landmark_warp.head import Head, Rigid, determinant
+from fastreenact.ops.landmark_field import ramp
+from fastreenact.ops.slit_cover import SlitShape, slit_cover
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
@@ -246,21 +246,9 @@ def cover(layer: Layer, head: Head, keypoints: Array, rigid: Rigid, size: tuple[
         to_layer += [2 / side * value for value in (first, second, float(anchor) - edge - first * x - second * y)]
         to_layer[-1] -= 1
     opacity, field = (np.empty((low - top, right - left, values), np.float32) for values in (1, 2))
-    edges = slit.edges.astype(np.float32)
-    _C.slit_cover(
-        upper=edges[0].ctypes.data,
-        lower=edges[1].ctypes.data,
-        knots=_DENSE,
-        frame=(*slit.centre.tolist(), *slit.axes.ravel().tolist()),
-        left=left,
-        top=top,
-        width=right - left,
-        height=low - top,
-        inset=part.inset * unit,
-        soft=part.soft * unit,
-        gain=gain,
-        layer=to_layer,
-        opacity=opacity.ctypes.data,
-        field=field.ctypes.data,
-    )
+    upper, lower = np.ascontiguousarray(slit.edges, np.float32)
+    frame = (*slit.centre.tolist(), *slit.axes.ravel().tolist())
+    inset, soft = part.inset * unit, part.soft * unit
+    shape = SlitShape(upper, lower, frame, tuple(to_layer), left, top, inset, soft, gain)
+    slit_cover(shape, opacity, field)
     return Cover(left, top, opacity, field) if opacity.any() else None

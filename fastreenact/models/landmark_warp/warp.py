@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from fastreenact import _C, ops
+from fastreenact import ops
 from fastreenact.face.crop import Box
 from fastreenact.face.keypoints import COUNT
 from fastreenact.models.landmark_warp.field import Controls
@@ -239,17 +239,7 @@ def _lay(surface: NDArray[np.uint8], image: torch.Tensor, cover: Cover) -> None:
     """Lay `image` uint8 [1, h, w, 3] over the moved skin, packed pixels, as far as it is opaque."""
     h, w = cover.opacity.shape[:2]
     view = surface[cover.y0 : cover.y0 + h, cover.x0 : cover.x0 + w]
-    _C.lay_cover(
-        layer=image.data_ptr(),
-        layer_height=image.shape[1],
-        layer_width=image.shape[2],
-        opacity=cover.opacity.ctypes.data,
-        field=cover.field.ctypes.data,
-        height=h,
-        width=w,
-        surface=view.ctypes.data,
-        surface_stride=view.strides[0],
-    )
+    ops.lay_cover(image[0].numpy(), cover.opacity, cover.field, view)
 
 
 def _blend(surface: torch.Tensor, inside: torch.Tensor, cover: Cover) -> None:

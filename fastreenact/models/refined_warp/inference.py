@@ -15,10 +15,10 @@ from torch import Tensor
 from fastreenact import ops
 from fastreenact.face.crop import Box, crop
 from fastreenact.fuse.slabs import Place
-from fastreenact.models.landmark_warp.field import ramp
 from fastreenact.models.landmark_warp.warp import LandmarkWarp, Placement, State
 from fastreenact.models.refined_warp.fused import RefinedNetworks
 from fastreenact.models.refined_warp.networks import MOST_GAIN
+from fastreenact.ops.landmark_field import ramp
 from fastreenact.timings import NO_TIMER, Timer
 
 Floats = NDArray[np.floating[Any]]

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastreenact.face.keypoints import COUNT
-from fastreenact.face.morphable.model import EXPRESSION_NAMES, IDENTITY_MODES, default_model, rotation_matrix
+from fastreenact.face.morphable.model import EXPRESSION_NAMES, IDENTITY_MODES, default_model
 from fastreenact.ops.render_mesh import render_mesh, render_mesh_ids
+from fastreenact.rotation import rotation_matrix
 from fastreenact.synth.heads.backdrop import background
 from fastreenact.synth.heads.light import openness, shade
 from fastreenact.synth.heads.look import Look, person_look

@@ -18,9 +18,10 @@ from torch.nn import functional
 
 from fastreenact.face.crop import Box, crop
 from fastreenact.face.morphable.expressions import smoothstep
-from fastreenact.face.morphable.model import default_model, rotation_matrix
+from fastreenact.face.morphable.model import default_model
 from fastreenact.face.source import SourceFace
 from fastreenact.ops.render_mesh import render_mesh
+from fastreenact.rotation import rotation_matrix
 from fastreenact.synth.heads.light import vertex_normals
 from fastreenact.synth.heads.mesh import surface
 from fastreenact.synth.heads.parts import eye_centres, parts

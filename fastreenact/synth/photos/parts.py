@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from fastreenact.face.keypoints import MIRROR
 from fastreenact.face.morphable.expressions import smoothstep
-from fastreenact.face.morphable.model import default_model, rotation_matrix
+from fastreenact.face.morphable.model import default_model
 from fastreenact.face.source import SourceFace
+from fastreenact.rotation import rotation_matrix
 from fastreenact.synth.heads.look import eye_colours, linear, teeth_colours
 from fastreenact.synth.heads.mesh import LOWER_LID, UPPER_LID, inside, spline, surface
 from fastreenact.synth.heads.parts import EYE_RADIUS, IRIS, eye_centres, parts

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastreenact.face.morphable.expressions import smoothstep
-from fastreenact.face.morphable.model import rotation_matrix
+from fastreenact.rotation import rotation_matrix
 from fastreenact.synth.photos.layers import blur, fill, grow
 
 Array = NDArray[np.float32]

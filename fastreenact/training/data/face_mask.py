@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from fastreenact.face.morphable.model import rotation_matrix
+from fastreenact.rotation import rotation_matrix
 
 # The edge of the forehead on the mean head, image-right half, in the model's axes and unit: as high as the face of the
 # generated heads reaches (y = 1.25), as far back as the temples.
