@@ -16,11 +16,11 @@ from network_case import Portraits
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastreenact import _C, ops
+from fastreenact import ops
 from fastreenact.fuse import layers as fused_layers
 from fastreenact.models.face2face_rho.inference import fuse
 from fastreenact.models.face2face_rho.networks import random_face2face_rho
-from fastreenact.ops import checks
+from fastreenact.ops.mbconv import _MBCONV
 
 ARCHITECTURE = 75  # whose plan of `mbconv` is followed
 TILE = (8, 16)  # outputs of a block that is one kernel (csrc/mbconv_plan.h); its expanded pixels reach one beyond them
@@ -60,7 +60,7 @@ def _conv(base: Launch, x: dict[str, Any], out: Tensor) -> list[Launch]:
 
 def _mbconv(base: Launch, given: dict[str, Any], out: Tensor) -> list[Launch]:
     x, upsample = given["x"], given["size"] is not None
-    channels_in, hidden, channels_out, _, stride = given["spec"][:5]
+    channels_in, hidden, channels_out = given["spec"][:3]
     weights = ops.MbconvWeights(*(given[name] for name in _WEIGHTS))
     count = out.shape[0] * weights.multiplications(out.shape[1], out.shape[2], upsample)
     pixels, seen = out[..., 0].numel(), x[..., 0].numel()
@@ -69,16 +69,8 @@ def _mbconv(base: Launch, given: dict[str, Any], out: Tensor) -> list[Launch]:
     expand = 0 if given["expand"] is None else seen * _grain(channels_in) * _grain(hidden)
     if not expand:
         return [replace(base, multiplications=count, tensor=project, depthwise=depthwise)]
-    between = _C.mbconv_workspace(
-        x_shape=tuple(x.shape),
-        out_shape=tuple(out.shape),
-        expanded=True,
-        hidden=hidden,
-        stride=stride,
-        upsample=upsample,
-        dtype=checks.DTYPES[torch.float16],
-        architecture=ARCHITECTURE,
-    )
+    args = _MBCONV.Arguments(**given | {"x": x.to(torch.float16)}, out=out.to(torch.float16))
+    between = _MBCONV.prepare(args, _MBCONV.numbers(args) | {"architecture": ARCHITECTURE})[1].workspace_bytes
     if not between:
         rows, columns = (n // 2 if upsample else n for n in TILE)
         again = (rows + 2) * (columns + 2) / (rows * columns)

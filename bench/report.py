@@ -26,6 +26,7 @@ SCRIPTS = (
     "model_2080ti",
     "reenactment",
     "fit",
+    "calls",
     "mbconv",
     "conv",
     "tail",

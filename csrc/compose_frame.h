@@ -1,7 +1,7 @@
 // compose_frame: a square of colours and gains, enlarged bilinearly and applied to a picture in place. Parameters, and
 // the arithmetic that CPU and CUDA share.
 #pragma once
-#include "substrate/common.h"
+#include "substrate/picture.h"
 
 namespace fastreenact {
 

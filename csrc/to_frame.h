@@ -1,6 +1,6 @@
 // to_frame: the network's image in (-1, 1) to 8-bit RGB rows. Parameters, and the arithmetic that CPU and CUDA share.
 #pragma once
-#include "substrate/common.h"
+#include "substrate/picture.h"
 
 namespace fastreenact {
 
@@ -24,9 +24,11 @@ struct ToFrameParams {
 
 constexpr int kFramePixels = 4;  // of one row, by one thread of the GPU: 12 bytes, three aligned words
 
+#ifndef __CUDACC_RTC__
 FASTREENACT_INLINE LaunchShape to_frame_shape(const ToFrameParams& p) {
     return picture_shape((p.width + kFramePixels - 1) / kFramePixels, p.n * p.height);
 }
+#endif
 
 // Level of a value in (-1, 1), rounded to nearest, halves up: floor((x + 1) / 2 * 255 + 0.5). NaN gives 0.
 FASTREENACT_INLINE float frame_level(float value) {

@@ -42,19 +42,4 @@ struct LaunchShape {
     uint32_t threads_y = 1;  // of a block, along y
 };
 
-// Blocks of 64 x 4 threads over rows of columns; kernels take any grid, so what lies beyond is taken in further turns.
-constexpr uint32_t kPictureThreadsX = 64, kPictureThreadsY = 4;
-
-FASTREENACT_INLINE LaunchShape picture_shape(int64_t columns, int64_t rows) {
-    constexpr int64_t kMostBlocks = 32 * 1024;  // along an axis, below the hardware's 65535
-    const int64_t x = (columns + kPictureThreadsX - 1) / kPictureThreadsX;
-    const int64_t y = (rows + kPictureThreadsY - 1) / kPictureThreadsY;
-    return {uint32_t(x < kMostBlocks ? x : kMostBlocks),
-            uint32_t(y < kMostBlocks ? y : kMostBlocks),
-            1,
-            kPictureThreadsX,
-            0,
-            kPictureThreadsY};
-}
-
 }  // namespace fastreenact

@@ -70,12 +70,16 @@ class _Plan:
         if numbers is None or (args[0].device.type != "cpu" and not op.cuda):
             return
         views, self.call = op.prepare(args, numbers)
-        # A view is an argument, whose address comes with the call, or was made for the plan and stays where it is.
-        at = {id(args[i]): k for i, k in place.items()}
+        # A view is an argument, whose address comes with the call, or was made for the plan and stays where it is. The
+        # same tensor may have come for several arguments: the next call's need not, so that names go first.
+        named = {args._fields[i]: (args[i], k) for i, k in place.items()}
+        at = {id(args[i]): k for i, k in reversed(place.items())}
         self.kept = [t for t in views.values() if t is not None and id(t) not in at]
         self.fixed = [0, *(t.data_ptr() for t in self.kept)]
         at |= {id(t): len(place) + k for k, t in enumerate([None, *self.kept])}
-        self.order = [at[id(t)] for t in views.values()]
+        self.order = [
+            named[name][1] if name in named and named[name][0] is t else at[id(t)] for name, t in views.items()
+        ]
 
 
 class Op:
@@ -119,14 +123,10 @@ class Op:
             triton: launches its Triton kernel.
             fallback: PyTorch's own, on a GPU that has to do without ours.
         """
-        self.name, self.check, self.numbers, self.views, self.cuda = (
-            name or function.__name__,
-            check,
-            numbers,
-            views,
-            cuda,
-        )
-        self.triton, self.fallback, self.kernel, self.may_alias = triton, fallback, kernel or self.name, may_alias
+        self.name = name or function.__name__
+        self.kernel = kernel or self.name
+        self.check, self.numbers, self.views, self.may_alias = check, numbers, views, may_alias
+        self.cuda, self.triton, self.fallback = cuda, triton, fallback
         given = arguments.split(", ") if arguments else _arguments_of(function)
         more = [part for part in given if part.split()[-1] in with_out]
         given = [part for part in given if part.split()[-1] not in ("out", *with_out)]
