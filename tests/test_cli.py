@@ -81,7 +81,7 @@ def test_faces_that_are_asked_for(engines, folder, monkeypatch):
     monkeypatch.setattr(
         animate_module,
         "_track_frames",
-        lambda frames, tracker: trackers.append(tracker) or fake_tracking(frames, tracker),
+        lambda frames, tracker, saw: trackers.append(tracker) or fake_tracking(frames, tracker),
     )
     assert main(["animate", "face.png", "drive.mp4", "--face", "3", "--driver-face", "2"]) == 0
     assert engines[0].options["face"] == 3

@@ -155,7 +155,8 @@ class Cues:
     def __init__(self, face: Face, motion: Motion | None, follow: Callable[[], tuple[Floats, Floats]]) -> None:
         """
         Args:
-            face: the driver's: of this frame, or of the last one that showed it; shared by all portraits it leads.
+            face: the driver's: of this frame, or of the last one that showed it, shared by all portraits it leads; the
+                portrait's own as long as none has shown it.
             motion: the driver's, with confidence 0 where no face was found.
             follow: gives the portrait's keypoints and pose; filters over time, so it is called once.
         """
