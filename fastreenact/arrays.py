@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastreenact.face.driver import Sighting, Tracked
 from fastreenact.face.motion import Motion
 
 
@@ -67,20 +68,31 @@ def read_source(source: Any) -> np.ndarray:
     return np.array(as_picture(source, "source")[0], order="C")  # the caller may write into his own again
 
 
-def as_driver(driver: Any) -> tuple[Motion | None, np.ndarray | None, Kind]:
-    """A driver as a motion already tracked, or else as what is to be observed: a picture or landmarks.
+class Driven(NamedTuple):
+    """A driver's frame as it was given."""
 
-    Returns:
-        The motion; the picture uint8 [H, W, 3] or landmarks [N, 2 or 3]; what frames are given back as.
+    kind: Kind  # what frames are given back as
+    picture: np.ndarray | None = None  # uint8 [H, W, 3]
+    landmarks: np.ndarray | None = None  # float [N, 2 or 3]
+    motion: Motion | None = None  # None: the picture or the landmarks are still to be observed
+    sighting: Sighting | None = None  # in the picture, where it is tracked already and shows a face
+
+
+def as_driver(driver: Any) -> Driven:
+    """A driver as a motion already tracked, with its picture or without, or else as what is to be observed.
+
     Raises:
         As `as_picture`.
     """
     if isinstance(driver, Motion):
-        return driver, None, NUMPY
+        return Driven(NUMPY, motion=driver)
     if isinstance(driver, np.ndarray) and driver.ndim == 2 and driver.dtype.kind == "f":
-        return None, driver, NUMPY
-    picture, kind = as_picture(driver, "driver")
-    return None, picture, kind
+        return Driven(NUMPY, landmarks=driver)
+    tracked = driver if isinstance(driver, Tracked) else None
+    picture, kind = as_picture(driver if tracked is None else tracked.picture, "driver")
+    if tracked is None:
+        return Driven(kind, picture)
+    return Driven(kind, picture, motion=tracked.motion, sighting=tracked.sighting)
 
 
 def each_driver(drivers: Any) -> tuple[list[Any], bool]:

@@ -4,7 +4,7 @@ import math
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastreenact.arrays import NUMPY, Kind, as_driver, check_out, each_driver, read_source, whole_number
 from fastreenact.face.crop import Box, Paster
-from fastreenact.face.driver import Driver, are_landmarks
+from fastreenact.face.driver import Driver
 from fastreenact.face.morphable.model import default_model
 from fastreenact.face.motion import Motion
 from fastreenact.face.retarget import Retargeter
@@ -55,13 +55,13 @@ class _Stream:
 
     driver: Driver
     retargets: dict[int, Retargeter]  # by the portrait's number
-    face: Face = field(default_factory=lambda: Face(None, None, None))  # of the last frame that showed one
+    face: Face | None = None  # of the last frame that showed one
 
 
 class _Seen(NamedTuple):
     """One driver's frame."""
 
-    face: Face
+    face: Face | None  # None: no frame has shown one yet
     motion: Motion
     time_s: float
     kind: Kind
@@ -197,7 +197,8 @@ class Engine:
 
         Args:
             driver: the driving picture, uint8 [H, W, 3] RGB (NumPy, PyTorch on any device, anything with DLPack); or a
-                `Motion` already tracked; or float landmarks [72 | 68 | 468 | 478, 2 or 3] in px, of your own tracker.
+                `Motion` already tracked, with its picture a `fastreenact.face.driver.Tracked`; or float landmarks
+                [72 | 68 | 468 | 478, 2 or 3] in px, of your own tracker.
             time: seconds, for the filter; None: a thirtieth after the last step (a `Motion` brings its own).
             avatar: which resident portrait.
             out: uint8 [H, W, 3] to write into, NumPy, PyTorch (CPU or GPU) or DLPack; None makes a new array.
@@ -292,6 +293,7 @@ class Engine:
                 for retarget in stream.retargets.values():
                     retarget.reset()
                 stream.driver.reset()
+                stream.face = None
             self._time = 0.0
 
     @property
@@ -351,13 +353,12 @@ class Engine:
         return self._streams[number]
 
     def _observe(self, driver: Any, time: float | None, stream: _Stream) -> _Seen:
-        """Track and fit the driver."""
+        """Track and fit the driver, unless it is tracked already."""
         if time is not None and not math.isfinite(time):
             raise ValueError(f"time is {time}; give seconds, or None")
-        motion, frame, kind = as_driver(driver)
+        kind, picture, points, motion, sighting = as_driver(driver)
         if time is None:
             time = self._time + _DEFAULT_FRAME_S if motion is None else motion.time
-        picture = None if frame is None or are_landmarks(frame) else frame
         lacks = self._choice.model.wants & lacking(motion is not None, picture is not None)
         if lacks:
             raise ValueError(
@@ -365,10 +366,10 @@ class Engine:
                 "have: drive it with pictures"
             )
         if motion is None:
-            motion = stream.driver.observe(frame, time, timer=self._timer)
+            motion = stream.driver.observe(points if picture is None else picture, time, timer=self._timer)
             sighting = stream.driver.sighting
-            if sighting is not None:
-                stream.face = Face(picture, sighting.keypoints_px, sighting.box, sighting.points)
+        if sighting is not None:
+            stream.face = Face(picture, sighting.keypoints_px, sighting.box, sighting.points)
         return _Seen(stream.face, motion, time, kind)
 
     def _retargeter(self, face: SourceFace) -> Retargeter:
@@ -386,7 +387,8 @@ class Engine:
                 keypoints, pose = retargets[number](seen.motion, seen.time_s)
                 return keypoints + avatar.offset, pose
 
-        return Cues(seen.face, seen.motion, follow)
+        # Until the driver shows a face the portrait's own stands for it: that of a portrait at rest.
+        return Cues(avatar.portrait if seen.face is None else seen.face, seen.motion, follow)
 
     def _render(self, numbers: Sequence[int], cues: list[Cues], frames: Tensor) -> None:
         """Draw into `frames` [N, H, W, 3] on any device, and tell the times."""

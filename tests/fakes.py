@@ -44,7 +44,7 @@ class FakeEngine:
         return None
 
 
-def fake_tracking(frames, tracker):
+def fake_tracking(frames, tracker, saw=None):
     """The face turns with the picture's brightness; a black picture shows none."""
 
     def motion(image, time):

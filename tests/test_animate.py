@@ -56,7 +56,7 @@ def test_reference_is_the_most_neutral_of_the_first_30(tmp_path):
 
 @pytest.mark.row("V1", "as many frames out as in, at the same times, where a fifth of them shows no face")
 def test_every_frame_comes_out(tmp_path, row, request, monkeypatch):
-    def faces_come_and_go(frames, tracker):
+    def faces_come_and_go(frames, tracker, saw):
         return fake_tracking(((image * (i % 15 < 12), t) for i, (image, t) in enumerate(frames)), tracker)
 
     monkeypatch.setattr(animate_module, "_track_frames", faces_come_and_go)

@@ -81,7 +81,7 @@ def test_faces_that_are_asked_for(engines, folder, monkeypatch):
     monkeypatch.setattr(
         animate_module,
         "_track_frames",
-        lambda frames, tracker: trackers.append(tracker) or fake_tracking(frames, tracker),
+        lambda frames, tracker, saw: trackers.append(tracker) or fake_tracking(frames, tracker),
     )
     assert main(["animate", "face.png", "drive.mp4", "--face", "3", "--driver-face", "2"]) == 0
     assert engines[0].options["face"] == 3
@@ -380,10 +380,10 @@ def test_track(engines, folder, capsys):
 
 
 def test_convert_passes_its_arguments(monkeypatch, capsys):
-    from fastreenact.models.face2face_rho import convert as convert_module
+    from fastreenact.models import convert as convert_module
 
     calls = []
-    monkeypatch.setattr(convert_module, "convert", lambda *a, **k: calls.append((a, k)))
+    monkeypatch.setattr(convert_module, "convert", lambda _, paths, out, **k: calls.append(((*paths, out), k)))
     assert main(["convert", "r.pth", "m.pth", "-o", "w.safetensors", "--size", "256", "--force"]) == 0
     assert calls == [((Path("r.pth"), Path("m.pth"), Path("w.safetensors")), {"size": 256, "force": True})]
     assert capsys.readouterr().out == "w.safetensors: converted\n"

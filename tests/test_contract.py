@@ -12,7 +12,10 @@ from stand_ins import KINDS, SIDE, Home, describe
 
 from fastreenact.errors import WeightsError
 from fastreenact.face.crop import Box
+from fastreenact.face.driver import Sighting, Tracked
 from fastreenact.face.motion import MotionClip
+from fastreenact.face.track.tracker import Landmarks
+from fastreenact.media import write_image
 from fastreenact.models import MODELS
 from fastreenact.models.protocol import Cues, Face, Portrait, lacking
 
@@ -173,19 +176,110 @@ def test_everything_is_made_when_asked_for_and_once():
     np.testing.assert_allclose(portrait.keypoints_px, np.tile((90, 120), (72, 1)))
 
 
-def test_the_trackers_points_arrive(monkeypatch):
+@pytest.fixture
+def watched(monkeypatch):
+    """The cues of every frame that a model is given which looks at pictures and points."""
     seen = []
 
     class Watching(KINDS["mega-stand-in"][0]):
         def levels(self, state, cue):
-            seen.append((cue.face.points, cue.face.picture, cue.motion.found))
+            seen.append(cue)
             return super().levels(state, cue)
 
     monkeypatch.setitem(MODELS, "mega-stand-in", describe("mega-stand-in", Home(Watching)))
+    return seen
+
+
+def test_the_trackers_points_arrive(watched):
     with make(model="mega-stand-in", size=SIDE, tracker=PaintedTracker()) as engine:
         for index in (3, 255):
             engine.step(driving(index))
-    np.testing.assert_array_equal(seen[0][0], landmarks(3))
-    assert np.array_equal(seen[0][1], driving(3))
-    assert seen[1][0] is seen[0][0]  # the last face seen
-    assert [found for *_, found in seen] == [True, False]
+    np.testing.assert_array_equal(watched[0].face.points, landmarks(3))
+    assert np.array_equal(watched[0].face.picture, driving(3))
+    assert watched[1].face is watched[0].face  # the last face seen
+    assert [cue.motion.found for cue in watched] == [True, False]
+
+
+class TwoPeople:
+    """Sees two people in every frame but the first, which shows one; gives the second where asked for, and counts."""
+
+    def __init__(self, face=None):
+        self.face, self.calls = face, 0
+
+    def __call__(self, frame):
+        self.calls += 1
+        people = self.people(self.calls - 1)
+        return people[(self.face or 1) - 1] if len(people) >= (self.face or 1) else None
+
+    def find_all(self, picture):
+        self.calls += 1
+        return self.people(1)
+
+    def find(self, picture):
+        return self.find_all(picture)[0]
+
+    @staticmethod
+    def people(number):
+        first, second = landmarks(number), landmarks(40 + 5 * number) + np.float32(30)
+        return [Landmarks(points, 1.0) for points in ([first] if number == 0 else [first, second])]
+
+
+def test_a_file_is_tracked_once_and_the_chosen_face_is_the_one_seen(watched, tmp_path):
+    frames = [np.full((HEIGHT, WIDTH, 3), 40 * (i + 1), np.uint8) for i in range(5)]
+    driver = make_clip(tmp_path / "driver.mp4", frames=frames, pts=[0, 1, 2, 3, 4])
+    own, chosen = TwoPeople(), TwoPeople(face=2)
+    with make(model="mega-stand-in", size=SIDE, tracker=own) as engine:
+        engine.step(driving(3))  # of somebody else, whom animate forgets
+        watched.clear()
+        before = own.calls
+        engine.animate(driver, tmp_path / "out.mp4", tracker=chosen, template_out=tmp_path / "t.safetensors")
+        assert (own.calls, chosen.calls) == (before, 5)
+        np.testing.assert_array_equal(watched[0].face.picture, source())  # no second face yet: the portrait's own
+        for number in range(1, 5):
+            face = watched[number].face
+            np.testing.assert_array_equal(face.points, TwoPeople.people(number)[1].points)
+            np.testing.assert_array_equal(face.keypoints_px, face.points)
+            np.testing.assert_allclose(face.picture.mean(), frames[number].mean(), atol=2)
+            assert face.box == watched[1].face.box
+        clip = MotionClip.load(tmp_path / "t.safetensors")
+        assert [cue.motion.found for cue in watched] == [False, True, True, True, True]
+        for cue, motion_of_file in zip(watched, clip, strict=True):
+            np.testing.assert_array_equal(cue.motion.expression, motion_of_file.expression)
+            np.testing.assert_array_equal(cue.motion.pose, motion_of_file.pose)
+
+
+def test_a_picture_is_searched_once_and_the_chosen_face_is_the_one_seen(watched, tmp_path):
+    write_image(tmp_path / "driver.png", driving(7))
+    own, chosen = TwoPeople(), TwoPeople(face=2)
+    with make(model="mega-stand-in", size=SIDE, tracker=own) as engine:
+        before = own.calls
+        engine.animate(tmp_path / "driver.png", tmp_path / "out.png", tracker=chosen)
+        assert (own.calls, chosen.calls) == (before, 1)
+    np.testing.assert_array_equal(watched[-1].face.points, TwoPeople.people(1)[1].points)
+    np.testing.assert_array_equal(watched[-1].face.picture, driving(7))
+
+
+def test_until_a_driver_shows_a_face_the_portraits_own_stands_for_it(watched):
+    with make(model="mega-stand-in", size=SIDE) as engine:
+        engine.step(driving(255))
+        engine.step(driving(3))
+        engine.reset()
+        engine.step(driving(255))
+    for cue in (watched[0], watched[2]):
+        np.testing.assert_array_equal(cue.face.picture, source())
+        np.testing.assert_array_equal(cue.face.points, landmarks(0))
+    np.testing.assert_array_equal(watched[1].face.picture, driving(3))
+
+
+def test_a_frame_tracked_before_is_not_tracked_again(watched):
+    points = landmarks(5)
+    tracker = TwoPeople()
+    with make(model="mega-stand-in", size=SIDE, tracker=tracker) as engine:
+        before = tracker.calls
+        given = Tracked(motion(5), driving(9), Sighting(points, points, Box(90, 120, FACE_PX)))
+        assert engine.step(given).shape == engine.step_many([given])[0].shape == (SIDE, SIDE, 3)
+        assert tracker.calls == before
+        with pytest.raises(TypeError, match="driver is NoneType; give a uint8"):
+            engine.step(Tracked(motion(5), None, None))
+    assert watched[0].face.points is points
+    assert watched[0].motion.time == motion(5).time

@@ -2,14 +2,26 @@
 
 import os
 import pickle
+import sys
+from dataclasses import replace
+from pathlib import Path
 
+import inverted_model
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from fastreenact.app.cli import main
 from fastreenact.errors import WeightsError
-from fastreenact.models.face2face_rho.convert import convert
+from fastreenact.models import MODELS
+from fastreenact.models.convert import convert as convert_official
 from fastreenact.models.face2face_rho.networks import random_face2face_rho
 from fastreenact.models.face2face_rho.weights import load_face2face_rho
+from fastreenact.models.protocol import Official
+
+
+def convert(rendering, motion, out, **options):
+    return convert_official(MODELS["face2face-rho"].official, [rendering, motion], out, **options)
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +117,46 @@ def test_paths_are_checked_before_anything_is_read(pair, tmp_path):
 def test_metadata_is_checked(pair, tmp_path):
     with pytest.raises(WeightsError, match="size"):
         convert(pair[0], pair[1], tmp_path / "o.safetensors", size=63)
+
+
+def test_the_size_is_that_of_the_released_weights(pair, tmp_path):
+    assert load_face2face_rho(convert(*pair[:2], tmp_path / "o.safetensors")).metadata["size"] == "512"
+
+
+@pytest.fixture
+def other(monkeypatch, tmp_path):
+    """Another model with checkpoints of its own, three; its converter is found by name in the other process too."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    named = tuple((name, f"the {name.lower()}'s file") for name in ("SHAPE", "POSE", "DEPTH"))
+    official = Official("three_checkpoints", named, "three.safetensors", 128)
+    monkeypatch.setitem(MODELS, "inverted", replace(inverted_model.MODEL, networks="Three", official=official))
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate("abc"):
+        torch.save({"value": torch.full((2,), float(number))}, f"{name}.pth")
+
+
+def test_another_models_checkpoints_are_converted(other, capsys):
+    assert main(["convert", "--model", "inverted", "a.pth", "b.pth", "c.pth"]) == 0
+    assert capsys.readouterr().out == "three.safetensors: converted\n"
+    written = load_file("three.safetensors")
+    assert {name: value.tolist() for name, value in written.items()} == {
+        "a.pth": [0, 0],
+        "b.pth": [1, 1],
+        "c.pth": [2, 2],
+        "size": [128],
+    }
+    assert "three_checkpoints" not in sys.modules  # pickle was read elsewhere
+    assert main(["convert", "--model", "inverted", "a.pth", "b.pth", "c.pth", "--size", "64"]) == 1
+    assert "three.safetensors exists" in capsys.readouterr().err
+    assert main(["convert", "--model", "inverted", "a.pth", "b.pth"]) == 1
+    assert capsys.readouterr().err == "fastreenact: error: got 2 checkpoints, need 3: SHAPE POSE DEPTH\n"
+    assert main(["convert", "a.pth", "b.pth"]) == 1  # of the first model that has such
+    assert "is not the released RenderingNet" in capsys.readouterr().err
+
+
+def test_the_help_names_every_model_that_has_checkpoints(other, capsys):
+    assert main(["convert", "--help"]) == main(["--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "face2face-rho: RENDERING MOTION; inverted: SHAPE POSE DEPTH" in shown
+    assert "default: face2face_rho.safetensors or three.safetensors in this folder" in shown
+    assert "official Face2Face^rho and Three checkpoints to safetensors" in shown

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from contract_case import CPU, ByHand
 from face2face_rho_case import face, model, picture
 
+import fastreenact
 from fastreenact.errors import WeightsError
 from fastreenact.face.crop import Box
 from fastreenact.face.morphable.model import default_model
@@ -16,6 +18,8 @@ from fastreenact.models import DEFAULT, MODELS, choose, shipped_weights
 from fastreenact.models.face2face_rho.weights import save_face2face_rho
 from fastreenact.models.refined_warp.networks import random_refined_warp
 from fastreenact.models.refined_warp.weights import save_refined_warp
+from fastreenact.training.schedule import TrainConfig
+from fastreenact.training.targets import TARGETS
 
 FLOAT = torch.float32
 
@@ -29,11 +33,32 @@ def test_names():
 
 def test_the_table_imports_nothing_heavy():
     code = (
-        "import sys; from fastreenact.models import MODELS; MODELS['refined-warp'].summary; "
+        "import sys; from fastreenact.models import MODELS; "
+        "[(model.summary, model.official, model.target) for model in MODELS.values()]; "
         "print(sorted({'numpy', 'torch', 'triton', 'fastreenact._C'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("where", ["engine.py", "renderer.py", "weights.py", "app/animate.py", "app/cli/*.py"])
+def test_who_serves_all_models_knows_none_by_name(where):
+    names = {*MODELS, *(model.home.split(".")[2] for model in MODELS.values()), "refined warp", "RefinedWarp"}
+    files = sorted(Path(fastreenact.__file__).parent.glob(where))
+    assert files
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        assert not [name for name in names if name in text], file
+
+
+def test_what_can_be_trained_is_said_once():
+    assert (
+        [name for name, model in MODELS.items() if model.target] == list(TARGETS) == ["refined-warp", "face2face-rho"]
+    )
+    for name, target in TARGETS.items():
+        assert target.model == name
+        assert MODELS[name].networks == "Face2Face^rho"
+    assert [TrainConfig(base=base).model for base in (True, False)] == list(TARGETS)
 
 
 def test_weights_say_which_model_they_are_of(tmp_path):

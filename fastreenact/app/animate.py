@@ -18,11 +18,13 @@ from fastreenact.media.read import VideoReader
 from fastreenact.media.write import VideoWriter
 
 if TYPE_CHECKING:
+    from fastreenact.face.driver import Sighting
     from fastreenact.face.motion import Motion, MotionClip
 
 # called as (stage, frames done, frames expected or None); stages are "track" and "render"
 Progress = Callable[[str, int, int | None], None]
 Trim = tuple[float | None, float | None]
+Saw = Callable[["Sighting | None"], None]  # called with the face in each frame, or None where it shows none
 
 _LOOKAHEAD = 30  # frames searched for the driver's neutral one (DESIGN.md, Faces)
 _TEMPLATE_TIME_BASE = Fraction(1, 90000)  # for templates that name none: exact at 24, 25, 29.97, 30, 50 and 60 fps
@@ -41,10 +43,10 @@ class Animates(Protocol):
 
     @property
     def sees_pictures(self) -> bool:
-        """Whether it has to be driven with pictures, since its model looks at them."""
+        """Whether its model looks at the driver's pictures: it is driven with a `fastreenact.face.driver.Tracked`."""
 
     def step(self, driver: Any, *, time: float | None = None, out: Any = None) -> Any:
-        """One frame, for a `Motion` or a picture at a time in seconds, into `out` where that is given."""
+        """One frame, for a `Motion` or a `Tracked` at a time in seconds, into `out` where that is given."""
 
     def use_reference(self, motion: "Motion | None") -> None:
         """Fix the driver's neutral frame."""
@@ -85,7 +87,8 @@ def animate(
 
     A video gives a video with the same frames at the same times and its sound; a motion template gives a video at the
     template's times, from zero; a picture gives a picture, moved by how far the face in it is from a frontal, neutral
-    one. Memory does not grow with length: the clip is read once to track it and, for `side_by_side`, again to show it.
+    one. The clip is read once to track it and, for `side_by_side` or a model that looks at it, again to show it: memory
+    does not grow with length, but for 6 kB a frame that such a model needs to know of faces.
 
     Args:
         engine: holds the portrait; its driver state is reset before and after.
@@ -168,6 +171,7 @@ class _Run:
     tracker: Any
     notes: list[str] = field(default_factory=list)
     damaged: bool = False
+    faces: list["Sighting | None"] = field(default_factory=list)  # the driver's, a frame each, where a model sees them
 
     def picture(self, trim: Trim | None) -> int:
         image = read_image(self.driver)
@@ -178,11 +182,10 @@ class _Run:
             )
         picture_format(self.out)  # a name that will not do is refused before the template is written
         self.notes += _untrimmed(self.driver, trim)
-        clip = track_picture(image, self.driver, self.tracker)
+        clip = track_picture(image, self.driver, self.tracker, self._saw)
         self._save_template(clip)
-        motion = clip[0]
-        self.engine.use_reference(_neutral_like(motion))
-        frame = self.engine.step(image if self.engine.sees_pictures else motion, time=0.0)
+        self.engine.use_reference(_neutral_like(clip[0]))
+        frame = self.engine.step(self._seen(clip, 0, image), time=0.0)
         panels = (self.engine.source_picture, image, frame)
         write_image(self.out, in_a_row(panels, frame.shape[0]) if self.row else frame, force=self.force)
         return 1
@@ -220,7 +223,7 @@ class _Run:
             force=self.force,
         )
         try:
-            clip, pts = track_video(reader, tracker=self.tracker, progress=self.progress)
+            clip, pts = track_video(reader, tracker=self.tracker, progress=self.progress, saw=self._saw)
             self._save_template(clip)
         except BaseException:
             writer.abandon(keep=False)
@@ -228,6 +231,19 @@ class _Run:
         self.damaged = _note_reading(reader, clip, self.notes)
         self._render(writer, clip, pts, reader.frames() if self.row or self.engine.sees_pictures else None)
         return len(clip)
+
+    @property
+    def _saw(self) -> Saw | None:
+        """Keeps the faces of the one pass that tracks, where the model looks at them."""
+        return self.faces.append if self.engine.sees_pictures else None
+
+    def _seen(self, clip: "MotionClip", index: int, picture: NDArray[np.uint8] | None) -> Any:
+        """What the engine is driven with: the motion, and with it the picture for a model that looks at it."""
+        from fastreenact.face.driver import Tracked
+
+        if picture is None or not self.engine.sees_pictures:
+            return clip[index]
+        return Tracked(clip[index], picture, self.faces[index])
 
     def _save_template(self, clip: "MotionClip") -> None:
         if self.template_out is not None:
@@ -254,9 +270,7 @@ class _Run:
                 for i, ticks in enumerate(pts):
                     if driver_frames is not None:
                         shown_driver = next(driver_frames, (shown_driver, 0))[0]
-                    # A model that sees the driver's picture is given it, tracked once more as it comes.
-                    seen = shown_driver if self.engine.sees_pictures and shown_driver is not None else clip[i]
-                    self.engine.step(seen, time=float(clip.time[i]), out=frame)
+                    self.engine.step(self._seen(clip, i, shown_driver), time=float(clip.time[i]), out=frame)
                     image = frame
                     if self.row:
                         panels = [self.engine.source_picture, shown_driver, frame]
@@ -271,9 +285,9 @@ class _Run:
 
 
 def track_video(
-    reader: VideoReader, *, tracker: Any = None, progress: Progress | None = None
+    reader: VideoReader, *, tracker: Any = None, progress: Progress | None = None, saw: Saw | None = None
 ) -> tuple["MotionClip", list[int]]:
-    """Track every frame of a video.
+    """Track every frame of a video, once.
 
     Returns:
         The motion clip, one entry a frame, and the frames' pts in ticks of the reader's time base.
@@ -290,7 +304,7 @@ def track_video(
             if progress is not None:
                 progress("track", len(pts), reader.n_frames)
 
-    clip = _track_frames(frames(), tracker)
+    clip = _track_frames(frames(), tracker, saw)
     if not (clip.confidence > 0).any():
         raise _no_face(reader.path, len(clip), tracker)
     clip.metadata["time_base"] = str(reader.time_base)
@@ -298,9 +312,9 @@ def track_video(
     return clip, pts
 
 
-def track_picture(image: NDArray[np.uint8], path: Path, tracker: Any = None) -> "MotionClip":
+def track_picture(image: NDArray[np.uint8], path: Path, tracker: Any = None, saw: Saw | None = None) -> "MotionClip":
     """Track a single picture, as a clip of one frame at time 0."""
-    clip = _track_frames([(image, 0.0)], tracker)
+    clip = _track_frames([(image, 0.0)], tracker, saw)
     if not (clip.confidence > 0).any():
         raise _no_face(path, 1, tracker)
     return clip
@@ -319,13 +333,15 @@ def default_out(source: str | os.PathLike[str], driver: str | os.PathLike[str]) 
     return Path(fit_name(f"{Path(source).stem}--{driver.stem}", ".png" if driver_kind(driver) == "picture" else ".mp4"))
 
 
-def _track_frames(frames: Iterable[tuple[NDArray[np.uint8], float]], tracker: Any) -> "MotionClip":
+def _track_frames(
+    frames: Iterable[tuple[NDArray[np.uint8], float]], tracker: Any, saw: Saw | None = None
+) -> "MotionClip":
     """Track and fit, with MediaPipe's mesh or the caller's tracker; the tests put something quicker in its place."""
     from fastreenact.face.driver import Driver
 
     driver = Driver(tracker=tracker, live=False)
     try:
-        return driver.track_clip(frames)
+        return driver.track_clip(frames, None if saw is None else lambda _: saw(driver.sighting))
     finally:
         if tracker is None:  # the caller's own stays open
             driver.close()

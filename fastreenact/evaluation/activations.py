@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fastreenact.evaluation.clips import Clip, Faces, Picture
 from fastreenact.face.morphable.fit import Fit
 from fastreenact.face.motion import Motion
+from fastreenact.models import MODELS
 from fastreenact.models.face2face_rho.head_pose import head_pose_input
 from fastreenact.models.face2face_rho.networks import Face2FaceRho
 from fastreenact.training.data.batches import Draw, Frame, batch_of
@@ -132,9 +133,9 @@ def _watch(model: Face2FaceRho, draws: Iterable[Draw], see: Callable[[str, Tenso
         for draw in _in_parts(draws):
             with torch.no_grad():
                 pairs = len(draw.drivers)
-                target = TARGETS[model.metadata["model"]]
-                batch = batch_of(_Given(draw, model), 0, 0, pairs, motion_size, base=target.over_base)
-                target.shown(model, batch, motion_size, nullcontext)
+                name = model.metadata["model"]
+                batch = batch_of(_Given(draw, model), 0, 0, pairs, motion_size, base=MODELS[name].over_base)
+                TARGETS[name].shown(model, batch, motion_size, nullcontext)
     finally:
         for handle in handles:
             handle.remove()

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -37,6 +38,15 @@ class Sighting(NamedTuple):
     keypoints_px: Keypoints
     points: NDArray[np.float32]  # as the tracker gave them: [478, 3] from the built-in one
     box: Box  # that of the first face, which stays
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A driver's frame that is tracked already: what a model that looks at pictures is driven with from a file."""
+
+    motion: Motion
+    picture: NDArray[np.uint8]  # [H, W, 3] RGB
+    sighting: Sighting | None  # in that picture; None: it shows no face
 
 
 class Driver:
@@ -118,7 +128,7 @@ class Driver:
 
         Args:
             frames: (frame, time in s) with frames as in `observe`; times rise.
-            progress: called with the number of frames tracked so far.
+            progress: called with the number of frames tracked so far; `sighting` is the last one's.
 
         Returns:
             The clip; confidence 0 where there is no face. `metadata["box"]`: px of the first frame with a face.
@@ -191,7 +201,7 @@ class Driver:
 
     @property
     def sighting(self) -> Sighting | None:
-        """The face in the last frame that `observe` saw, in that frame's own pixels; None: it had none."""
+        """The face in the last frame that was tracked, in that frame's own pixels; None: it had none."""
         if self._points is None or self.box is None:
             return None
         box = self.box

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
     import os
@@ -155,7 +155,8 @@ class Cues:
     def __init__(self, face: Face, motion: Motion | None, follow: Callable[[], tuple[Floats, Floats]]) -> None:
         """
         Args:
-            face: the driver's: of this frame, or of the last one that showed it; shared by all portraits it leads.
+            face: the driver's: of this frame, or of the last one that showed it, shared by all portraits it leads; the
+                portrait's own as long as none has shown it.
             motion: the driver's, with confidence 0 where no face was found.
             follow: gives the portrait's keypoints and pose; filters over time, so it is called once.
         """
@@ -236,6 +237,19 @@ class Loader(Protocol):
         """
 
 
+class Official(NamedTuple):
+    """Checkpoints that a paper's authors gave out, of which `fastreenact convert` makes a weights file."""
+
+    home: str
+    """Module with its `fastreenact.models.convert.Converter`."""
+    checkpoints: tuple[tuple[str, str], ...]
+    """The name of each and a line for `--help`, in the order in which they are given."""
+    out: str
+    """The weights file where the user names none."""
+    size: int
+    """Side that they were trained for, px."""
+
+
 @dataclass(frozen=True)
 class Model:
     """What a model says about itself, known without importing it."""
@@ -260,6 +274,14 @@ class Model:
     """Metadata of files from before the model had this name."""
     how_to_get: str = ""
     """For whoever has no weights: what to do."""
+    networks: str = ""
+    """What its networks are called, after their paper; models may share them."""
+    official: Official | None = None
+    """What can be converted; None: nothing."""
+    target: str = ""
+    """Module with the `TARGET` of its training (`fastreenact.training.targets`); empty: it is not trained here."""
+    over_base: bool = False
+    """Whether its training draws over the landmark warp."""
 
     @property
     def loader(self) -> Loader:

@@ -166,7 +166,7 @@ class Trainer:
                 range(self.step, config.steps),
                 self._share,
                 config.motion_size,
-                base=self.target.over_base,
+                base=self.config.base,
                 rank=processes.rank(),
                 reuse=config.reuse,
             ):
@@ -209,7 +209,7 @@ class Trainer:
         """A picture of a few pairs in rows: source, driver, source warped by the finest field, what is made of it."""
         config = self.config
         settings = config.seed, None, _SHEET_PAIRS, config.motion_size
-        batch = self._moved(batch_of(self.dataset, *settings, base=self.target.over_base))
+        batch = self._moved(batch_of(self.dataset, *settings, base=self.config.base))
         with torch.no_grad():
             warped, fake = self.target.shown(self.average, batch, config.motion_size, self._autocast)
         columns = torch.cat([batch.source, batch.driver, warped, fake], 3)

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from fastreenact.models import face2face_rho, refined_warp
+from fastreenact.models import MODELS
 from fastreenact.models.protocol import LEAST_SIZE, MOST_SIZE
 
 # Shares of the whole run. Source: Face2Face^rho, Sec. 4 (constant to 330k of 380k iterations) and released code (the
@@ -90,8 +90,8 @@ class TrainConfig:
 
     @property
     def model(self) -> str:
-        """What is trained: a name of `fastreenact.training.targets.TARGETS`."""
-        return (refined_warp if self.base else face2face_rho).MODEL.name
+        """What is trained: the first of `fastreenact.models.MODELS` that can be, over the landmark warp or not."""
+        return next(name for name, model in MODELS.items() if model.target and model.over_base == self.base)
 
     def learning_rate_at(self, step: int) -> float:
         """Linearly up to its height, constant, then linearly to 0 at the end."""

@@ -13,17 +13,17 @@ import warnings
 from importlib import import_module
 
 import fastreenact
-from fastreenact.app.cli.arguments import Parser
+from fastreenact.app.cli.arguments import Parser, called
 from fastreenact.app.cli.messages import complain, one_line
 
-_COMMANDS = {
+_COMMANDS = {  # {} are what networks are called
     "animate": "animate a portrait with a video, picture or template",
     "track": "save the motion of a face in a video as a template",
     "evaluate": "measure a model on clips or generated heads, beside the landmark warp",
-    "train": "train Face2Face^rho on generated heads, photographs or videos",
+    "train": "train {trained} on generated heads, photographs or videos",
     "demo": "animate a photograph that comes with scikit-image",
     "doctor": "say what runs on this machine, and why not",
-    "convert": "official Face2Face^rho checkpoints to safetensors",
+    "convert": "official {official} checkpoints to safetensors",
     "bench": "time the stages of a frame on this machine",
 }
 _HANDLER = "fastreenact-command-line"
@@ -96,8 +96,9 @@ def _parser(arguments: list[str]) -> Parser:
     common = Parser(add_help=False)
     common.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: with tracebacks")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    networks = {"trained": called(lambda model: model.target), "official": called(lambda model: model.official)}
     for name, what in _COMMANDS.items():
-        command = commands.add_parser(name, parents=[common], help=what)
+        command = commands.add_parser(name, parents=[common], help=what.format_map(networks))
         if name in arguments:
             import_module(f"fastreenact.app.cli.{name}").add(command)
     return parser

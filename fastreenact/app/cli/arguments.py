@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastreenact.app.cli.messages import complain
 from fastreenact.models import DEFAULT, MODELS
-from fastreenact.models.protocol import LEAST_SIZE, MOST_SIZE
+from fastreenact.models.protocol import LEAST_SIZE, MOST_SIZE, Model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +49,11 @@ def trim(text: str) -> tuple[float | None, float | None]:
     if not colon or not 0 <= (span[0] or 0) < (float("inf") if span[1] is None else span[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is not START:END in seconds, such as 1.5:4, 2: or :10")
     return span
+
+
+def called(which: Callable[[Model], object]) -> str:
+    """What the networks of the models are called for which this is true."""
+    return " and ".join(dict.fromkeys(model.networks for model in MODELS.values() if which(model)))
 
 
 def add_device(p: Parser) -> None:

@@ -6,7 +6,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
-from fastreenact.app.cli.arguments import Parser, add_device, by_name, count, whole
+from fastreenact.app.cli.arguments import Parser, add_device, by_name, called, count, whole
 from fastreenact.app.cli.messages import complain, say
 from fastreenact.errors import printable
 from fastreenact.training.schedule import TrainConfig
@@ -15,8 +15,8 @@ from fastreenact.training.schedule import TrainConfig
 def add(p: Parser) -> None:
     """Its arguments."""
     p.description = (
-        "Train the networks of Face2Face^rho on one or several kinds of data. Ctrl-C saves the state; "
-        "--resume goes on from it."
+        f"Train the networks of {called(lambda model: model.target)} on one or several kinds of data. "
+        "Ctrl-C saves the state; --resume goes on from it."
     )
     p.add_argument(
         "--heads",

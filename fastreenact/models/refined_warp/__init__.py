@@ -13,4 +13,7 @@ MODEL = Model(
     weights="shipped",
     shipped=("face2face_rho.safetensors", "2af0171febd1b043de103a68c4ceb173d4d1dd4eccb752ed35487f3eae14d661"),
     former=({"model": "face2face-rho", "base": "landmark-warp"},),
+    networks="Face2Face^rho",
+    target="fastreenact.training.targets.refined_warp",
+    over_base=True,
 )

@@ -1,7 +1,10 @@
 """What can be trained, one file per model."""
 
-from fastreenact.training.targets.face2face_rho import Published
-from fastreenact.training.targets.refined_warp import Refined
+from importlib import import_module
+
+from fastreenact.models import MODELS
 from fastreenact.training.targets.target import Target
 
-TARGETS: dict[str, Target] = {target.model: target for target in (Refined(), Published())}
+TARGETS: dict[str, Target] = {
+    name: import_module(model.target).TARGET for name, model in MODELS.items() if model.target
+}

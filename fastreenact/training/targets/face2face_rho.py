@@ -18,7 +18,7 @@ from fastreenact.training.targets.target import Autocast, Generated, encoded
 class Published:
     """See `Target`."""
 
-    model, over_base = MODEL.name, False
+    model = MODEL.name
 
     def networks(self) -> Face2FaceRho:
         """See `Target`."""
@@ -57,3 +57,6 @@ class Published:
         """The driver's picture, [N, 3, S, S] float32."""
         with autocast():
             return nets.renderer.decode(encoded(nets.renderer, batch), field, batch.driver_pose).float()
+
+
+TARGET = Published()

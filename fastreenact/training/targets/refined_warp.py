@@ -20,7 +20,7 @@ from fastreenact.training.targets.target import Autocast, Generated, encoded
 class Refined:
     """See `Target`."""
 
-    model, over_base = MODEL.name, True
+    model = MODEL.name
 
     def networks(self) -> RefinedWarp:
         """Networks that leave the landmark warp as it is."""
@@ -73,6 +73,9 @@ class Refined:
         field = resize_field(base.field, *offset.shape[1:3]).permute(0, 2, 3, 1) + offset
         with autocast():
             return renderer.draw(encoded(renderer, batch), field, batch.driver_pose, moved).float()
+
+
+TARGET = Refined()
 
 
 def _refined(nets: Face2FaceRho) -> RefinedWarp:

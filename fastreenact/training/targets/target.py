@@ -30,8 +30,6 @@ class Target(Protocol):
 
     model: str
     """Its name in weights files."""
-    over_base: bool
-    """Whether a batch brings the landmark warp of each pair, and the true flow."""
 
     def networks(self) -> Face2FaceRho:
         """New networks, as training begins."""
