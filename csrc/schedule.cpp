@@ -231,6 +231,23 @@ void run(LayCoverParams& p) {
     run_rows(p, kernels().lay_cover, p.height, p.width * 64);
 }
 
+void run(LandmarkPlaceParams& p) {
+    check_index("source_index", p.index, p.n, p.count, "number of heads");
+    run_blocks(p, &landmark_place, p.n, 1);
+}
+
+std::vector<Launch> launches(const LandmarkPlaceParams& p) {
+    return one_launch("landmark_place_kernel", p, landmark_place_shape(p));
+}
+
+void run(LandmarkNodesParams& p) {
+    run_blocks(p, &landmark_nodes, p.n * landmark_tiles(p, p.height), 1);
+}
+
+std::vector<Launch> launches(const LandmarkNodesParams& p) {
+    return one_launch("landmark_nodes_kernel", p, landmark_nodes_shape(p));
+}
+
 void run(FitFaceParams& p) {
     run_blocks(p, kernels().fit_face, 1, 1);
 }

@@ -11,6 +11,8 @@
 #include "fit_face.h"
 #include "grid_sample_3d.h"
 #include "landmark_field.h"
+#include "landmark_nodes.h"
+#include "landmark_place.h"
 #include "mbconv.h"
 #include "norm_act.h"
 #include "rasterize_landmarks.h"
@@ -46,6 +48,8 @@ void run(DictionaryReadParams& p);
 void run(FitFaceParams& p);
 void run(GridSample3dParams& p);
 void run(LandmarkFieldCall& p);
+void run(LandmarkNodesParams& p);
+void run(LandmarkPlaceParams& p);
 void run(LayCoverParams& p);
 void run(MbconvParams& p);
 void run(NormActParams& p);
@@ -63,6 +67,8 @@ void run(WarpCall& p);
 std::vector<Launch> launches(const ComposeFrameParams& p);
 std::vector<Launch> launches(const std::vector<ConvCall>& convs);  // as one, of one dtype, on different memory
 std::vector<Launch> launches(const ConvCall& p);
+std::vector<Launch> launches(const LandmarkNodesParams& p);
+std::vector<Launch> launches(const LandmarkPlaceParams& p);
 std::vector<Launch> launches(const MbconvParams& p);
 std::vector<Launch> launches(const RasterizeLandmarksParams& p);
 std::vector<Launch> launches(const TailParams& p);

@@ -85,9 +85,108 @@ static void read(Arguments& a, RasterizeLinesParams& p) {
     p.out = a.array<uint8_t>("out", {p.m, 0, 0}, {&p.height, &p.width});
 }
 
+static void read(Arguments& a, LandmarkSlit& s) {
+    s.image = a.integer("image");
+    s.height = a.integer("height");
+    s.width = a.integer("width");
+    s.x0 = a.integer("x0");
+    s.y0 = a.integer("y0");
+    s.is_mouth = a.flag("is_mouth");
+    a.copy("upper", s.upper);
+    a.copy("lower", s.lower);
+    a.copy("anchor", s.anchor);
+    s.gap = a.real("gap");
+    s.shown = a.real("shown");
+    s.inset = a.real("inset");
+    s.soft = a.real("soft");
+}
+
+static void read_shared(Arguments& a, LandmarkHead& h) {
+    a.copy("rigid", h.rigid);
+    a.copy("order", h.order);
+    a.copy("members", h.members);
+    h.own = a.integer("own");
+    a.copy("cut_points", h.cut_points);
+    a.copy("cut_upper", h.cut_upper);
+    a.copy("cut_lower", h.cut_lower);
+    a.copy("cut_blend", h.cut_blend);
+    a.copy("parts", h.parts);
+    h.cut_beyond = a.real("cut_beyond");
+    h.cut_bridge = a.real("cut_bridge");
+    a.copy("curve", h.curve);
+    h.rest_radius = a.real("rest_radius");
+    h.rest_travel = a.real("rest_travel");
+    h.near = a.real("near");
+    h.far_share = a.real("far_share");
+    h.still = a.real("still");
+    h.free = a.real("free");
+    h.face_margin = a.real("face_margin");
+    h.slit_margin = a.real("slit_margin");
+    h.most_yaw = a.real("most_yaw");
+    h.least_room = a.real("least_room");
+    h.longest_step = a.real("longest_step");
+    h.least_weight = a.real("least_weight");
+    h.rounds = a.integer("rounds");
+    h.gums = a.real("gums");
+    h.raised_share = a.real("raised_share");
+}
+
+static void read(Arguments& a, LandmarkHead& h) {
+    a.copy("box", h.box);
+    a.copy("size", h.size);
+    h.step = a.integer("step");
+    h.middle = a.integer("middle");
+    h.coarse = a.integer("coarse");
+    a.copy("turn", h.turn);
+    h.scale = a.real("scale");
+    h.unit = a.real("unit");
+    a.copy("face", h.face);
+    a.copy("solid", h.solid);
+    a.copy("neck", h.neck);
+    a.copy("centre", h.centre);
+    a.copy("neck_follows", h.neck_follows);
+    a.copy("neck_jaw", h.neck_jaw);
+    a.copy("to_radii", h.to_radii);
+    a.copy("reach", h.reach);
+    a.copy("ring", h.ring);
+    a.copy("rim", h.rim);
+    a.copy("controls", h.controls);
+    a.copy("slack", h.slack);
+    a.copy("freedom", h.freedom);
+    h.source_yaw = a.real("source_yaw");
+    a.copy("rooms", h.rooms);
+    a.copy("least", h.least);
+    a.copy("corners", h.corners);
+    a.copy("first_corner", h.first_corner);
+    a.copy("own_corners", h.own_corners);
+    h.triangles = a.integer("triangles");
+    h.ring_points = a.integer("ring_points");
+    h.rim_points = a.integer("rim_points");
+    h.control_points = a.integer("control_points");
+    read_shared(a, h);
+    const auto slits = a.value<py::list>("slits");
+    for (size_t i = 0; i < std::min<size_t>(slits.size(), kSlits); ++i) {
+        const auto given = slits[i].cast<py::dict>();
+        Arguments slit("landmark_head: slits", py::dict(), given, &h.slits[i]);
+        read(slit, h.slits[i]);
+        slit.end();
+    }
+}
+
+static py::bytes landmark_head(const py::kwargs& given) {
+    const auto head = std::make_unique<LandmarkHead>();
+    Arguments arguments("landmark_head", py::dict(), given, head.get());
+    read(arguments, *head);
+    arguments.end();
+    return py::bytes(reinterpret_cast<const char*>(head.get()), sizeof(LandmarkHead));
+}
+
 void bind_arrays(py::module_& m) {
     define_direct<FitFaceParams>(m, "fit_face");
     define_direct<LandmarkFieldCall>(m, "landmark_field");
+    m.def("landmark_head", &landmark_head, "A head as landmark_place reads it, of arrays and numbers by name.");
+    m.attr("LANDMARK_HEAD_BYTES") = sizeof(LandmarkHead);
+    m.attr("LANDMARK_FRAME_BYTES") = sizeof(LandmarkFrame);
     define_direct<SlitCoverParams>(m, "slit_cover");
     define_direct<LayCoverParams>(m, "lay_cover");
     define_direct<RasterizeLinesParams>(m, "rasterize_lines");

@@ -90,6 +90,20 @@ class Arguments {
         }
     }
 
+    // A copy of a contiguous NumPy array of any shape, of no more elements than `most`; the rest stays 0.
+    template <typename T, size_t kMost>
+    void copy(const char* name, T (&to)[kMost]) {
+        using Array = py::array_t<T, py::array::c_style>;
+        const py::handle given = find(name);
+        if (!Array::check_(given)) refuse(name, {0});
+        const auto array = py::reinterpret_borrow<Array>(given);
+        if (array.size() > static_cast<py::ssize_t>(kMost)) refuse(name, {static_cast<int64_t>(kMost)});
+        std::memcpy(to, array.data(), static_cast<size_t>(array.nbytes()));
+    }
+    template <typename T, size_t kRows, size_t kColumns>
+    void copy(const char* name, T (&to)[kRows][kColumns]) {
+        copy(name, reinterpret_cast<T(&)[kRows * kColumns]>(to));
+    }
     // Of a NumPy array [rows, columns, values] whose rows may lie apart, packed within a row; `stride` in elements.
     template <typename T>
     T* window(const char* name, int64_t values, int64_t& rows, int64_t& columns, int64_t& stride) {

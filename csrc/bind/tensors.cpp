@@ -245,6 +245,23 @@ static void read(Arguments& a, RenderMeshParams& p) {
     p.cull = a.flag("cull");
 }
 
+static void read(Arguments& a, LandmarkPlaceParams& p) {
+    a.view("heads", p.heads, {&p.count});
+    a.view("source_index", p.index, {&p.n});
+    a.view("keypoints", p.points);
+    a.view("poses", p.poses);
+    a.view("frames", p.frames);
+}
+
+static void read(Arguments& a, LandmarkNodesParams& p) {
+    a.view("frames", p.frames);
+    a.view("out", p.nodes, {&p.n, &p.height, &p.width});
+    p.size[0] = a.real("width");
+    p.size[1] = a.real("height");
+    p.step = a.integer("step");
+    p.coarse = a.integer("coarse");
+}
+
 void bind_tensors(py::module_& m) {
     define<WarpCall>(m, "warp");
     define<SpadeCall>(m, "spade");
@@ -258,6 +275,8 @@ void bind_tensors(py::module_& m) {
     define<ToFrameParams>(m, "to_frame");
     define<RasterizeLandmarksParams>(m, "rasterize_landmarks");
     define<ShrinkParams>(m, "shrink");
+    define<LandmarkPlaceParams>(m, "landmark_place");
+    define<LandmarkNodesParams>(m, "landmark_nodes");
     define<RenderMeshParams>(m, "render_mesh");
     m.def("conv_many", [](const std::vector<std::pair<const Call*, py::tuple>>& calls) {
         return std::unique_ptr<Call>(new ConvMany(calls));

@@ -17,8 +17,10 @@ typedef unsigned long long uint64_t;
 // external linkage would let the linker keep the AVX-512 copy for everybody.
 #ifdef __CUDACC__
 #define FASTREENACT_INLINE static __host__ __device__ __forceinline__
+#define FASTREENACT_INLINE_MEMBER __host__ __device__ __forceinline__
 #else
 #define FASTREENACT_INLINE static inline __attribute__((always_inline))
+#define FASTREENACT_INLINE_MEMBER inline __attribute__((always_inline))
 #endif
 
 namespace fastreenact {

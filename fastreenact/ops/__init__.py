@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fastreenact.ops.fit_face import FaceTerms, fit_face, fit_face_reference
     from fastreenact.ops.grid_sample_3d import grid_sample_3d, grid_sample_3d_reference
     from fastreenact.ops.landmark_field import LandmarkField, landmark_field, landmark_field_reference
+    from fastreenact.ops.landmark_nodes import landmark_nodes
+    from fastreenact.ops.landmark_place import landmark_place
     from fastreenact.ops.mbconv import MbconvKernel, MbconvWeights, mbconv, mbconv_reference, pack_mbconv
     from fastreenact.ops.norm_act import norm_act, norm_act_reference
     from fastreenact.ops.rasterize_landmarks import (
@@ -47,6 +49,8 @@ _FILES = {
     "fit_face": "FaceTerms fit_face fit_face_reference",
     "grid_sample_3d": "grid_sample_3d grid_sample_3d_reference",
     "landmark_field": "LandmarkField landmark_field landmark_field_reference",
+    "landmark_nodes": "landmark_nodes",
+    "landmark_place": "landmark_place",
     "mbconv": "MbconvKernel MbconvWeights mbconv mbconv_reference pack_mbconv",
     "norm_act": "norm_act norm_act_reference",
     "rasterize_landmarks": "rasterize_landmarks rasterize_landmarks_all rasterize_landmarks_reference rasterize_lines",

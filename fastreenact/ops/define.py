@@ -129,7 +129,7 @@ class Op:
         self.cuda, self.triton, self.fallback = cuda, triton, fallback
         given = arguments.split(", ") if arguments else _arguments_of(function)
         more = [part for part in given if part.split()[-1] in with_out]
-        given = [part for part in given if part.split()[-1] not in ("out", *with_out)]
+        given = [part for part in given if part.split()[-1] not in with_out and (part.split()[-1] != "out" or "out" in mutates)]
         every = [*given, *(f"Tensor {out}" for out in outs), *more]
         fields = [part.split()[-1] for part in every]
         self.Arguments: Any = namedtuple(self.name, fields)  # type: ignore[misc]

@@ -77,7 +77,7 @@ class FusedPair(Generic[AnyPair, Step]):
         profile: bool = False,
     ) -> None:
         self.size, self.motion_size, self.dtype, self.device = size, motion_size, dtype, device
-        self._model, self._profile = model, profile
+        self._model, self.profile = model, profile
         self._like = torch.empty(0, dtype=dtype, device=device)
         with torch.no_grad():
             self._encoder = FusedEncoder(model.renderer, size, torch.empty(0, device=device))
@@ -120,15 +120,19 @@ class FusedPair(Generic[AnyPair, Step]):
             ValueError: wrong shapes, dtypes or values.
         Source: Face2Face^rho, Sec. 3.2 and 3.4.
         """
+        return self._slabs.put(self.parts(image, keypoints, head_pose))
+
+    @torch.inference_mode()
+    def parts(self, image: ArrayLike | Tensor, keypoints: ArrayLike, head_pose: ArrayLike) -> list[Tensor]:
+        """What `encode` puts into the slabs, [1, ...] each."""
         pixels = torch.as_tensor(image)
         if pixels.shape != (self.size, self.size, 3) or pixels.dtype != torch.uint8:
             raise ValueError(
                 f"image must be uint8 [{self.size}, {self.size}, 3], got {pixels.dtype} {list(pixels.shape)}"
             )
         pixels = pixels.to(self.device)[None].contiguous()
-        points, pose = (torch.from_numpy(part).to(self.device)[None] for part in self._read(keypoints, head_pose))
-        parts = [*self._encoder(pixels, pose), *self._step_of(1).motion.source(points, pixels), *self._more(pixels)]
-        return self._slabs.put(parts)
+        points, pose = (torch.from_numpy(part).to(self.device)[None] for part in self.read(keypoints, head_pose))
+        return [*self._encoder(pixels, pose), *self._step_of(1).motion.source(points, pixels), *self._more(pixels)]
 
     @property
     def finite(self) -> bool:
@@ -150,21 +154,21 @@ class FusedPair(Generic[AnyPair, Step]):
     ) -> Step:
         """Send what changes from step to step, and replay."""
         self._last = step = self._step_of(len(states))
-        read = [self._read(*pair) for pair in zip(keypoints, head_poses, strict=True)]
+        read = [self.read(*pair) for pair in zip(keypoints, head_poses, strict=True)]
         step.staging.send(read, [state.index for state in states])
         self._replay(step, timer, name)
         return step
 
     def _replay(self, step: Step, timer: Timer, name: str) -> None:
         """On a GPU a graph is one stage, unless events inside tell its stages apart."""
-        if self._profile or self.device.type == "cpu":
+        if self.profile or self.device.type == "cpu":
             step(self._slabs.tensors, timer, name)
         else:
             with timer.stage(GRAPH):
                 step(self._slabs.tensors, timer, name)
 
-    def _read(self, keypoints: ArrayLike, head_pose: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """[72, 2] and the network's pose vector [6]."""
+    def read(self, keypoints: ArrayLike, head_pose: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Keypoints [72, 2] and the network's pose vector [6]; ValueError where they do not fit."""
         points = np.asarray(keypoints, np.float32)
         if points.shape != (72, 2):
             raise ValueError(f"keypoints must be [72, 2], got {list(points.shape)}")
@@ -178,9 +182,9 @@ class FusedFace2FaceRho(FusedPair[Face2FaceRho, FusedStep]):
         return FusedStep(
             FusedMotion(self._model.motion, self.motion_size, self._like, n=n),
             FusedDecoder(self._model.renderer, self.size, self._like, n=n),
-            StagingBuffer(n, self.size, self.device),
+            StagingBuffer(n, self.size, self.size, self.device),
             self.dtype,
-            self._profile,
+            self.profile,
         )
 
     def drive(
@@ -233,7 +237,7 @@ class FusedFace2FaceRho(FusedPair[Face2FaceRho, FusedStep]):
             out = torch.empty(shape, dtype=torch.uint8, device=self.device)
         with torch.inference_mode():
             step = self._run(states, keypoints, head_poses, timer)
-            with timer.stage(GRAPH if self.device.type != "cpu" and not self._profile else "deliver"):
+            with timer.stage(GRAPH if self.device.type != "cpu" and not self.profile else "deliver"):
                 return step.deliver(out)
 
     def step(self, state: Place, keypoints: ArrayLike, head_pose: ArrayLike, timer: Timer = NO_TIMER) -> Tensor:

@@ -14,17 +14,18 @@ from fastreenact.ops.landmark_field import CUT_KNOTS, ramp
 
 Array = NDArray[np.float64]
 
-_REST_RADIUS = 1.0  # width of the band around the head that takes up the motion, in head radii
-_REST_TRAVEL = 3.0  # and at least this much of how far the head moves
-_NEAR = 0.3  # head radii that a head travels on its neck alone
-_FAR_SHARE = 0.9  # of the rest of the motion that the neck takes on from twice that
+REST_RADIUS = 1.0  # width of the band around the head that takes up the motion, in head radii
+REST_TRAVEL = 3.0  # and at least this much of how far the head moves
+NEAR = 0.3  # head radii that a head travels on its neck alone
+FAR_SHARE = 0.9  # of the rest of the motion that the neck takes on from twice that
 
 # Each cut: (upper, lower) keypoints along it from left to right, and the width in units over which the sides blend.
-_EYE_CUT = ((36, 37, 38, 39, 40, 44, 45, 46, 47, 48), (36, 43, 42, 41, 40, 44, 51, 50, 49, 48))
-_EYE_BLEND = (0.02, 0.006, 0.006, 0.006, 0.02, 0.02, 0.006, 0.006, 0.006, 0.02)
-_MOUTH_CUT = ((55, 56, 63, 61, 60), (55, 67, 70, 64, 60))
-_MOUTH_BLEND = (0.02, 0.006, 0.006, 0.006, 0.02)
-_BLEND_BEYOND = 0.25  # width of the blend at this distance beyond the ends of a cut, in units
+EYE_CUT = ((36, 37, 38, 39, 40, 44, 45, 46, 47, 48), (36, 43, 42, 41, 40, 44, 51, 50, 49, 48))
+EYE_BLEND = (0.02, 0.006, 0.006, 0.006, 0.02, 0.02, 0.006, 0.006, 0.006, 0.02)
+BRIDGE = 0.08  # width between the eyes
+MOUTH_CUT = ((55, 56, 63, 61, 60), (55, 67, 70, 64, 60))
+MOUTH_BLEND = (0.02, 0.006, 0.006, 0.006, 0.02)
+BLEND_BEYOND = 0.25  # width of the blend at this distance beyond the ends of a cut, in units
 
 
 class Cut:
@@ -41,9 +42,9 @@ class Cut:
         local = ((upper + lower) / 2 - self._origin) @ self._axes
         knots = np.maximum.accumulate(local[:, 0]).tolist(), local[:, 1].tolist(), [share * unit for share in blend]
         if len(blend) > 5:  # the bridge of the nose lies between two eyes
-            for values, between in zip(knots, (None, None, 0.08 * unit), strict=True):
+            for values, between in zip(knots, (None, None, BRIDGE * unit), strict=True):
                 values.insert(5, (values[4] + values[5]) / 2 if between is None else between)
-        beyond = _BLEND_BEYOND * unit
+        beyond = BLEND_BEYOND * unit
         ends = ((knots[0][0] - beyond, knots[0][-1] + beyond), (knots[1][0], knots[1][-1]), (beyond, beyond))
         more = CUT_KNOTS - 1 - len(knots[0])
         self._knots = np.array(
@@ -69,11 +70,11 @@ class Controls:
         turned = ring @ rigid.flat.T + centre
         # In head radii: how far any of the outline goes decides how wide a band has to take it up without folding.
         travel = float(np.sqrt((((turned - ring - head.centre[:2]) @ self.to_source.T) ** 2).sum(axis=1)).max())
-        self.rest = self.growth + max(_REST_RADIUS, _REST_TRAVEL * travel)
+        self.rest = self.growth + max(REST_RADIUS, REST_TRAVEL * travel)
         self.hold = 1.1 * self.growth
         neck = head.neck[:, :2]
         # Nobody's neck grows: a head that goes far takes the shoulders along.
-        share = NECK_FOLLOWS + (1.0 - NECK_FOLLOWS) * _FAR_SHARE * float(ramp((travel - _NEAR) / _NEAR))
+        share = NECK_FOLLOWS + (1.0 - NECK_FOLLOWS) * FAR_SHARE * float(ramp((travel - NEAR) / NEAR))
         neck_moved = share * (rigid(head.neck) - neck) + NECK_JAW * (keypoints[8] - rigid(head.face[8:9])[0])
         at = np.concatenate((keypoints, rigid(head.solid), turned, neck + neck_moved))
         at = head.mesh.unfold(at, scale)
@@ -84,7 +85,7 @@ class Controls:
         self.displacement = np.concatenate((head.controls - at, np.zeros_like(edge)))
         self.slack = head.slack
         size = head.unit * self.growth
-        cuts = ((_EYE_CUT, _EYE_BLEND), (_MOUTH_CUT, _MOUTH_BLEND))
+        cuts = ((EYE_CUT, EYE_BLEND), (MOUTH_CUT, MOUTH_BLEND))
         self.cuts = [Cut(self.keypoints, cut, blend, size) for cut, blend in cuts]
 
     @property

@@ -14,10 +14,10 @@ Floats = NDArray[np.float32]
 
 FINE_PER_UNIT = 110  # fine nodes per temple distance: 1 px in a 256 crop
 _MIDDLE = 5  # fine nodes per node on the face; around the head twice as many
-_STILL = 0.004  # displacements below this share of the temple distance are shrunk towards rest
-_FREE = 0.6  # share of the way to the picture's edge that a displacement may go untouched
-_FACE_MARGIN, _SLIT_MARGIN = 0.12, 0.05  # units
-_SLITS = (36, 44, 52)  # the first keypoint of either eye and of the mouth, which is the last
+STILL = 0.004  # displacements below this share of the temple distance are shrunk towards rest
+FREE = 0.6  # share of the way to the picture's edge that a displacement may go untouched
+FACE_MARGIN, SLIT_MARGIN = 0.12, 0.05  # units
+SLITS = (36, 44, 52)  # the first keypoint of either eye and of the mouth, which is the last
 
 
 class Rect(NamedTuple):
@@ -35,9 +35,9 @@ class Grid:
     def __init__(self, height: int, width: int, unit: float) -> None:
         self.step = max(1, round(unit / FINE_PER_UNIT))
         # A face of fewer pixels has fewer fine nodes; the others stay as close together as they are.
-        self._middle = min(max(round(_MIDDLE * unit / FINE_PER_UNIT), 1), _MIDDLE)
-        self._coarse = 2 * self._middle
-        self._cell = self._coarse * self.step
+        self.middle = min(max(round(_MIDDLE * unit / FINE_PER_UNIT), 1), _MIDDLE)
+        self.coarse = 2 * self.middle
+        self._cell = self.coarse * self.step
         self._size = (float(width), float(height))
         self._whole = Rect(-1, -1, width // self._cell + 1, height // self._cell + 1)
         self._unit = unit
@@ -67,7 +67,7 @@ class Grid:
         rects = self._rects(controls)
         if rects is None:
             return None
-        first = rects[0].x0 * self._coarse, rects[0].y0 * self._coarse
+        first = rects[0].x0 * self.coarse, rects[0].y0 * self.coarse
         height, width = self._fine(rects[0])
         left, top = max(first[0], 0), max(first[1], 0)
         right, low = min(first[0] + width, nodes.shape[1]), min(first[1] + height, nodes.shape[0])
@@ -89,34 +89,34 @@ class Grid:
             head=np.concatenate((controls.to_source, controls.way)).astype(np.float32),
             hold=controls.hold,
             rest=controls.rest,
-            still=_STILL * self._unit,
-            free=_FREE,
+            still=STILL * self._unit,
+            free=FREE,
             cuts=np.stack([cut.packed() for cut in controls.cuts]).astype(np.float32),
             size=self._size,
             step=self.step,
-            middle=self._middle,
-            coarse=self._coarse,
+            middle=self.middle,
+            coarse=self.coarse,
             rects=np.array(self._rects(controls) if rects is None else rects, np.int64),
         )
 
     def _fine(self, rect: Rect) -> tuple[int, int]:
         """Height and width of a rectangle in fine nodes."""
-        return (rect.y1 - rect.y0) * self._coarse + 1, (rect.x1 - rect.x0) * self._coarse + 1
+        return (rect.y1 - rect.y0) * self.coarse + 1, (rect.x1 - rect.x0) * self.coarse + 1
 
     def _rects(self, controls: Controls) -> list[Rect] | None:
         """The field and the face, in coarse nodes, then the slits in nodes of the face's grid from its first on."""
         rect = self._around(*controls.bounds(), self._whole)
         if _empty(rect):
             return None
-        low, high = (reduce.reduceat(controls.keypoints, (0, *_SLITS)) for reduce in (np.minimum, np.maximum))
-        margin = _FACE_MARGIN * self._unit
+        low, high = (reduce.reduceat(controls.keypoints, (0, *SLITS)) for reduce in (np.minimum, np.maximum))
+        margin = FACE_MARGIN * self._unit
         face = self._around(low.min(axis=0) - margin, high.max(axis=0) + margin, rect)
         if _empty(face):
-            return [rect, face, *([Rect(0, 0, 0, 0)] * len(_SLITS))]
-        spacing, margin = self._middle * self.step, _SLIT_MARGIN * self._unit
-        first = np.array([(node * self._coarse + 0.5) * self.step for node in face[:2]])
+            return [rect, face, *([Rect(0, 0, 0, 0)] * len(SLITS))]
+        spacing, margin = self.middle * self.step, SLIT_MARGIN * self._unit
+        first = np.array([(node * self.coarse + 0.5) * self.step for node in face[:2]])
         low, high = np.floor((low[1:] - margin - first) / spacing), np.ceil((high[1:] + margin - first) / spacing)
-        last = [(end - start) * (self._coarse // self._middle) for start, end in zip(face[:2], face[2:], strict=True)]
+        last = [(end - start) * (self.coarse // self.middle) for start, end in zip(face[:2], face[2:], strict=True)]
         low, high = np.maximum(low, 0).astype(int), np.minimum(high, last).astype(int)
         return [rect, face, *(Rect(*ends) for ends in np.concatenate((low, high), axis=1).tolist())]
 

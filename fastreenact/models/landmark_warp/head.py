@@ -172,7 +172,7 @@ def follow(head: Head, keypoints: Array, pose: Array) -> tuple[Rigid, Array]:
     """
     turn, scale = rotation(pose[:3]), float(pose[5]) / head.scale
     rigid = _rigid(scale, turn @ head.turn.T, keypoints[RIGID], head.face[RIGID])
-    yaw, allowed = _yaw(turn), _allowed_yaw(head, _yaw(turn))
+    yaw, allowed = yaw_of(turn), _allowed_yaw(head, yaw_of(turn))
     if abs(yaw - allowed) < 1e-6:
         return rigid, keypoints
     cos, sin = np.cos(allowed - yaw), np.sin(allowed - yaw)
@@ -191,7 +191,7 @@ def _rigid(scale: float, turn: Array, at: Array, points: Array) -> Rigid:
     return Rigid(linear, (at - points @ linear.T).mean(axis=0), np.array(((cos, -sin), (sin, cos))))
 
 
-def _yaw(turn: Array) -> float:
+def yaw_of(turn: Array) -> float:
     """Angle of the face's direction from the camera's, about the camera's vertical."""
     return float(np.arctan2(turn[0, 2], turn[2, 2]))
 
@@ -199,11 +199,11 @@ def _yaw(turn: Array) -> float:
 # The cheek between eye and mouth corners and the outline, seen from the front: distance and direction (left, right).
 _BANDS = (((36, 1), (52, 3), (52, 4)), ((48, 10), (57, 12), (57, 13)))
 _STRETCH = 2.0  # how much wider than in the portrait a cheek may become
-_LEAST_ROOM = np.deg2rad(6)  # a portrait from the side still turns so far towards the front
+LEAST_ROOM = np.deg2rad(6)  # a portrait from the side still turns so far towards the front
 SLACK = 1e-4  # ridge of the splines on a keypoint
 _DOUBT = 0.3  # on an outline that nobody sees: the tracker only guesses where it is
 _SEEN = 0.35  # cosine from which on it is seen
-_MOST_YAW = np.deg2rad(58)
+MOST_YAW = np.deg2rad(58)
 
 
 def _sides(keypoints: Array, turn: Array, unit: float) -> list[tuple[float, float]]:
@@ -218,16 +218,16 @@ def _sides(keypoints: Array, turn: Array, unit: float) -> list[tuple[float, floa
         whole = np.mean([np.linalg.norm((_FACE[outer] - _FACE[inner])[[0, 2]]) for inner, outer in bands])
         cosine = float(np.clip(seen / whole, 0.02, 1.0))
         wider = _STRETCH * cosine
-        room = np.pi if wider >= 1 else max(float(np.arccos(cosine) - np.arccos(wider)), _LEAST_ROOM)
+        room = np.pi if wider >= 1 else max(float(np.arccos(cosine) - np.arccos(wider)), LEAST_ROOM)
         sides.append((room, SLACK + _DOUBT * max(0.0, 1.0 - cosine / _SEEN)))
     return sides
 
 
 def _allowed_yaw(head: Head, wanted: float) -> float:
     """`wanted`, held back softly: what nobody saw cannot be shown, and nobody turns by 60 degrees without a neck."""
-    source = _yaw(head.turn)
+    source = yaw_of(head.turn)
     sign = 1.0 if wanted >= source else -1.0
-    room = min(head.rooms[1 if sign > 0 else 0], max(_MOST_YAW - sign * source, _LEAST_ROOM))
+    room = min(head.rooms[1 if sign > 0 else 0], max(MOST_YAW - sign * source, LEAST_ROOM))
     share, free = abs(wanted - source) / room, 0.5
     if share > free:
         share = free + (1 - free) * (1 - float(np.exp((free - share) / (1 - free))))

@@ -42,7 +42,8 @@ EYES = (
 MOUTH = Part((55, 56, 63, 61, 60), (55, 67, 70, 64, 60), -0.002, 0.014, (0.12, 0.15, 0.45))
 _MOUTH_AT = np.array((0.0, 0.45, 0.48))  # in the head frame; its depth decides how the teeth move when the head turns
 
-_GUMS = 0.06  # from here on, an upper lip that rises takes the layer along in part, in units
+GUMS = 0.06  # from here on, an upper lip that rises takes the layer along in part, in units
+RAISED = 0.55  # that part
 _DENSE = 17  # points per curve
 
 
@@ -60,7 +61,7 @@ def _catmull_rom() -> Array:
     return weights
 
 
-_CURVE = _catmull_rom()
+CURVE = _catmull_rom()
 
 
 class Slit:
@@ -73,7 +74,7 @@ class Slit:
         along = (x1 - x0) / length, (y1 - y0) / length
         self.centre = np.array(((x0 + x1) / 2, (y0 + y1) / 2))
         self.axes = np.array((along, (-along[1], along[0])))
-        self.curves = _CURVE @ points  # [2, 17, 2]
+        self.curves = CURVE @ points  # [2, 17, 2]
         self.edges = (self.curves - self.centre) @ self.axes.T  # the same in the slit's frame, never falling along it
         np.maximum.accumulate(self.edges[..., 0], axis=1, out=self.edges[..., 0])
         x, y = (points[1, 1:-1] - points[0, 1:-1]).mean(axis=0).tolist()
@@ -231,7 +232,7 @@ def cover(layer: Layer, head: Head, keypoints: Array, rigid: Rigid, size: tuple[
         # The gums end somewhere: an upper lip that rises further takes the layer along.
         up = -slit.axes[1]
         raised = float((keypoints[63] - moved) @ up) - float((head.keypoints[63] - layer.anchor[:2]) @ up)
-        moved = moved + 0.55 * max(raised - _GUMS * unit, 0.0) * up
+        moved = moved + RAISED * max(raised - GUMS * unit, 0.0) * up
     else:
         moved = slit.centre
     x, y = moved.tolist()

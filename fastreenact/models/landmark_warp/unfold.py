@@ -9,8 +9,9 @@ _LEAST = 0.25  # share of its area in the portrait that a triangle keeps
 _LEAST_LIP = 0.5  # and one between nose and upper lip
 _NOSE, _UPPER_LIP = (31, 32, 33, 34, 35), (53, 54, 58, 59, 62)
 _FLAT = 2e-4  # triangles below this area (squared units) carry no constraint: closed lids and lips
-_ROUNDS = 9
-_LONGEST_STEP = 0.02  # units a point moves per round
+ROUNDS = 9
+LEAST_WEIGHT = 0.05  # share of its least area that counts as slope: needles are not thrown about
+LONGEST_STEP = 0.02  # units a point moves per round
 
 
 def triangulate(points: Array) -> NDArray[np.intp]:
@@ -49,10 +50,11 @@ class Mesh:
         found = np.concatenate([members[triangulate(points[members])] for members in sets])
         areas = _areas(points, found)
         solid = areas > _FLAT * unit * unit
-        self._triangles, index = np.unique(found[solid], axis=0, return_index=True)
-        nose, lip = (np.isin(self._triangles, part).any(axis=1) for part in (_NOSE, _UPPER_LIP))
-        self._least = np.where(nose & lip, _LEAST_LIP, _LEAST) * areas[solid][index]
-        self._freedom = freedom[self._triangles]  # [T, 3]
+        self.triangles, index = np.unique(found[solid], axis=0, return_index=True)
+        nose, lip = (np.isin(self.triangles, part).any(axis=1) for part in (_NOSE, _UPPER_LIP))
+        self.least = np.where(nose & lip, _LEAST_LIP, _LEAST) * areas[solid][index]
+        self.freedom = freedom  # of each point
+        self._freedom = freedom[self.triangles]  # [T, 3]
         self._unit = unit
 
     def unfold(self, points: Array, growth: float) -> Array:
@@ -60,20 +62,20 @@ class Mesh:
 
         Projection of one area constraint after the other, all at once and averaged; mobile points give way first.
         """
-        least = self._least * growth * growth
-        limit = _LONGEST_STEP * self._unit * growth
-        for _ in range(_ROUNDS):
-            missing = least - _areas(points, self._triangles)
+        least = self.least * growth * growth
+        limit = LONGEST_STEP * self._unit * growth
+        for _ in range(ROUNDS):
+            missing = least - _areas(points, self.triangles)
             bad = np.flatnonzero(missing > 0)
             if not len(bad):
                 break
-            corners = points[self._triangles[bad]]  # [B, 3, 2]
+            corners = points[self.triangles[bad]]  # [B, 3, 2]
             opposite = corners[:, (2, 0, 1)] - corners[:, (1, 2, 0)]
             slope = 0.5 * np.stack((-opposite[..., 1], opposite[..., 0]), axis=-1)  # of the area, by each corner
             weight = (self._freedom[bad] * np.einsum("tkd,tkd->tk", slope, slope)).sum(axis=1)
             # The share of the least area keeps needles, whose slopes are tiny, from being thrown about.
-            push = (missing[bad] / (weight + 0.05 * least[bad]))[:, None] * self._freedom[bad]
-            step, at = (push[..., None] * slope).reshape(-1, 2), self._triangles[bad].ravel()
+            push = (missing[bad] / (weight + LEAST_WEIGHT * least[bad]))[:, None] * self._freedom[bad]
+            step, at = (push[..., None] * slope).reshape(-1, 2), self.triangles[bad].ravel()
             count = np.bincount(at, minlength=len(points))
             gain = 1.5 / (0.5 + 0.5 * np.maximum(count, 1))
             moved: Array = np.stack([gain * np.bincount(at, step[:, k], len(points)) for k in (0, 1)], axis=-1)

@@ -79,6 +79,11 @@ def _pose(value: ArrayLike) -> NDArray[np.float64]:
     return pose
 
 
+def checked(keypoints: ArrayLike, pose: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Keypoints [72, 2] and pose [6] of a frame; ValueError where they do not fit."""
+    return _finite("keypoints", keypoints, (COUNT, 2)).astype(np.float32), _pose(pose).astype(np.float32)
+
+
 class LandmarkWarp:
     """Moves portraits of height x width by their keypoints; what is away from the head stays at rest, bit for bit.
 

@@ -20,6 +20,8 @@ from fastreenact.models.protocol import LEAST_SIZE
 from fastreenact.models.refined_warp.networks import BaseEncoder, RefinedRenderer, RefinedWarp
 from fastreenact.timings import Timer
 
+Body = Callable[[ops.Replay, list[Tensor]], None]
+
 
 class RefinedMotion(FusedMotion):
     """The motion network that sees the source's picture as a base moves it, so that only its drawing is constant."""
@@ -109,21 +111,29 @@ class FusedBaseEncoder:
 
 
 class RefinedStep(FusedStep):
-    """The networks with their buffers, and the two replays of a frame: "move" and "draw"."""
+    """The networks with their buffers, and the two halves of a frame, "move" and "draw", each a replay of its own or
+    parts of `body`."""
 
     motion: RefinedMotion
     decoder: RefinedDecoder
 
     def __init__(
-        self, motion: RefinedMotion, decoder: RefinedDecoder, staging: StagingBuffer, dtype: torch.dtype, profile: bool
+        self,
+        motion: RefinedMotion,
+        decoder: RefinedDecoder,
+        staging: StagingBuffer,
+        dtype: torch.dtype,
+        profile: bool,
+        body: Body | None = None,
     ) -> None:
         super().__init__(motion, decoder, staging, dtype, profile)
         self.base_field, self.field = torch.zeros_like(motion.field), torch.zeros_like(motion.field)
         side = decoder.seen.side
         self.base = torch.zeros(len(motion.field), side, side, 3, device=motion.field.device)
-        self.bodies = {"move": self._move, "draw": self._draw}
+        self.bodies = {"move": self.move, "draw": self.draw} if body is None else {"step": body}
 
-    def _move(self, replay: ops.Replay, slabs: list[Tensor]) -> None:
+    def move(self, replay: ops.Replay, slabs: list[Tensor]) -> None:
+        """`base_field` -> the motion network's field, what is to be added to it."""
         replay.mark("rasterize")
         self.motion.rasterize(self.staging.points)
         replay.mark("motion")
@@ -131,7 +141,8 @@ class RefinedStep(FusedStep):
         self.motion(slabs[3:6], self.staging.source_index)
         self._total()
 
-    def _draw(self, replay: ops.Replay, slabs: list[Tensor]) -> None:
+    def draw(self, replay: ops.Replay, slabs: list[Tensor]) -> None:
+        """`field`, what the source is sampled by, and `base`, what is drawn over -> the decoder's `raw`."""
         replay.mark("decode")
         self.decoder.tables(self.staging.pose)
         replay.mark("warp")
@@ -161,13 +172,19 @@ class RefinedNetworks(FusedPair[RefinedWarp, RefinedStep]):
         return RefinedStep(
             RefinedMotion(self._model.motion, self.motion_size, self._like, n=n),
             RefinedDecoder(self._model.renderer, self.size, self._like, n=n),
-            StagingBuffer(n, self.size, self.device),
+            StagingBuffer(n, self.size, self.size, self.device),
             self.dtype,
-            self._profile,
+            self.profile,
         )
 
     def _more(self, pixels: Tensor) -> list[Tensor]:
         return [pixels]
+
+    def step_on(self, staging: StagingBuffer, n: int, body: Body) -> RefinedStep:
+        """A step of `n` frames whose inputs are in `staging` and whose replay is `body`. It shares the networks' buffers
+        with this object's own steps: only one of them may run at a time."""
+        own = self._step_of(n)
+        return RefinedStep(own.motion, own.decoder, staging, self.dtype, self.profile, body)
 
     @property
     def flag(self) -> Tensor | None:

@@ -16,14 +16,10 @@ from fastreenact import ops
 from fastreenact.face.crop import Box, crop
 from fastreenact.fuse.slabs import Place
 from fastreenact.models.landmark_warp.warp import LandmarkWarp, Placement, State
+from fastreenact.models.refined_warp import tables
 from fastreenact.models.refined_warp.fused import RefinedNetworks
 from fastreenact.models.refined_warp.networks import MOST_GAIN
-from fastreenact.ops.landmark_field import ramp
 from fastreenact.timings import NO_TIMER, Timer
-
-Floats = NDArray[np.floating[Any]]
-
-_FADE = 0.08  # of the square's side: over this width from its edge the networks gain their weight, in a larger picture
 
 
 @dataclass(frozen=True)
@@ -65,20 +61,12 @@ class FusedRefinedWarp:
         Raises:
             ValueError: a shape, a dtype or a value that does not fit; keypoints that are not a face.
         """
-        picture = np.ascontiguousarray(image)
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or min(picture.shape) < 1:
-            raise ValueError(f"image must be uint8 [H, W, 3], got {picture.dtype} {list(picture.shape)}")
+        picture, square = checked_portrait(image, box, self.size)
         height, width = picture.shape[:2]
-        if self.size is not None and (height, width) != (self.size, self.size):
-            raise ValueError(f"image must be uint8 [{self.size}, {self.size}, 3], got {list(picture.shape)}")
-        if box is None and height != width:
-            raise ValueError(f"image is {width} x {height}: a picture that is not square needs `box`")
-        whole = Box.whole(width)
-        square = whole if box is None else box
         warp = LandmarkWarp(height, width, self.dtype, self.device)
         base = warp.encode(picture, keypoints, pose, square)
         networks = self._networks.encode(crop(picture, square, self._networks.size), keypoints, pose)
-        fade = 0.0 if height == width and square == whole else _FADE
+        fade = tables.fade_of(square, height, width)
         sides = self._networks.motion_size // 4, self._networks.size
         cells = _Cells(*sides, square, height, width, base.grid.step, self.device)
         nodes = _Nodes(square, fade, height, width, base.grid.step, self.device)
@@ -162,20 +150,10 @@ class _Cells:
     theirs its picture. From the portrait alone."""
 
     def __init__(self, side: int, seen_side: int, box: Box, height: int, width: int, step: int, device: torch.device):
-        rest = Placement(None, (0, 0), step, ()).whole_field(height, width)
-        at = (np.arange(side) + 0.5) * (box.size / side) - box.size / 2  # px from the box's centre
-        h, w = rest.shape[:2]
-        where = _grid((at + box.cx) * (2 / (w * step)) - 1, (at + box.cy) * (2 / (h * step)) - 1)
-        # Beyond the picture everything moves as its edge does: what is held there is the displacement, not the place.
-        places = torch.from_numpy(where)
-        held = ops.warp(torch.from_numpy(rest)[None], places, size=(side, side), padding="border").numpy()
-        scale = np.array((width / box.size, height / box.size), np.float32)
-        own = _grid(at, at) * np.float32(2 / box.size)
-        self._where = places.to(device)
-        self._scale = torch.from_numpy(np.broadcast_to(scale, own.shape).copy()).to(device)
-        self._shift = torch.from_numpy(own - held * scale).to(device)
-        # A pixel is the mean of 2 x 2 samples where the picture has more to show: enough to see what has moved where.
-        self._samples = 2 if box.size > 1.5 * seen_side else 1
+        found = tables.cells(side, box, height, width, step)
+        self._where, self._shift = (torch.from_numpy(part).to(device) for part in (found.where, found.shift))
+        self._scale = torch.from_numpy(np.broadcast_to(found.scale, found.shift.shape).copy()).to(device)
+        self._samples = tables.samples_of(box, seen_side)
         self._box, self._side = box, seen_side
 
     def shrink(self, surface: Tensor) -> Tensor:
@@ -202,11 +180,7 @@ class _Nodes:
         self._rest = self._field[0, :, 0].copy(), self._field[:, 0, 1].copy()  # of each column and row
         self._shown, self._device = (0, 0, 0, 0), device  # the window of `_field` that may not be at rest
         self._moved = torch.empty(self._field.shape, device=device)
-        half = box.size / 2
-        x = ((np.arange(-(-width // step)) + 0.5) * step - box.cx) / half
-        y = ((np.arange(-(-height // step)) + 0.5) * step - box.cy) / half
-        weight_x, weight_y = _weight(x, fade), _weight(y, fade)
-        inside_x, inside_y = np.flatnonzero(weight_x), np.flatnonzero(weight_y)
+        inside_x, inside_y = map(np.flatnonzero, tables.node_weights(box, fade, height, width, step))
         # Left, top, right and low: outside, the networks have no weight.
         self.window = (
             (int(inside_x[0]), int(inside_y[0]), int(inside_x[-1]) + 1, int(inside_y[-1]) + 1)
@@ -215,17 +189,9 @@ class _Nodes:
         )
         left, top, right, low = self.window
         self._size = low - top, right - left
-        # Where they read is linear in their numbers: two by two places say it, which `warp` enlarges.
-        middle = (np.arange(2) + 0.5) / 2
-        x, y = (
-            ((first + share * middle) * step - centre) / half
-            for first, share, centre in ((left, right - left, box.cx), (top, low - top, box.cy))
-        )
-        self._where = torch.from_numpy(_grid(x, y)).to(device)
-        scale = np.array((box.size / width, box.size / height), np.float32)
-        if fade > 0:
-            scale = scale * (weight_y[top:low, None] * weight_x[left:right])[..., None].astype(np.float32)
-        self._scale = torch.from_numpy(scale).to(device).expand(1, *self._size, 2)
+        found = tables.nodes(box, fade, height, width, step, self.window)
+        self._where = torch.from_numpy(found.where).to(device)
+        self._scale = torch.from_numpy(found.scale).to(device).expand(1, *self._size, 2)
 
     def place(self, warp: LandmarkWarp, base: State, keypoints: ArrayLike, pose: ArrayLike) -> tuple[Placement, Tensor]:
         """The landmark warp of one frame, and its field [h, w, 2] of all nodes, valid until the next."""
@@ -262,14 +228,22 @@ class _Nodes:
         return self._moved[y0:y1, x0:x1]
 
 
+def checked_portrait(image: ArrayLike | Tensor, box: Box | None, size: int | None) -> tuple[NDArray[np.uint8], Box]:
+    """A portrait's picture and the square of its keypoints, as of `FusedRefinedWarp.encode`."""
+    picture = np.ascontiguousarray(image)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or min(picture.shape) < 1:
+        raise ValueError(f"image must be uint8 [H, W, 3], got {picture.dtype} {list(picture.shape)}")
+    height, width = picture.shape[:2]
+    if size is not None and (height, width) != (size, size):
+        raise ValueError(f"image must be uint8 [{size}, {size}, 3], got {list(picture.shape)}")
+    if box is None and height != width:
+        raise ValueError(f"image is {width} x {height}: a picture that is not square needs `box`")
+    return picture, Box.whole(width) if box is None else box
+
+
 def _plain(tensor: Tensor) -> Any:
     """NumPy's view of it on the CPU: PyTorch would wake its threads for copies that take microseconds."""
     return tensor.numpy() if tensor.device.type == "cpu" else tensor
-
-
-def _grid(x: Floats, y: Floats) -> NDArray[np.float32]:
-    """Places float32 [1, h, w, 2] of columns `x` [w] and rows `y` [h]."""
-    return np.stack(np.broadcast_arrays(x, y[:, None]), -1)[None].astype(np.float32)
 
 
 def _window(placed: Placement) -> tuple[int, int, int, int]:
@@ -287,8 +261,3 @@ def _moving(placed: Placement, nodes: _Nodes, h: int, w: int) -> tuple[int, int,
         x0, y0, x1, y1 = _window(placed)
         left, top, right, low = min(left, x0), min(top, y0), max(right, x1), max(low, y1)
     return max(left - 1, 0), max(top - 1, 0), min(right + 1, w), min(low + 1, h)
-
-
-def _weight(at: Floats, fade: float) -> Floats:
-    """0 at -1 and 1 and beyond, 1 from `fade` of the side inwards; 1 everywhere without a fade."""
-    return ramp((1 - np.abs(at)) / (2 * fade)) if fade > 0 else np.ones_like(at)
