@@ -54,7 +54,8 @@ __device__ __forceinline__ void compose_pixel(const ComposeFrameParams& p, const
 
 // Any grid covers any rectangle.
 template <int32_t kType>
-__device__ __forceinline__ void rows(const ComposeFrameParams& p) {
+__device__ __forceinline__ void rows(const ComposeFrameParams& all) {
+    const ComposeFrameParams p = compose_frame_of(all, blockIdx.z);
     for (int64_t column = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; column < p.width;
          column += int64_t(gridDim.x) * blockDim.x) {
         const ComposeTap x = compose_tap(p.left + column, p.centre_x, p.size, p.side, p.fade);
@@ -69,13 +70,7 @@ __device__ __forceinline__ void rows(const ComposeFrameParams& p) {
 // Not a template: NVRTC's caller finds it by this name.
 extern "C" __global__ void __launch_bounds__(kPictureThreadsX* kPictureThreadsY)
     compose_frame_kernel(const ComposeFrameParams p) {
-    if (p.dtype == kFloat32) {
-        rows<kFloat32>(p);
-    } else if (p.dtype == kFloat16) {
-        rows<kFloat16>(p);
-    } else {
-        rows<kBFloat16>(p);
-    }
+    FASTREENACT_BY_DTYPE(p.dtype, rows, p);
 }
 
 }  // namespace fastreenact

@@ -185,7 +185,8 @@ void run(DictionaryReadParams& p) {
     run_blocks(p, kernels().dictionary_read, rows, rows_for_threads(rows, 64), work);
 }
 
-void run(ComposeFrameParams& p) {
+static void run_one(const ComposeFrameParams& p) {
+    if (p.width == 0 || p.height == 0) return;
     // Each block activates anew what its first row needs: where the square is enlarged, blocks of at least eight of its
     // rows.
     const double times = std::min(p.size / static_cast<double>(p.side), static_cast<double>(p.height));
@@ -193,8 +194,14 @@ void run(ComposeFrameParams& p) {
     run_blocks(p, kernels().compose_frame, p.height, std::max(rows_per_block(p.height, p.width * 24), enlarged));
 }
 
+void run(ComposeFrameParams& p) {
+    for (int64_t n = 0; n < p.n; ++n) run_one(compose_frame_of(p, n));
+}
+
 std::vector<Launch> launches(const ComposeFrameParams& p) {
-    return one_launch("compose_frame_kernel", p, picture_shape(p.width, p.height));
+    const bool whole = p.boxes != nullptr;  // each frame's rectangle is known on the device alone
+    return one_launch("compose_frame_kernel", p,
+                      picture_shape(whole ? p.picture_width : p.width, whole ? p.picture_height : p.height, p.n));
 }
 
 void run(ToFrameParams& p) {
@@ -220,7 +227,23 @@ void run(RasterizeLinesParams& p) {
 }
 
 void run(ShrinkParams& p) {
-    run_rows(p, kernels().shrink, p.side, p.side * 16 * p.samples * p.samples);
+    for (int64_t n = 0; n < p.n; ++n) {
+        run_rows(shrink_frame(p, n), kernels().shrink, p.side, p.side * 16 * p.samples * p.samples);
+    }
+}
+
+std::vector<Launch> launches(const ShrinkParams& p) {
+    return one_launch("shrink_kernel", p, picture_shape(p.side, p.side, p.n));
+}
+
+void run(LandmarkCoversParams& p) {
+    run_rows(p, &landmark_covers, p.n * p.height, p.width);
+}
+
+std::vector<Launch> launches(const LandmarkCoversParams& p) {
+    constexpr int64_t kColumns = 512, kRows = 256;  // about what eyes and mouth take of a large picture
+    return one_launch("landmark_covers_kernel", p,
+                      picture_shape(std::min(p.width, kColumns), std::min(p.height, kRows), p.n));
 }
 
 void run(SlitCoverParams& p) {

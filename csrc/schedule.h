@@ -10,6 +10,7 @@
 #include "dictionary_read.h"
 #include "fit_face.h"
 #include "grid_sample_3d.h"
+#include "landmark_covers.h"
 #include "landmark_field.h"
 #include "landmark_nodes.h"
 #include "landmark_place.h"
@@ -48,6 +49,7 @@ void run(DictionaryReadParams& p);
 void run(FitFaceParams& p);
 void run(GridSample3dParams& p);
 void run(LandmarkFieldCall& p);
+void run(LandmarkCoversParams& p);
 void run(LandmarkNodesParams& p);
 void run(LandmarkPlaceParams& p);
 void run(LayCoverParams& p);
@@ -67,10 +69,12 @@ void run(WarpCall& p);
 std::vector<Launch> launches(const ComposeFrameParams& p);
 std::vector<Launch> launches(const std::vector<ConvCall>& convs);  // as one, of one dtype, on different memory
 std::vector<Launch> launches(const ConvCall& p);
+std::vector<Launch> launches(const LandmarkCoversParams& p);
 std::vector<Launch> launches(const LandmarkNodesParams& p);
 std::vector<Launch> launches(const LandmarkPlaceParams& p);
 std::vector<Launch> launches(const MbconvParams& p);
 std::vector<Launch> launches(const RasterizeLandmarksParams& p);
+std::vector<Launch> launches(const ShrinkParams& p);
 std::vector<Launch> launches(const TailParams& p);
 std::vector<Launch> launches(const ToFrameParams& p);
 template <typename Params>

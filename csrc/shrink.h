@@ -1,12 +1,15 @@
 // shrink: a square of a picture as the networks see it: smaller, in [-1, 1]. Parameters, and where a sample lies.
 #pragma once
-#include "substrate/common.h"
+#include "substrate/picture.h"
 
 namespace fastreenact {
 
 struct ShrinkParams {
-    const uint8_t* picture;  // [H, W, 3], packed pixels; both at least 2
-    void* out;               // [S, S, 3] in `dtype`, contiguous
+    const uint8_t* picture;  // [N, H, W, 3], packed pixels; height and width at least 2
+    void* out;               // [N, S, S, 3] in `dtype`, contiguous
+    const double* boxes;     // [N, 4] centre x, centre y and side of each square, px; null: what stands below, for all
+    int64_t n;               // N
+    int64_t stride_n;        // bytes from picture to picture
     int64_t height;          // H
     int64_t width;           // W
     int64_t stride;          // bytes from row to row of the picture
@@ -15,7 +18,7 @@ struct ShrinkParams {
     double left;             // of the square, px
     double top;              // px
     double size;             // its side, px
-    int32_t dtype;           // Dtype: kFloat32 or kBFloat16
+    int32_t dtype;           // Dtype: kFloat32, kBFloat16 (kFloat16 on the GPU only)
 };
 
 // The two rows or columns around sample `i` of `count` along a side of the square, the edge repeated outside.
@@ -35,6 +38,18 @@ FASTREENACT_INLINE ShrinkTap shrink_tap(int64_t i, int64_t count, double first, 
     tap.upper = static_cast<float>(at - static_cast<double>(tap.low));
     tap.lower = 1.0f - tap.upper;
     return tap;
+}
+
+// Picture n alone.
+FASTREENACT_INLINE ShrinkParams shrink_frame(const ShrinkParams& p, int64_t n) {
+    ShrinkParams one = p;
+    one.picture += n * p.stride_n;
+    one.out = static_cast<char*>(p.out) + n * 3 * p.side * p.side * (p.dtype == kFloat32 ? 4 : 2);
+    if (p.boxes != nullptr) {
+        one.size = p.boxes[4 * n + 2];
+        one.left = p.boxes[4 * n] - one.size / 2, one.top = p.boxes[4 * n + 1] - one.size / 2;
+    }
+    return one;
 }
 
 }  // namespace fastreenact

@@ -99,13 +99,7 @@ __device__ __forceinline__ void rows(const ToFrameParams& p) {
 // Not a template: NVRTC's caller finds it by this name.
 extern "C" __global__ void __launch_bounds__(kPictureThreadsX* kPictureThreadsY)
     to_frame_kernel(const ToFrameParams p) {
-    if (p.dtype == kFloat32) {
-        rows<kFloat32>(p);
-    } else if (p.dtype == kFloat16) {
-        rows<kFloat16>(p);
-    } else {
-        rows<kBFloat16>(p);
-    }
+    FASTREENACT_BY_DTYPE(p.dtype, rows, p);
 }
 
 }  // namespace fastreenact

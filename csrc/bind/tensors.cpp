@@ -173,9 +173,13 @@ static void read(Arguments& a, DictionaryReadParams& p) {
 }
 
 static void read(Arguments& a, ComposeFrameParams& p) {
-    p.dtype = a.view("raw", p.raw, {&p.side}, {&p.raw_stride_y, &p.raw_stride_x}).dtype;
-    a.view("surface", p.surface, {}, {&p.surface_stride});
+    const View raw = a.view("raw", p.raw).batch(4);
+    raw.sizes({&p.n, &p.side}).strides({&p.raw_stride_n, &p.raw_stride_y, &p.raw_stride_x});
+    const View surface = a.view("surface", p.surface).batch(4);
+    surface.sizes({nullptr, &p.picture_height, &p.picture_width}).strides({&p.surface_stride_n, &p.surface_stride});
+    a.view("boxes", p.boxes);
     a.view("flag", p.flag);
+    p.dtype = raw.dtype;
     p.left = a.integer("left");
     p.top = a.integer("top");
     p.width = a.integer("width");
@@ -219,8 +223,10 @@ static void read(Arguments& a, RasterizeLandmarksParams& p) {
 }
 
 static void read(Arguments& a, ShrinkParams& p) {
-    a.view("picture", p.picture, {&p.height, &p.width}, {&p.stride});
+    const View picture = a.view("picture", p.picture).batch(4);
+    picture.sizes({&p.n, &p.height, &p.width}).strides({&p.stride_n, &p.stride});
     p.dtype = a.view("out", p.out, {nullptr, &p.side}).dtype;
+    a.view("boxes", p.boxes);
     p.samples = a.integer("samples");
     p.left = a.real("left");
     p.top = a.real("top");
@@ -262,6 +268,11 @@ static void read(Arguments& a, LandmarkNodesParams& p) {
     p.coarse = a.integer("coarse");
 }
 
+static void read(Arguments& a, LandmarkCoversParams& p) {
+    a.view("frames", p.frames);
+    a.view("surface", p.surface, {&p.n, &p.height, &p.width}, {&p.stride_n, &p.stride_y});
+}
+
 void bind_tensors(py::module_& m) {
     define<WarpCall>(m, "warp");
     define<SpadeCall>(m, "spade");
@@ -275,6 +286,7 @@ void bind_tensors(py::module_& m) {
     define<ToFrameParams>(m, "to_frame");
     define<RasterizeLandmarksParams>(m, "rasterize_landmarks");
     define<ShrinkParams>(m, "shrink");
+    define<LandmarkCoversParams>(m, "landmark_covers");
     define<LandmarkPlaceParams>(m, "landmark_place");
     define<LandmarkNodesParams>(m, "landmark_nodes");
     define<RenderMeshParams>(m, "render_mesh");

@@ -8,13 +8,13 @@ namespace fastreenact {
 constexpr uint32_t kPictureThreadsX = 64, kPictureThreadsY = 4;
 
 #ifndef __CUDACC_RTC__
-FASTREENACT_INLINE LaunchShape picture_shape(int64_t columns, int64_t rows) {
+FASTREENACT_INLINE LaunchShape picture_shape(int64_t columns, int64_t rows, int64_t pictures = 1) {
     constexpr int64_t kMostBlocks = 32 * 1024;  // along an axis, below the hardware's 65535
     const int64_t x = (columns + kPictureThreadsX - 1) / kPictureThreadsX;
     const int64_t y = (rows + kPictureThreadsY - 1) / kPictureThreadsY;
     return {uint32_t(x < kMostBlocks ? x : kMostBlocks),
             uint32_t(y < kMostBlocks ? y : kMostBlocks),
-            1,
+            uint32_t(pictures),
             kPictureThreadsX,
             0,
             kPictureThreadsY};

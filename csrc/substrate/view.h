@@ -28,6 +28,14 @@ struct View {
         }
         return view;
     }
+    // Without a first axis of pictures: one of them.
+    View batch(int32_t axes) const {
+        View view = *this;
+        if (rank + 1 != axes) return view;
+        view.rank = axes, view.size[0] = 1, view.stride[0] = 0;
+        for (int i = 0; i + 1 < axes; ++i) view.size[i + 1] = size[i], view.stride[i + 1] = stride[i];
+        return view;
+    }
     // A picture [N, H, W, C] as a volume of depth 1.
     View volume() const {
         View view = *this;

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastreenact.ops.dictionary_read import dictionary_read, dictionary_read_reference
     from fastreenact.ops.fit_face import FaceTerms, fit_face, fit_face_reference
     from fastreenact.ops.grid_sample_3d import grid_sample_3d, grid_sample_3d_reference
+    from fastreenact.ops.landmark_covers import landmark_covers
     from fastreenact.ops.landmark_field import LandmarkField, landmark_field, landmark_field_reference
     from fastreenact.ops.landmark_nodes import landmark_nodes
     from fastreenact.ops.landmark_place import landmark_place
@@ -48,6 +49,7 @@ _FILES = {
     "dictionary_read": "dictionary_read dictionary_read_reference",
     "fit_face": "FaceTerms fit_face fit_face_reference",
     "grid_sample_3d": "grid_sample_3d grid_sample_3d_reference",
+    "landmark_covers": "landmark_covers",
     "landmark_field": "LandmarkField landmark_field landmark_field_reference",
     "landmark_nodes": "landmark_nodes",
     "landmark_place": "landmark_place",

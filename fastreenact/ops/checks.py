@@ -1,5 +1,8 @@
 """What every op asks of its arguments, with messages that name the argument, what it got and what it needs."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -134,6 +137,33 @@ def need_writable(name: str, out: Tensor) -> None:
                     "order and apart; pass a contiguous [N, .., C] tensor or a channel slice of one"
                 )
             extent += (size - 1) * stride
+
+
+def need_pictures(name: str, pictures: Tensor) -> None:
+    """TypeError or ValueError unless they are uint8 [H, W, 3] or [N, H, W, 3], packed pixels in rows that lie apart."""
+    need_dtype(name, pictures, (torch.uint8,))
+    if pictures.dim() == 4:
+        need_shape(name, pictures, (None, None, None, 3), "[N, H, W, 3]")
+    else:
+        need_shape(name, pictures, (None, None, 3), "[H, W, 3]")
+    (height, width), (stride_y, stride_x, stride_c) = pictures.shape[-3:-1], pictures.stride()[-3:]
+    if stride_c != 1 or (width > 1 and stride_x != 3) or (height > 1 and stride_y < 3 * width):
+        raise ValueError(f"{name}: got strides {list(pictures.stride())}, needs packed pixels in rows that lie apart")
+
+
+def need_box(box: Sequence[float] | None, boxes: Tensor | None, like: Tensor) -> None:
+    """ValueError unless there is either one square for all, or a table of one for each of [N, ..] pictures."""
+    if boxes is None:
+        if box is None or len(box) != 3 or not all(map(math.isfinite, box)) or box[2] <= 0:
+            got = None if box is None else list(box)
+            raise ValueError(f"box: got {got}, needs centre x, centre y and a side of more than 0, in px")
+        return
+    if box is not None:
+        raise ValueError("box: got one beside `boxes`, needs one of them")
+    need_dtype("boxes", boxes, (torch.float64,))
+    need_shape("boxes", boxes, (like.shape[0] if like.dim() == 4 else 1, 4), "[N, 4]")
+    need_contiguous("boxes", boxes)
+    need_same_device(like, boxes=boxes)
 
 
 def need_flag(like: Tensor, flag: Tensor) -> None:

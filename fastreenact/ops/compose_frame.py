@@ -14,27 +14,30 @@ from fastreenact.ops.define import Op, named
 def compose_frame(
     raw: Tensor,
     surface: Tensor,
-    box: Sequence[float],
+    box: Sequence[float] | None,
     *,
     most_gain: float,
     fade: float = 0.0,
     flag: Tensor | None = None,
+    boxes: Tensor | None = None,
 ) -> Tensor:
     """Give every pixel of a square of a picture a gain and a colour, in place.
 
     level = base + say ((gain - 1) base + 255 tanh(colour)), gain = most_gain sigmoid(value - ln(most_gain - 1))
 
     Args:
-        raw: [R, R, 4] float32, bfloat16 or float16 (GPU only), channels contiguous: three colours and the value of the
-            gain, before activations. They are enlarged (or shrunk) bilinearly after them, pixel centres on pixel
-            centres (align_corners=False), the edge repeated.
-        surface: uint8 [H, W, 3] RGB, pixels packed, any distance of rows: `base`, replaced by the levels, rounded to
-            nearest. NaN gives 0.
+        raw: [R, R, 4] or [N, R, R, 4] float32, bfloat16 or float16 (GPU only), channels contiguous: three colours and
+            the value of the gain, before activations. They are enlarged (or shrunk) bilinearly after them, pixel
+            centres on pixel centres (align_corners=False), the edge repeated.
+        surface: uint8 [H, W, 3] or [N, H, W, 3] RGB, pixels packed, any distance of rows: `base`, replaced by the
+            levels, rounded to nearest. NaN gives 0.
         box: centre x, centre y and side (px, more than 0) of the square of the picture that `raw` covers; its edges are
-            rounded to whole pixels, and it may reach beyond the picture.
+            rounded to whole pixels, and it may reach beyond the picture. None with `boxes`.
         most_gain: the gain's upper limit, more than 1; a value of 0 is a gain of 1.
         fade: share of the side, 0 to 0.5: over this width `say` rises from 0 on the edges of the box to 1, smoothly; 0:
             it is 1 everywhere.
+        boxes: float64 [N, 4] where the pictures lie: centre x, centre y, side and fade of each, in place of `box` and
+            `fade`; so that a graph can hold what changes with the portrait. Nobody looks at them.
         flag: int32 [1]: becomes 1 if a value that is read of `raw` is infinite or NaN, and stays as it is if none.
 
     Returns:
@@ -44,20 +47,28 @@ def compose_frame(
         TypeError: an argument is no tensor or has a dtype that is not listed.
         ValueError: a shape, stride, device or number that does not fit; an input requires grad.
     """
-    _COMPOSE_FRAME.into(raw, surface, [float(value) for value in box], float(most_gain), float(fade), flag)
+    square = None if box is None else [float(value) for value in box]
+    _COMPOSE_FRAME.into(raw, surface, square, float(most_gain), float(fade), flag, boxes)
     return surface
 
 
 def compose_frame_reference(
     raw: Tensor,
     surface: Tensor,
-    box: Sequence[float],
+    box: Sequence[float] | None,
     *,
     most_gain: float,
     fade: float = 0.0,
     flag: Tensor | None = None,
+    boxes: Tensor | None = None,
 ) -> Tensor:
     """What `compose_frame` means, in plain PyTorch: any device, float64 too."""
+    if raw.dim() == 4:
+        squares = [(box, fade)] * len(raw) if boxes is None else [(row[:3], row[3]) for row in boxes.tolist()]
+        for one, picture, (square, own) in zip(raw, surface, squares, strict=True):
+            compose_frame_reference(one, picture, square, most_gain=most_gain, fade=own, flag=flag)
+        return surface
+    assert box is not None  # noqa: S101
     height, width = surface.shape[:2]
     left, right = _inside(box[0], box[2], width)
     top, low = _inside(box[1], box[2], height)
@@ -103,21 +114,21 @@ def _taps(
 
 def _check(a: Any) -> None:
     """Raise what `compose_frame` raises for tensors and numbers."""
-    raw, surface, box, most_gain, fade, flag = a
+    raw, surface, box, most_gain, fade, flag, boxes = a
     checks.need_forward_only("compose_frame", raw=raw)
     checks.need_activation_dtype("raw", raw)
-    checks.need_dtype("surface", surface, (torch.uint8,))
-    checks.need_shape("raw", raw, (None, None, 4), "[R, R, 4]")
-    checks.need_shape("surface", surface, (None, None, 3), "[H, W, 3]")
+    if raw.dim() == 4:
+        checks.need_shape("raw", raw, (None, None, None, 4), "[N, R, R, 4]")
+        checks.need_shape("surface", surface, (raw.shape[0], None, None, 3), "[N, H, W, 3]")
+    else:
+        checks.need_shape("raw", raw, (None, None, 4), "[R, R, 4]")
+        checks.need_shape("surface", surface, (None, None, 3), "[H, W, 3]")
+    checks.need_pictures("surface", surface)
     checks.need_same_device(raw, surface=surface)
     checks.need_channels_last("raw", raw)
-    if raw.shape[0] != raw.shape[1] or raw.shape[0] < 1:
+    if raw.shape[-3] != raw.shape[-2] or raw.shape[-2] < 1:
         raise ValueError(f"raw: got shape {list(raw.shape)}, needs a square of at least 1 x 1")
-    (height, width, _), (stride_y, stride_x, stride_c) = surface.shape, surface.stride()
-    if stride_c != 1 or (width > 1 and stride_x != 3) or (height > 1 and stride_y < 3 * width):
-        raise ValueError(f"surface: got strides {list(surface.stride())}, needs packed pixels in rows that lie apart")
-    if len(box) != 3 or not all(map(math.isfinite, box)) or box[2] <= 0:
-        raise ValueError(f"box: got {list(box)}, needs centre x, centre y and a side of more than 0, in px")
+    checks.need_box(box, boxes, raw)
     if not 1 < most_gain < math.inf:
         raise ValueError(f"most_gain: got {most_gain}, needs more than 1")
     if not 0 <= fade <= 0.5:
@@ -128,14 +139,19 @@ def _check(a: Any) -> None:
 
 def _numbers(a: Any) -> dict[str, Any] | None:
     """The part of the picture, and what the op got; None where the box lies beside the picture."""
+    numbers = {"fade": a.fade, "most_gain": a.most_gain}
+    if a.boxes is not None:  # where they lie is known on their device alone
+        return numbers | dict.fromkeys(("left", "top", "width", "height"), 0) | _square((0.0, 0.0, 1.0))
     (left, right), (top, low) = (
-        _inside(a.box[i], a.box[2], size) for i, size in ((0, a.surface.shape[1]), (1, a.surface.shape[0]))
+        _inside(a.box[i], a.box[2], size) for i, size in ((0, a.surface.shape[-2]), (1, a.surface.shape[-3]))
     )
     if right <= left or low <= top:
         return None
-    place = {"left": left, "top": top, "width": right - left, "height": low - top}
-    box = dict(zip(("centre_x", "centre_y", "size"), a.box, strict=True))
-    return {**place, **box, "fade": a.fade, "most_gain": a.most_gain}
+    return numbers | {"left": left, "top": top, "width": right - left, "height": low - top} | _square(a.box)
+
+
+def _square(box: Sequence[float]) -> dict[str, float]:
+    return dict(zip(("centre_x", "centre_y", "size"), box, strict=True))
 
 
 _COMPOSE_FRAME = Op(

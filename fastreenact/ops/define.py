@@ -28,6 +28,7 @@ _TYPES: dict[Any, str] = {
     Tensor: "Tensor",
     Tensor | None: "Tensor?",
     Sequence[float]: "float[]",
+    Sequence[float] | None: "float[]?",
     Sequence[int] | None: "SymInt[]?",
     bool: "bool",
     float: "float",
@@ -129,7 +130,8 @@ class Op:
         self.cuda, self.triton, self.fallback = cuda, triton, fallback
         given = arguments.split(", ") if arguments else _arguments_of(function)
         more = [part for part in given if part.split()[-1] in with_out]
-        given = [part for part in given if part.split()[-1] not in with_out and (part.split()[-1] != "out" or "out" in mutates)]
+        made = with_out if "out" in mutates else ("out", *with_out)
+        given = [part for part in given if part.split()[-1] not in made]
         every = [*given, *(f"Tensor {out}" for out in outs), *more]
         fields = [part.split()[-1] for part in every]
         self.Arguments: Any = namedtuple(self.name, fields)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""landmark_nodes: the landmark warp's field at the nodes of whole pictures, of frames that `landmark_place` has placed."""
+"""landmark_nodes: the landmark warp's field at the nodes of whole pictures, of frames from `landmark_place`."""
 
 from collections.abc import Sequence
 from typing import Any

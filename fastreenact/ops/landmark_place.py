@@ -16,8 +16,8 @@ FRAME_BYTES: int = _C.LANDMARK_FRAME_BYTES
 def landmark_place(heads: Tensor, source_index: Tensor, keypoints: Tensor, poses: Tensor, frames: Tensor) -> Tensor:
     """Move portraits' heads: control points kept from folding, splines solved, layers of eyes and mouth placed.
 
-    What models.landmark_warp does for one frame in NumPy, which is its meaning: head.follow, field.Controls, slits.cover
-    and the splines of `landmark_field_reference`.
+    What models.landmark_warp does for one frame in NumPy, which is its meaning: head.follow, field.Controls,
+    slits.cover, and the splines of `landmark_field_reference`.
 
     Args:
         heads: uint8 [A, HEAD_BYTES], contiguous: resident portraits, of models.landmark_warp.device.pack_head.

@@ -1,7 +1,6 @@
 """shrink: a square of a picture as the networks see it."""
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,27 +10,36 @@ from torch import Tensor
 
 from fastreenact.ops import checks
 from fastreenact.ops.define import Op, Out
-from fastreenact.ops.warp import warp
 
 _MOST_SIDE = 16384
 
 
 def shrink(
-    picture: Tensor, box: Sequence[float], side: int, *, samples: int = 1, dtype: torch.dtype = torch.float32
+    picture: Tensor,
+    box: Sequence[float] | None,
+    side: int,
+    *,
+    samples: int = 1,
+    dtype: torch.dtype = torch.float32,
+    boxes: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """Sample a square of an 8-bit picture at side x side places, in [-1, 1].
+    """Sample a square of 8-bit pictures at side x side places, in [-1, 1].
 
-    out[0, y, x] = 2 / 255 * mean over samples x samples places of bilinear(picture, place) - 1; edges go on outside
+    out[n, y, x] = 2 / 255 * mean over samples x samples places of bilinear(picture[n], place) - 1; edges go on outside
 
     Args:
-        picture: uint8 [H, W, 3], packed pixels, at least 2 x 2.
-        box: centre x, centre y and side of the square, px (pixel (0, 0) covers 0 to 1).
+        picture: uint8 [H, W, 3] or [N, H, W, 3], packed pixels, at least 2 x 2.
+        box: centre x, centre y and side of the square, px (pixel (0, 0) covers 0 to 1); None with `boxes`.
         side: of the result, px, 1 to 16384.
         samples: 1 or 2, per pixel of the result and axis, evenly spread over it.
         dtype: of the result: float32, bfloat16 or float16 (GPU only).
+        boxes: float64 [N, 4] where the pictures lie: centre x, centre y and side of each one's square, and a fourth
+            number that is not read; so that a graph can hold what changes with the portrait.
+        out: [N, side, side, 3] of `dtype`, contiguous, to write into.
 
     Returns:
-        [1, side, side, 3], the caller's. On a GPU the samples are rounded to 8 bit before their mean.
+        [N, side, side, 3], N = 1 of a single picture: `out` if given.
 
     Raises:
         TypeError: no tensor, or a dtype that is not listed.
@@ -41,13 +49,27 @@ def shrink(
     checks.need_whole("samples", samples, 1, 2)
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"dtype: got {dtype!r}, needs a torch.dtype")
-    return _SHRINK(picture, [float(value) for value in box], side, samples, dtype)
+    square = None if box is None else [float(value) for value in box]
+    return _SHRINK(picture, square, side, samples, dtype, boxes, out=out)
 
 
 def shrink_reference(
-    picture: Tensor, box: Sequence[float], side: int, *, samples: int = 1, dtype: torch.dtype = torch.float32
+    picture: Tensor,
+    box: Sequence[float] | None,
+    side: int,
+    *,
+    samples: int = 1,
+    dtype: torch.dtype = torch.float32,
+    boxes: Tensor | None = None,
 ) -> Tensor:
     """What `shrink` means, in plain PyTorch: any device, float64 too."""
+    pictures = picture if picture.dim() == 4 else picture[None]
+    squares = [box] * len(pictures) if boxes is None else boxes.tolist()
+    seen = [_shrunk(one, square, side, samples, dtype) for one, square in zip(pictures, squares, strict=True)]
+    return torch.cat(seen)
+
+
+def _shrunk(picture: Tensor, box: Sequence[float], side: int, samples: int, dtype: torch.dtype) -> Tensor:
     work = torch.promote_types(dtype, torch.float32)
     grid = _places(tuple(box), side * samples, *picture.shape[:2], picture.device).to(work)
     levels = picture.permute(2, 0, 1)[None].to(grid.dtype)
@@ -63,39 +85,34 @@ def _places(box: tuple[float, ...], count: int, height: int, width: int, device:
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]
 
 
-def _warped(picture: Tensor, box: Sequence[float], side: int, samples: int, dtype: torch.dtype) -> Tensor:
-    """The same by `warp`, whose samples are rounded to 8 bit."""
-    count = side * samples
-    places = _places(tuple(box), count, *picture.shape[:2], picture.device).to(torch.float32)
-    seen = warp(picture[None], places, size=(count, count), padding="border").float()
-    return (seen.view(side, samples, side, samples, 3).mean((1, 3))[None] * (2 / 255) - 1).to(dtype)
-
-
 def _check(a: Any) -> Out:
     """Raise what `shrink` raises."""
-    picture, box, side, _, dtype, out = a
-    checks.need_dtype("picture", picture, (torch.uint8,))
-    checks.need_shape("picture", picture, (None, None, 3), "[H, W, 3]")
-    (height, width, _), (stride_y, stride_x, stride_c) = picture.shape, picture.stride()
-    if min(height, width) < 2:
+    picture, box, side, _, dtype, boxes, out = a
+    checks.need_pictures("picture", picture)
+    if min(picture.shape[-3:-1]) < 2:
         raise ValueError(f"picture: got shape {list(picture.shape)}, needs at least 2 x 2")
-    if stride_c != 1 or stride_x != 3 or stride_y < 3 * width:
-        raise ValueError(f"picture: got strides {list(picture.stride())}, needs packed pixels in rows that lie apart")
-    if len(box) != 3 or not all(map(math.isfinite, box)) or box[2] <= 0:
-        raise ValueError(f"box: got {list(box)}, needs centre x, centre y and a side of more than 0, in px")
+    checks.need_box(box, boxes, picture)
     half = () if picture.device.type == "cpu" else (torch.float16,)
     if dtype not in (torch.float32, torch.bfloat16, *half):
         raise TypeError(f"dtype: got {dtype} on {picture.device.type}, needs float32, bfloat16 or, on a GPU, float16")
+    shape = (picture.shape[0] if picture.dim() == 4 else 1, side, side, 3)
     if out is not None:
         checks.need_dtype("out", out, (dtype,))
-        checks.need_shape("out", out, (1, side, side, 3), "[1, side, side, 3]")
+        checks.need_shape("out", out, shape, "[N, side, side, 3]")
         checks.need_contiguous("out", out)
-    return Out((1, side, side, 3), dtype)
+        checks.need_same_device(picture, out=out)
+    return Out(shape, dtype)
 
 
 def _numbers(a: Any) -> dict[str, Any]:
-    cx, cy, size = a.box
+    cx, cy, size = a.box or (0.0, 0.0, 1.0)
     return {"samples": a.samples, "left": cx - size / 2, "top": cy - size / 2, "size": size}
 
 
-_SHRINK = Op(shrink, _check, numbers=_numbers, fallback=lambda a: a.out.copy_(_warped(*a[:5])))
+_SHRINK = Op(
+    shrink,
+    _check,
+    numbers=_numbers,
+    cuda=True,
+    fallback=lambda a: a.out.copy_(shrink_reference(*a[:3], samples=a.samples, dtype=a.dtype, boxes=a.boxes)),
+)

@@ -118,7 +118,7 @@ def _doubles(*values: Any) -> np.ndarray:
 
 def _rows(rows: Any, length: int, dtype: type) -> np.ndarray:
     """Rows filled up with zeros."""
-    found = np.zeros((len(rows), length), dtype)
+    found: np.ndarray = np.zeros((len(rows), length), dtype)
     for row, values in zip(found, rows, strict=True):
         row[: len(values)] = values
     return found

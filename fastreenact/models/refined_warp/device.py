@@ -62,12 +62,12 @@ class Frames:
         self.staging = StagingBuffer(n, *self._size, device, poses=2)
         self.step: RefinedStep = networks.step_on(self.staging, n, self._body)
         side = networks.motion_size // 4
-        shapes = ((side, side, 2), (1, 1, 2), (side, side, 2), (2, 2, 2), (h, w, 2), (4,))
+        shapes = ((side, side, 2), (1, 1, 2), (side, side, 2), (2, 2, 2), (h, w, 2))
         # Where each cell of the networks' field reads the nodes, its factor and summand; where each node reads that
         # field, and its factor; the box, centre x, centre y and side in px, and its fade.
         self.tables = [torch.zeros(n, *shape, device=device) for shape in shapes]
+        self.tables.append(torch.zeros(n, 4, dtype=torch.float64, device=device))
         self._places: list[Place] = []
-        self._rows = torch.arange(n, dtype=torch.int32, device=device)
         self._one = torch.ones(1, side, side, 2, device=device)
         self._along = torch.arange(side, dtype=torch.int32, device=device)
         self._frames = torch.zeros(n, FRAME_BYTES, dtype=torch.uint8, device=device)
@@ -99,23 +99,43 @@ class Frames:
         ops.landmark_place(slabs[_HEAD], index, self.staging.points, self.staging.poses[1], self._frames)
         size = (kind.height, kind.width)
         ops.landmark_nodes(self._frames, kind.step, kind.coarse, size, out=self._nodes)
-        scale = cell_scale.expand(-1, side, side, -1)
-        base = {"scale": scale, "shift": cell_shift, "out": step.base_field}
-        ops.warp(self._nodes, cells, size=(side, side), padding="border", **base)
+        ops.warp(
+            self._nodes,
+            cells,
+            size=(side, side),
+            padding="border",
+            scale=cell_scale.expand(-1, side, side, -1),
+            shift=cell_shift,
+            out=step.base_field,
+        )
         step.move(replay, slabs)
         replay.mark("warp")
-        rest = {"padding": "border", "field_resize": "bilinear"}
         offset = step.motion.field
-        moved = {"size": self._nodes.shape[1:3], "scale": node_scale, "shift": self._nodes, "out": self._moved}
-        ops.warp(offset, places, **moved, **rest)
-        ops.warp(slabs[_IMAGE], self._moved, source_index=index, size=self._size, out=surface, **rest)
+        ops.warp(
+            offset,
+            places,
+            size=self._nodes.shape[1:3],
+            padding="border",
+            field_resize="bilinear",
+            scale=node_scale,
+            shift=self._nodes,
+            out=self._moved,
+        )
+        ops.warp(
+            slabs[_IMAGE],
+            self._moved,
+            source_index=index,
+            size=self._size,
+            padding="border",
+            field_resize="bilinear",
+            out=surface,
+        )
         ops.landmark_covers(self._frames, picture)
-        ops.shrink(picture, boxes, step.base, source_index=self._rows, samples=kind.samples)
+        ops.shrink(picture, None, step.base.shape[1], samples=kind.samples, boxes=boxes, out=step.base)
         ops.spade(offset, self._one, step.base_field, self._along, self._along, activation=None, out=step.field)
         step.draw(replay, slabs)
         replay.mark("deliver")
-        gain = {"most_gain": MOST_GAIN, "flag": step.flag}
-        ops.compose_frame(step.decoder.raw, picture, boxes, source_index=self._rows, **gain)
+        ops.compose_frame(step.decoder.raw, picture, None, most_gain=MOST_GAIN, flag=step.flag, boxes=boxes)
 
 
 class Group:
@@ -168,8 +188,8 @@ class Group:
         fade = tables.fade_of(box, height, width)
         cells = tables.cells(self._networks.motion_size // 4, box, height, width, step)
         nodes = tables.nodes(box, fade, height, width, step, (0, 0, w, h))
-        scale = np.ascontiguousarray(np.broadcast_to(nodes.scale, (h, w, 2)))
-        own = np.array((box.cx, box.cy, box.size, fade), np.float32)
+        scale = np.broadcast_to(nodes.scale, (h, w, 2)).copy()
+        own = np.array((box.cx, box.cy, box.size, fade), np.float64)
         parts = (cells.where[0], cells.scale[None, None], cells.shift[0], nodes.where[0], scale, own)
         return tuple(torch.from_numpy(part).to(self._networks.device) for part in parts)
 
@@ -217,8 +237,8 @@ class DeviceRefinedWarp:
         for group in dict.fromkeys(state.group for state in states):
             mine = [i for i, state in enumerate(states) if state.group is group]
             part = out if len(mine) == len(states) else torch.empty_like(out[: len(mine)])
-            chosen = ([each[i] for i in mine] for each in (states, keypoints, poses))
-            finite = group.drive(*chosen, part, timer) and finite
+            points, turns = ([each[i] for i in mine] for each in (keypoints, poses))
+            finite = group.drive([states[i] for i in mine], points, turns, part, timer) and finite
             if part is not out:
                 for i, frame in zip(mine, part, strict=True):
                     out[i].copy_(frame)

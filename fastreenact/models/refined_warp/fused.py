@@ -181,8 +181,8 @@ class RefinedNetworks(FusedPair[RefinedWarp, RefinedStep]):
         return [pixels]
 
     def step_on(self, staging: StagingBuffer, n: int, body: Body) -> RefinedStep:
-        """A step of `n` frames whose inputs are in `staging` and whose replay is `body`. It shares the networks' buffers
-        with this object's own steps: only one of them may run at a time."""
+        """A step of `n` frames, whose inputs are in `staging` and whose replay is `body`. It shares buffers with this
+        object's own steps: only one of them may run at a time."""
         own = self._step_of(n)
         return RefinedStep(own.motion, own.decoder, staging, self.dtype, self.profile, body)
 

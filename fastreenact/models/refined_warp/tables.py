@@ -51,7 +51,8 @@ def cells(side: int, box: Box, height: int, width: int, step: int) -> Cells:
     # Beyond the picture everything moves as its edge does: what is held there is the displacement, not the place.
     held = ops.warp(torch.from_numpy(rest)[None], torch.from_numpy(where), size=(side, side), padding="border").numpy()
     scale = np.array((width / box.size, height / box.size), np.float32)
-    return Cells(where, scale, _grid(at, at) * np.float32(2 / box.size) - held * scale)
+    own = _grid(at, at) * np.float32(2 / box.size)
+    return Cells(where, scale, (own - held * scale).astype(np.float32))
 
 
 def node_weights(box: Box, fade: float, height: int, width: int, step: int) -> tuple[Floats, Floats]:
