@@ -5,15 +5,15 @@
 
 namespace fastreenact {
 
-extern "C" __global__ void __launch_bounds__(kPictureThreadsX* kPictureThreadsY)
+extern "C" __global__ void __launch_bounds__(kPictureThreadsX* kPictureThreadsY, 2)
     landmark_covers_kernel(const LandmarkCoversParams p) {
     for (int64_t n = blockIdx.z; n < p.n; n += gridDim.z) {
         const LandmarkCover* covers = p.frames[n].plan.covers;
         int32_t left = int32_t(p.width), top = int32_t(p.height), right = 0, low = 0;  // around all layers
         for (int s = 0; s < kSlits; ++s) {
             if (covers[s].right <= covers[s].left) continue;
-            left = min(left, covers[s].left), top = min(top, covers[s].top);
-            right = max(right, covers[s].right), low = max(low, covers[s].low);
+            left = covers[s].left < left ? covers[s].left : left, top = covers[s].top < top ? covers[s].top : top;
+            right = covers[s].right > right ? covers[s].right : right, low = covers[s].low > low ? covers[s].low : low;
         }
         for (int32_t y = top + blockIdx.y * blockDim.y + threadIdx.y; y < low; y += gridDim.y * blockDim.y) {
             for (int32_t x = left + blockIdx.x * blockDim.x + threadIdx.x; x < right; x += gridDim.x * blockDim.x) {

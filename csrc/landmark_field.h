@@ -7,9 +7,11 @@ namespace fastreenact {
 
 constexpr int kCutKnots = 13;     // of a line that separates two splines
 constexpr int kSplineStride = 8;  // floats per node: x and y of the splines above, between and below, then nothing
-constexpr int kDoubles = 8;       // of the widest vector
+#ifndef __CUDACC_RTC__
+constexpr int kDoubles = 8;  // of the widest vector
 constexpr int kNodesPerBlock = 16;
 constexpr int kMostOwn = 32;  // unknowns that not all splines share
+#endif
 
 // A line across the face, in a frame of its own, and the width over which the sides blend.
 struct LandmarkCut {
@@ -66,9 +68,11 @@ struct LandmarkFieldParams {
     int64_t* moving_count;
 };
 
+#ifndef __CUDACC_RTC__
 // Doubles per row of the splines' system: the unknowns and two right sides.
 FASTREENACT_INLINE int64_t system_row(int64_t count) {
     return (count + 5 + kDoubles - 1) / kDoubles * kDoubles;
 }
+#endif
 
 }  // namespace fastreenact

@@ -8,7 +8,8 @@ namespace fastreenact {
 
 // Not a template: NVRTC's caller finds it by this name.
 extern "C" __global__ void __launch_bounds__(kNodeThreads, 1) landmark_nodes_kernel(const LandmarkNodesParams p) {
-    __shared__ LandmarkTile tile;
+    extern __shared__ uint4 shared_memory[];
+    LandmarkTile& tile = *reinterpret_cast<LandmarkTile*>(shared_memory);
     const int64_t rows = landmark_tiles(p, p.height);
     for (int64_t n = blockIdx.z; n < p.n; n += gridDim.z) {
         for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {

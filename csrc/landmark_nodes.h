@@ -212,7 +212,7 @@ void landmark_nodes(const LandmarkNodesParams& params, int64_t begin, int64_t en
 FASTREENACT_INLINE LaunchShape landmark_nodes_shape(const LandmarkNodesParams& p) {
     const int64_t rows = landmark_tiles(p, p.height), most = 32 * 1024;
     return {static_cast<uint32_t>(landmark_tiles(p, p.width)), static_cast<uint32_t>(rows < most ? rows : most),
-            static_cast<uint32_t>(p.n < most ? p.n : most), kNodeThreads, 0};
+            static_cast<uint32_t>(p.n < most ? p.n : most), kNodeThreads, sizeof(LandmarkTile)};
 }
 #endif
 

@@ -121,15 +121,18 @@ inline void start() {
 }
 
 // Runs all blocks of a kernel, one after another; `backwards`: the last thread goes first.
-inline void launch(const std::function<void()>& kernel, int64_t grid_x, int64_t grid_y, int threads, int bytes,
-                   bool backwards) {
+inline void launch(const std::function<void()>& kernel, const fastreenact::LaunchShape& shape, bool backwards) {
+    const int64_t grid_x = shape.grid_x, grid_y = shape.grid_y;
+    const int threads = int(shape.threads * shape.threads_y), bytes = int(shape.shared_bytes);
     body = kernel;
     shared_bytes = bytes;
-    blockDim.x = unsigned(threads), gridDim.x = unsigned(grid_x), gridDim.y = unsigned(grid_y);
+    blockDim.x = shape.threads, blockDim.y = shape.threads_y;
+    gridDim.x = shape.grid_x, gridDim.y = shape.grid_y, gridDim.z = shape.grid_z;
     if (bytes > kMaxShared) fail("too much shared memory");
     fibers.resize(size_t(threads));
-    for (int64_t index = 0; index < grid_x * grid_y; ++index) {
-        blockIdx.x = unsigned(index % grid_x), blockIdx.y = unsigned(index / grid_x);
+    for (int64_t index = 0; index < grid_x * grid_y * shape.grid_z; ++index) {
+        blockIdx.x = unsigned(index % grid_x), blockIdx.y = unsigned(index / grid_x % grid_y);
+        blockIdx.z = unsigned(index / grid_x / grid_y);
         std::memset(fastreenact::shared_memory, 0xff, size_t(kMaxShared + kGuard));
         warps.assign(size_t(threads / 32), Warp());
         block = Meeting();
@@ -147,7 +150,7 @@ inline void launch(const std::function<void()>& kernel, int64_t grid_x, int64_t 
             for (int i = 0; i < threads; ++i) {
                 current = backwards ? threads - 1 - i : i;
                 if (fibers[size_t(current)]->done) continue;
-                threadIdx.x = unsigned(current);
+                threadIdx.x = unsigned(current) % shape.threads, threadIdx.y = unsigned(current) / shape.threads;
                 swapcontext(&scheduler, &fibers[size_t(current)]->context);
                 left += !fibers[size_t(current)]->done;
             }
@@ -158,6 +161,11 @@ inline void launch(const std::function<void()>& kernel, int64_t grid_x, int64_t 
             if (memory[i] != 0xff) fail("written beyond the shared memory");
         }
     }
+}
+
+inline void launch(const std::function<void()>& kernel, int64_t grid_x, int64_t grid_y, int threads, int bytes,
+                   bool backwards) {
+    launch(kernel, {unsigned(grid_x), unsigned(grid_y), 1, unsigned(threads), unsigned(bytes)}, backwards);
 }
 
 }  // namespace host

@@ -153,7 +153,7 @@ def test_compose_frame_thread_counts(generator):
 def test_compose_frame_opcheck(dtype, generator):
     raw, surface = make(8, (9, 11), dtype, generator)
     for flag in (None, torch.zeros(1, dtype=torch.int32)):
-        arguments = (raw, surface, [5.0, 4.0, 9.0], 1.5, 0.1, flag)
+        arguments = (raw, surface, [5.0, 4.0, 9.0], 1.5, 0.1, flag, None)
         torch.library.opcheck(torch.ops.fastreenact.compose_frame.default, arguments)
 
 

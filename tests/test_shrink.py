@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import DEVICES, assert_close
+from host_emulation import build, gpu_call
 
 from fastreenact import _C
 from fastreenact.ops import shrink, shrink_reference
@@ -43,17 +44,23 @@ def test_shrink_reference(side, shape, box, dtype, samples, device, generator):
     picture = noise(shape, generator)
     found = shrink(picture.to(device), box, side, samples=samples, dtype=dtype).cpu()
     assert found.dtype == dtype
-    # On a GPU the samples are rounded to levels.
-    assert_close(found, exact(picture, box, side, samples), None if device == "cpu" else (2e-2, 8e-3))
+    assert_close(found, exact(picture, box, side, samples))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("samples", [1, 2])
-@pytest.mark.parametrize(("side", "shape", "box"), CASES, ids=str)
-def test_shrink_by_warp(side, shape, box, samples, generator):
-    """What a GPU does."""
-    picture = noise(shape, generator)
-    found = shrink_module._warped(picture, box, side, samples, torch.float32)
-    assert (found - exact(picture, box, side, samples)).abs().max() <= 0.51 * 2 / 255
+def test_shrink_of_many_pictures_by_a_table(samples, device, generator):
+    """Each by its own square; and what is beside out stays."""
+    wide = torch.randint(0, 256, (3, 33, 50, 3), generator=generator, dtype=torch.uint8)
+    pictures = wide[:, 1:31, 2:43]
+    squares = [(20.5, 15.0, 30.0, 9.0), (-5.0, 40.0, 22.2, float("nan")), (20.5, 15.0, 3.0, 0.0)]
+    boxes = torch.tensor(squares, dtype=torch.float64)
+    memory = torch.full((5, 17, 17, 3), 7.0, device=device)
+    found = shrink(pictures.to(device), None, 17, samples=samples, boxes=boxes.to(device), out=memory[1:4])
+    for one, picture, square in zip(found.cpu(), pictures, squares, strict=True):
+        assert torch.equal(one, shrink(picture, square[:3], 17, samples=samples)[0]) or device == "cuda"
+        assert_close(one, exact(picture, square[:3], 17, samples)[0])
+    assert (memory[::4] == 7).all()
 
 
 def test_shrink_takes_pixels_as_they_are(generator):
@@ -91,7 +98,40 @@ def test_shrink_thread_counts(generator):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_shrink_opcheck(dtype, generator):
     picture = noise((9, 11), generator)
-    torch.library.opcheck(torch.ops.fastreenact.shrink.default, (picture, [5.0, 4.0, 9.0], 4, 2, dtype))
+    torch.library.opcheck(torch.ops.fastreenact.shrink.default, (picture, [5.0, 4.0, 9.0], 4, 2, dtype, None))
+
+
+RUN = """
+#include "shrink.cu"
+using namespace fastreenact;
+
+extern "C" void run(const void* packed, int backwards) {
+    ShrinkParams p;
+    std::memcpy(static_cast<void*>(&p), packed, sizeof p);
+    const LaunchShape s = picture_shape(p.side, p.side, p.n);
+    host::launch([&] { shrink_kernel(p); }, s, backwards);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("shrink"), RUN, kernels="shrink")
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float16], ids=str)
+def test_shrink_kernel_on_the_host(library, dtype, samples, generator):
+    pictures = torch.randint(0, 256, (3, 30, 41, 3), generator=generator, dtype=torch.uint8)
+    boxes = torch.tensor([(20.5, 15.0, 30.0, 0), (-5.0, 40.0, 22.2, 0), (20.0, 15.0, 3.0, 0)], dtype=torch.float64)
+    out = torch.full((3, 70, 70, 3), float("nan"), dtype=dtype)
+    arguments = {"picture": pictures, "side": 70, "samples": samples, "dtype": dtype, "boxes": boxes, "out": out}
+    call = gpu_call(shrink_module._SHRINK, **arguments)
+    ((_, packed, grid, block, _),) = call.launches()
+    assert (grid, block) == ((2, 18, 3), (64, 4))
+    library.run(packed, int(samples == 2))
+    wanted = shrink_reference(pictures, None, 70, samples=samples, dtype=torch.float64, boxes=boxes)
+    assert_close(out, wanted)
 
 
 def grown(**changes: Any) -> dict[str, Any]:

@@ -149,7 +149,7 @@ MAY: dict[str, dict[str, tuple[str, ...]]] = {
         "fade": ("0",),
         "flag": ("strides", "expanded"),
     },
-    "shrink": {"picture": ("axis 0 off", "axis 1 off", "another device")},
+    "shrink": {"picture": ("axis 0 off", "axis 1 off", "one axis more", "another device")},
     "rasterize_landmarks": {"keypoints": ANY_STRIDES, "layout": ("0",)},
     "rasterize_landmarks_all": {"keypoints": ANY_STRIDES},
     "rasterize_lines": {"lines": ANY_NUMBER},

@@ -45,16 +45,6 @@ __device__ __forceinline__ void store(void* image, int64_t element, float value)
     }
 }
 
-// work<kType>(...) of a dtype that is known at run time.
-#define FASTREENACT_BY_DTYPE(dtype, work, ...) \
-    if ((dtype) == kFloat32) {                 \
-        work<kFloat32>(__VA_ARGS__);           \
-    } else if ((dtype) == kFloat16) {          \
-        work<kFloat16>(__VA_ARGS__);           \
-    } else {                                   \
-        work<kBFloat16>(__VA_ARGS__);          \
-    }
-
 // tanh for 8-bit levels: within 2e-6 of it, and twelve of them fit where twelve tanhf spill registers. 1 and -1 at the
 // infinities, NaN for NaN.
 __device__ __forceinline__ float level_tanh(float x) {

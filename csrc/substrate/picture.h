@@ -22,3 +22,13 @@ FASTREENACT_INLINE LaunchShape picture_shape(int64_t columns, int64_t rows, int6
 #endif
 
 }  // namespace fastreenact
+
+// work<kType>(...) of a dtype that is known at run time.
+#define FASTREENACT_BY_DTYPE(dtype, work, ...) \
+    if ((dtype) == kFloat32) {                 \
+        work<kFloat32>(__VA_ARGS__);           \
+    } else if ((dtype) == kFloat16) {          \
+        work<kFloat16>(__VA_ARGS__);           \
+    } else {                                   \
+        work<kBFloat16>(__VA_ARGS__);          \
+    }
