@@ -6,10 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import DEVICES, assert_close
+from host_emulation import build, gpu_call
 from torch import Tensor
 
 from fastreenact import _C
 from fastreenact.ops import compose_frame, compose_frame_reference
+from fastreenact.ops.compose_frame import _COMPOSE_FRAME
 
 DTYPES = [torch.float32, torch.bfloat16]
 MOST_GAIN = 1.5
@@ -45,6 +47,66 @@ def test_compose_frame_reference(side, shape, box, dtype, fade, device, generato
     assert compose_frame(raw.to(device), got, box, most_gain=MOST_GAIN, fade=fade) is got
     assert_close(got.cpu(), expected)
     assert side == 300 or not torch.equal(expected, surface)
+
+
+BOXES = [(40.37, 28.91, 53.23, 0.08), (10.2, 60.9, 77.7, 0.0), (200.0, 28.0, 30.0, 0.5)]  # the last lies outside
+
+
+def batch(dtype: torch.dtype, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Three squares and pictures, slices of wider ones, and the table of their boxes."""
+    raw = (torch.randn(3, 20, 30, 6, generator=generator) * 0.5).to(dtype)[:, :, 4:24, 1:5]
+    wide = torch.randint(0, 256, (3, 63, 90, 3), generator=generator, dtype=torch.uint8)
+    return raw, wide[:, 1:62, 3:86], torch.tensor(BOXES, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_compose_frame_of_many_pictures_by_a_table(dtype, device, generator):
+    """Each in its own box, as one after the other does it."""
+    raw, surface, boxes = batch(dtype, generator)
+    flag = torch.zeros(1, dtype=torch.int32, device=device)
+    got = surface.clone().to(device)
+    compose_frame(raw.to(device), got, None, most_gain=MOST_GAIN, boxes=boxes.to(device), flag=flag)
+    for one, square, picture, (x, y, side, fade) in zip(got.cpu(), raw, surface, BOXES, strict=True):
+        alone = compose_frame(square, picture.clone(), (x, y, side), most_gain=MOST_GAIN, fade=fade)
+        assert torch.equal(one, alone) or device == "cuda"
+        assert_close(
+            one, compose_frame_reference(square.double(), picture.clone(), (x, y, side), most_gain=MOST_GAIN, fade=fade)
+        )
+    assert not torch.equal(got[0].cpu(), surface[0])
+    assert torch.equal(got[2].cpu(), surface[2])
+    assert int(flag) == 0
+
+
+RUN = """
+#include "compose_frame.cu"
+using namespace fastreenact;
+
+extern "C" void run(const void* packed, int backwards) {
+    ComposeFrameParams p;
+    std::memcpy(static_cast<void*>(&p), packed, sizeof p);
+    host::launch([&] { compose_frame_kernel(p); }, picture_shape(p.picture_width, p.picture_height, p.n), backwards);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("compose_frame"), RUN, kernels="compose_frame")
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float16], ids=str)
+def test_compose_frame_kernel_on_the_host(library, dtype, generator):
+    raw, surface, boxes = batch(dtype, generator)
+    raw[1, 3, 12, 2] = float("inf")
+    whole, flag = surface.clone(), torch.zeros(1, dtype=torch.int32)
+    numbers = {"most_gain": MOST_GAIN, "fade": 0.0, "boxes": boxes, "flag": flag}
+    ((_, packed, grid, block, _),) = gpu_call(_COMPOSE_FRAME, raw=raw, surface=surface, **numbers).launches()
+    assert (grid, block) == ((2, 16, 3), (64, 4))
+    library.run(packed, 0)
+    expected = compose_frame_reference(raw.double(), whole, None, most_gain=MOST_GAIN, boxes=boxes)
+    assert_close(surface.clone(), expected)
+    assert int(flag) == 1
 
 
 @pytest.mark.parametrize("size", [32, 48, 200])

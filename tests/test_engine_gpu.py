@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from engine_case import frame, make, motion, source
+from engine_case import PaintedTracker, frame, make, motion, source
 from pretend_cuda import Pretended
 
 from fastreenact.models.face2face_rho.networks import random_face2face_rho
@@ -48,6 +48,40 @@ def test_engine_gives_the_frames_of_the_cpu(form, gpu):
         out = np.zeros((2, *engine.output_size, 3), np.uint8)
         assert engine.step_many(motion(9), out=out) is out
         need_same(out, plain.step_many(motion(9)))
+
+
+@pytest.mark.parametrize(
+    "options", [{"size": 64}, {"paste": True, "size": 96}, {"source": source()[:301, :197]}], ids=str
+)
+def test_the_default_models_frames_of_several_portraits(options, gpu):
+    """Sizes that the nodes do not divide; portraits in turn and together, more than there are graphs for at a time."""
+    with make(**FORMS[4], **options) as plain, make(**FORMS[4], **options, **gpu) as engine:
+        for one in (plain, engine):
+            for seed in (1, 2):
+                one.add(options.get("source", source(seed)))
+        for avatars in ((0,), (2, 0, 1), (1, 1), (0, 2, 1), (0, 1, 2, 0), (1,) * 5, (2, 0)):
+            drivers = [motion(3 * i + len(avatars)) for i in range(len(avatars))]
+            found, wanted = (np.asarray(one.step_many(drivers, avatars=avatars)) for one in (engine, plain))
+            need_same(found, wanted)
+        need_same(engine.step(motion(40), avatar=2), plain.step(motion(40), avatar=2))
+
+
+def test_faces_of_several_sizes_are_drawn_in_groups(gpu):
+    """Nodes that lie further apart: a graph of their own, and frames in the order that was asked for."""
+    near = np.ascontiguousarray(source(1).repeat(2, 0).repeat(2, 1)[: len(source()), : source().shape[1]])
+    near[0, 0, 0], near[0, 1, 0] = 0, 77
+
+    def tracker(image):
+        found = PaintedTracker()(image)
+        return found._replace(points=found.points * 2) if found and image[0, 1, 0] == 77 else found
+
+    with make(**FORMS[4], tracker=tracker) as plain, make(**FORMS[4], tracker=tracker, **gpu) as engine:
+        for one in (plain, engine):
+            one.add(near)
+        drivers = [motion(i) for i in range(4)]
+        found, wanted = (np.asarray(one.step_many(drivers, avatars=(0, 1, 1, 0))) for one in (engine, plain))
+        need_same(found, wanted)
+        assert len(engine._renderer._form._warp._groups) == 2
 
 
 @pytest.mark.parametrize("profile", [False, True])
