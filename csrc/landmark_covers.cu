@@ -15,6 +15,7 @@ extern "C" __global__ void __launch_bounds__(kPictureThreadsX* kPictureThreadsY,
             left = covers[s].left < left ? covers[s].left : left, top = covers[s].top < top ? covers[s].top : top;
             right = covers[s].right > right ? covers[s].right : right, low = covers[s].low > low ? covers[s].low : low;
         }
+        right = right < p.width ? right : int32_t(p.width), low = low < p.height ? low : int32_t(p.height);
         for (int32_t y = top + blockIdx.y * blockDim.y + threadIdx.y; y < low; y += gridDim.y * blockDim.y) {
             for (int32_t x = left + blockIdx.x * blockDim.x + threadIdx.x; x < right; x += gridDim.x * blockDim.x) {
                 uint8_t* pixel = p.surface + n * p.stride_n + y * p.stride_y + 3 * x;

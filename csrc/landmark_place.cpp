@@ -25,7 +25,7 @@ void landmark_covers(const LandmarkCoversParams& p, int64_t begin, int64_t end) 
         const int64_t n = row / p.height, y = row % p.height;
         uint8_t* first = p.surface + n * p.stride_n + y * p.stride_y;
         for (const LandmarkCover& cover : p.frames[n].plan.covers) {
-            for (int32_t x = cover.left; x < cover.right; ++x) {
+            for (int32_t x = cover.left; x < cover.right && x < p.width; ++x) {
                 cover_pixel(cover, x, static_cast<int32_t>(y), first + 3 * x);
             }
         }

@@ -3,10 +3,16 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from fastreenact import ops
+from fastreenact.face.crop import Box
+from fastreenact.face.morphable.model import default_model
+from fastreenact.models.landmark_warp.device import pack_head
+from fastreenact.models.landmark_warp.warp import LandmarkWarp, State
+from fastreenact.ops.landmark_place import FRAME_BYTES
 
 BFLOAT16, FLOAT, BYTE = torch.bfloat16, torch.float32, torch.uint8
 
@@ -286,6 +292,37 @@ def _dictionary_read(draw: Draw) -> Call:
     return Call(ops.dictionary_read, arguments, {"out": draw.normal(n, rows, c, dtype=dtype)})
 
 
+def _placed(draw: Draw) -> tuple[State, Tensor]:
+    """A portrait of 40 x 50 px and two frames of it, of which the first has its mouth open."""
+    rest = np.array((0, 0, 0, 0, 0, 0.45), np.float32)
+    expression = np.zeros((2, 51), np.float32)
+    expression[0, 24:28] = 0.6
+    poses = rest + draw.normal(2, 6).numpy() * np.float32((0.2, 0.3, 0.2, 0.1, 0.1, 0.02))
+    model, box = default_model(), Box(24.0, 20.0, 44.0)
+    portrait = draw.normal(40, 50, 3, dtype=BYTE).numpy()
+    state = LandmarkWarp(40, 50).encode(portrait, model.project(np.zeros(50), np.zeros(51), rest), rest, box)
+    points = torch.from_numpy(model.project(np.zeros(50), expression, poses)).float().contiguous()
+    index, frames = torch.zeros(2, dtype=torch.int32), torch.zeros(2, FRAME_BYTES, dtype=BYTE)
+    ops.landmark_place(pack_head(state)[None], index, points, torch.from_numpy(poses), frames)
+    return state, frames
+
+
+def _landmark_nodes(draw: Draw) -> Call:
+    state, frames = _placed(draw)
+    step = state.grid.step
+    arguments = {"frames": frames, "step": step, "coarse": state.grid.coarse, "size": (40, 50)}
+    return Call(ops.landmark_nodes, arguments, {"out": draw.normal(2, -(-40 // step), -(-50 // step), 2)})
+
+
+_KEPT: list[State] = []  # whose layers frames point to
+
+
+def _landmark_covers(draw: Draw) -> Call:
+    state, frames = _placed(draw)
+    _KEPT.append(state)
+    return Call(ops.landmark_covers, {"frames": frames}, {"surface": draw.normal(2, 40, 50, 3, dtype=BYTE)})
+
+
 FAMILIES: dict[str, Callable[[Draw], Call]] = {
     "warp": _warp,
     "grid_sample_3d": _grid_sample_3d,
@@ -303,6 +340,8 @@ FAMILIES: dict[str, Callable[[Draw], Call]] = {
     "render_mesh": _render_mesh,
     "render_mesh_ids": _render_mesh_ids,
     "dictionary_read": _dictionary_read,
+    "landmark_nodes": _landmark_nodes,
+    "landmark_covers": _landmark_covers,
 }
 
 

@@ -45,7 +45,11 @@ class Guarded:
 
 def may_be_apart(family: str, name: str, like: Tensor) -> bool:
     """Whether an op takes a slice for this output."""
-    return family not in ("tail", "compose_frame", "render_mesh") and name != "flag" and like.dim() > 1
+    return (
+        family not in ("tail", "compose_frame", "render_mesh", "landmark_nodes", "landmark_covers")
+        and name != "flag"
+        and like.dim() > 1
+    )
 
 
 @pytest.mark.row("M3", "64 bytes before and after every output, and the gaps of a slice, stay as they were")

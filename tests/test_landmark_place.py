@@ -104,6 +104,16 @@ def test_covers_are_those_of_numpy(size):
     assert (memory == 77).all()
 
 
+def test_covers_stay_within_a_smaller_picture():
+    _, state = resident(97, 97, Box.whole(97))
+    frames = placed([state], [project(OPEN)], [REST], [0])
+    memory = torch.full((97, 97, 3), 77, dtype=torch.uint8)
+    landmark_covers(frames, memory[None, :48, :50])
+    assert (memory[48:] == 77).all()
+    assert (memory[:, 50:] == 77).all()
+    assert (memory[:48, :50] != 77).any()
+
+
 def two_portraits() -> tuple[list[State], list[np.ndarray], list[np.ndarray]]:
     """Of one picture size and one distance of nodes, and four frames' motions."""
     states = [resident(128, 160, box)[1] for box in (Box(80, 64, 128), Box(70, 60, 124))]

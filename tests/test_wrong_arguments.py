@@ -156,6 +156,7 @@ MAY: dict[str, dict[str, tuple[str, ...]]] = {
     "render_mesh": {"triangles": ANY_NUMBER, "attributes": ("one axis less",), "background": ("one axis more",)},
     "render_mesh_ids": {"vertices": ("axis 0", "axis 1 off"), "triangles": ANY_NUMBER},
     "dictionary_read": {"v": ("axis 0 off",)},
+    "landmark_covers": {"surface": SIZES_1_2},
 }
 # Calls with sizes above 1 everywhere, so that strides matter, and with every optional argument.
 SEEDS = {"warp": 30, "spade": 3, "conv": 6, "rasterize_landmarks": 1, "rasterize_landmarks_all": 2}

@@ -77,6 +77,15 @@ def need_forward_only(op: str, **tensors: Tensor | None) -> None:
             )
 
 
+def need_no_gradient(op: str, **tensors: Tensor | None) -> None:
+    """ValueError when a gradient would be expected through an op that has none, nor a reference with one."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                f"{name}: requires grad, but {op} has no gradient; detach() it or work under torch.no_grad()"
+            )
+
+
 def need_dtype(name: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
     """TypeError unless the dtype is one of `dtypes`."""
     if tensor.dtype not in dtypes:

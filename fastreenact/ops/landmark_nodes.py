@@ -39,6 +39,7 @@ def _check(a: Any) -> None:
     """Raise what `landmark_nodes` raises for tensors and numbers."""
     if a.coarse % 2:
         raise ValueError(f"coarse: got {a.coarse}, needs an even number")
+    checks.need_no_gradient("landmark_nodes", out=a.out)
     checks.need_dtype("frames", a.frames, (torch.uint8,))
     checks.need_shape("frames", a.frames, (None, FRAME_BYTES), "[N, FRAME_BYTES]")
     checks.need_contiguous("frames", a.frames)

@@ -40,6 +40,7 @@ def landmark_place(heads: Tensor, source_index: Tensor, keypoints: Tensor, poses
 
 def _check(a: Any) -> None:
     """Raise what `landmark_place` raises."""
+    checks.need_no_gradient("landmark_place", keypoints=a.keypoints, poses=a.poses)
     n = a.source_index.shape[0] if a.source_index.dim() == 1 else None
     for name, dtype, shape, words in (
         ("heads", torch.uint8, (None, HEAD_BYTES), "[A, HEAD_BYTES]"),

@@ -187,7 +187,7 @@ def _need_shared(name: str, tensor: Tensor, n: int, shape: tuple[int | None, ...
 
 
 def _check(vertices: Tensor, triangles: Tensor) -> None:
-    _need_no_gradient(vertices=vertices)
+    checks.need_no_gradient("render_mesh", vertices=vertices)
     checks.need_dtype("vertices", vertices, (torch.float32,))
     checks.need_shape("vertices", vertices, (None, None, 3), "[N, V, 3]")
     checks.need_dtype("triangles", triangles, (torch.int32,))
@@ -197,20 +197,12 @@ def _check(vertices: Tensor, triangles: Tensor) -> None:
     checks.need_contiguous("triangles", triangles)
 
 
-def _need_no_gradient(**tensors: Tensor | None) -> None:
-    for name, tensor in tensors.items():
-        if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
-            raise ValueError(
-                f"{name}: requires grad, but render_mesh has no gradient; detach() it or work under torch.no_grad()"
-            )
-
-
 def _check_drawing(a: Any) -> list[Out]:
     """Raise what `render_mesh` raises for tensors."""
     vertices, triangles, attributes, background, height, width, _, _, image, alpha = a
     _check(vertices, triangles)
     n, count, _ = vertices.shape
-    _need_no_gradient(attributes=attributes, background=background)
+    checks.need_no_gradient("render_mesh", attributes=attributes, background=background)
     checks.need_dtype("attributes", attributes, (torch.float32,))
     _need_shared("attributes", attributes, n, (count, None), "V, A")
     checks.need_same_device(vertices, attributes=attributes, background=background)
@@ -221,7 +213,7 @@ def _check_drawing(a: Any) -> list[Out]:
         checks.need_contiguous("background", background)
     channels = attributes.shape[-1]
     if image is not None and alpha is not None:
-        _need_no_gradient(image=image, alpha=alpha)
+        checks.need_no_gradient("render_mesh", image=image, alpha=alpha)
         checks.need_dtype("image", image, (torch.float32,))
         checks.need_shape("image", image, (n, height, width, channels), "[N, H, W, A]")
         checks.need_dtype("alpha", alpha, (torch.float32,))
