@@ -13,6 +13,18 @@ HEAD_BYTES: int = _C.LANDMARK_HEAD_BYTES
 FRAME_BYTES: int = _C.LANDMARK_FRAME_BYTES
 
 
+def landmark_head(**given: Any) -> Tensor:
+    """A portrait's head as `landmark_place` reads it, of arrays and numbers by the names in csrc/landmark_head.h.
+
+    Returns:
+        uint8 [HEAD_BYTES] on the CPU.
+
+    Raises:
+        TypeError: a name that is missing or not known; an array of another type, or larger than there is room for.
+    """
+    return torch.frombuffer(bytearray(_C.landmark_head(**given)), dtype=torch.uint8)
+
+
 def landmark_place(heads: Tensor, source_index: Tensor, keypoints: Tensor, poses: Tensor, frames: Tensor) -> Tensor:
     """Move portraits' heads: control points kept from folding, splines solved, layers of eyes and mouth placed.
 

@@ -4,12 +4,11 @@ import functools
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from fastreenact import _C
 from fastreenact.models.landmark_warp import field, grid, head, slits, unfold
 from fastreenact.models.landmark_warp.warp import State
+from fastreenact.ops.landmark_place import landmark_head
 
 
 def pack_head(state: State) -> Tensor:
@@ -19,7 +18,7 @@ def pack_head(state: State) -> Tensor:
     order = np.argsort(corners.ravel(), kind="stable")  # of each point the corners that it is
     first = np.searchsorted(corners.ravel()[order], np.arange(len(made.controls) + 1))
     height, width = state.image.shape[1:3]
-    packed = _C.landmark_head(
+    return landmark_head(
         box=_doubles(state.box.cx, state.box.cy, state.box.size),
         size=_doubles(width, height),
         step=at.step,
@@ -52,7 +51,6 @@ def pack_head(state: State) -> Tensor:
         slits=[_slit(layer, image) for layer, image in state.layers],
         **_shared(len(made.slack) + 3),
     )
-    return torch.frombuffer(bytearray(packed), dtype=torch.uint8)
 
 
 def _slit(layer: slits.Layer, image: Tensor) -> dict[str, Any]:
