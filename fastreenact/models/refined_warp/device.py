@@ -4,6 +4,7 @@ Portraits of one picture size and one distance of nodes share their graphs: what
 tables on the device, and a number chooses. Only keypoints, poses and that number go there from step to step.
 """
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class Frames:
         # field, and its factor; the box, centre x, centre y and side in px, and its fade.
         self.tables = [torch.zeros(n, *shape, device=device) for shape in shapes]
         self.tables.append(torch.zeros(n, 4, dtype=torch.float64, device=device))
-        self._places: list[Place] = []
+        self._shown: list[weakref.ref[Place]] = []  # whose numbers are in the tables; weak: what is gone is free
         self._one = torch.ones(1, side, side, 2, device=device)
         self._along = torch.arange(side, dtype=torch.int32, device=device)
         self._frames = torch.zeros(n, FRAME_BYTES, dtype=torch.uint8, device=device)
@@ -78,11 +79,11 @@ class Frames:
     ) -> None:
         """Keypoints, the networks' pose and our pose of each frame -> uint8 [N, H, W, 3], on any device."""
         places = [state.place for state in states]
-        if places != self._places:  # seldom: outside of the graph, in the stream's order
+        if [shown() for shown in self._shown] != places:  # seldom: outside of the graph, in the stream's order
             for i, state in enumerate(states):
                 for table, own in zip(self.tables, state.tables, strict=True):
                     table[i].copy_(own)
-            self._places = places
+            self._shown = [weakref.ref(place) for place in places]
         self.staging.send(read, [place.index for place in places])
         self.step(self._slabs, timer)
         if out.device.type == "cpu" and self.staging.device.type != "cpu":
