@@ -1,6 +1,5 @@
 """A renderer that goes on: where memory runs out it takes less of it, where halves overflow it draws in float32."""
 
-import gc
 import logging
 import weakref
 from collections.abc import Callable, Sequence
@@ -153,7 +152,6 @@ class Renderer:
         for resident in self._residents:
             resident.forget()
         self._form = self._exact = None
-        gc.collect()  # a step and what it replays know each other
         torch.cuda.empty_cache()
 
 

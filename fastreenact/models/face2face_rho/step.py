@@ -11,6 +11,8 @@ from fastreenact.models.face2face_rho.fused_motion import FusedMotion
 from fastreenact.models.face2face_rho.fused_renderer import FusedDecoder
 from fastreenact.timings import Timer
 
+Body = Callable[[ops.Replay, list[Tensor]], None]
+
 
 class FusedStep:
     """The networks with their buffers."""
@@ -28,8 +30,11 @@ class FusedStep:
         # float32 has the range of what the networks compute in: only halves are asked whether they left theirs.
         self.half = dtype != torch.float32
         self._device, self._profile = staging.device, profile
-        self.bodies: dict[str, Callable[[ops.Replay, list[Tensor]], None]] = {"step": self._step}
         self._replays: dict[str, ops.Replay] = {}
+
+    def body(self, name: str) -> Body:
+        """What the replay of that name records; not kept, so that a step is gone when nobody has it."""
+        return {"step": self._step}[name]
 
     def forget(self) -> None:
         """Drop the replays: the slabs that they read have moved."""
@@ -39,7 +44,7 @@ class FusedStep:
         """Run on what the buffers hold; `slabs` as `FusedFace2FaceRho` keeps them, `name` is the body's."""
         replay = self._replays.get(name)
         if replay is None:
-            body = self.bodies[name]
+            body = self.body(name)
             replay = ops.Replay(lambda replay: body(replay, slabs), self._device, profile=self._profile)
             self._replays[name] = replay
         replay(timer)

@@ -22,7 +22,7 @@ from fastreenact.fuse.staging import StagingBuffer
 from fastreenact.models.landmark_warp.device import pack_head
 from fastreenact.models.landmark_warp.warp import LandmarkWarp, State, checked
 from fastreenact.models.refined_warp import tables
-from fastreenact.models.refined_warp.fused import RefinedNetworks, RefinedStep
+from fastreenact.models.refined_warp.fused import RefinedNetworks
 from fastreenact.models.refined_warp.inference import checked_portrait
 from fastreenact.models.refined_warp.networks import MOST_GAIN
 from fastreenact.ops.landmark_place import FRAME_BYTES
@@ -61,7 +61,8 @@ class Frames:
         h, w = -(-kind.height // kind.step), -(-kind.width // kind.step)
         self._size = h * kind.step, w * kind.step  # the last nodes may reach beyond the picture
         self.staging = StagingBuffer(n, *self._size, device, poses=2)
-        self.step: RefinedStep = networks.step_on(self.staging, n, self._body)
+        self.step = networks.step_on(self.staging, n)
+        self._replay: ops.Replay | None = None
         side = networks.motion_size // 4
         shapes = ((side, side, 2), (1, 1, 2), (side, side, 2), (2, 2, 2), (h, w, 2))
         # Where each cell of the networks' field reads the nodes, its factor and summand; where each node reads that
@@ -85,14 +86,17 @@ class Frames:
                     table[i].copy_(own)
             self._shown = [weakref.ref(place) for place in places]
         self.staging.send(read, [place.index for place in places])
-        self.step(self._slabs, timer)
+        if self._replay is None:
+            networks = self._networks
+            self._replay = ops.Replay(self._body, networks.device, profile=networks.profile)
+        self._replay(timer)
         if out.device.type == "cpu" and self.staging.device.type != "cpu":
             self.staging.receive(out)
         else:
             out.copy_(self.staging.frame[:, : out.shape[1], : out.shape[2]])
 
-    def _body(self, replay: ops.Replay, slabs: list[Tensor]) -> None:
-        kind, step, index = self._kind, self.step, self.staging.source_index
+    def _body(self, replay: ops.Replay) -> None:
+        kind, step, index, slabs = self._kind, self.step, self.staging.source_index, self._slabs
         cells, cell_scale, cell_shift, places, node_scale, boxes = self.tables
         surface, side = self.staging.frame, cells.shape[1]
         picture = surface[:, : kind.height, : kind.width]

@@ -15,12 +15,10 @@ from fastreenact.models.face2face_rho.fused_motion import LEVEL, PICTURE, FusedM
 from fastreenact.models.face2face_rho.fused_renderer import FusedDecoder
 from fastreenact.models.face2face_rho.inference import FusedPair, fused_settings
 from fastreenact.models.face2face_rho.networks import MotionNet
-from fastreenact.models.face2face_rho.step import FusedStep
+from fastreenact.models.face2face_rho.step import Body, FusedStep
 from fastreenact.models.protocol import LEAST_SIZE
 from fastreenact.models.refined_warp.networks import BaseEncoder, RefinedRenderer, RefinedWarp
 from fastreenact.timings import Timer
-
-Body = Callable[[ops.Replay, list[Tensor]], None]
 
 
 class RefinedMotion(FusedMotion):
@@ -112,25 +110,22 @@ class FusedBaseEncoder:
 
 class RefinedStep(FusedStep):
     """The networks with their buffers, and the two halves of a frame, "move" and "draw", each a replay of its own or
-    parts of `body`."""
+    parts of somebody else's."""
 
     motion: RefinedMotion
     decoder: RefinedDecoder
 
     def __init__(
-        self,
-        motion: RefinedMotion,
-        decoder: RefinedDecoder,
-        staging: StagingBuffer,
-        dtype: torch.dtype,
-        profile: bool,
-        body: Body | None = None,
+        self, motion: RefinedMotion, decoder: RefinedDecoder, staging: StagingBuffer, dtype: torch.dtype, profile: bool
     ) -> None:
         super().__init__(motion, decoder, staging, dtype, profile)
         self.base_field, self.field = torch.zeros_like(motion.field), torch.zeros_like(motion.field)
         side = decoder.seen.side
         self.base = torch.zeros(len(motion.field), side, side, 3, device=motion.field.device)
-        self.bodies = {"move": self.move, "draw": self.draw} if body is None else {"step": body}
+
+    def body(self, name: str) -> Body:
+        """See `FusedStep`."""
+        return {"move": self.move, "draw": self.draw}[name]
 
     def move(self, replay: ops.Replay, slabs: list[Tensor]) -> None:
         """`base_field` -> the motion network's field, what is to be added to it."""
@@ -180,11 +175,11 @@ class RefinedNetworks(FusedPair[RefinedWarp, RefinedStep]):
     def _more(self, pixels: Tensor) -> list[Tensor]:
         return [pixels]
 
-    def step_on(self, staging: StagingBuffer, n: int, body: Body) -> RefinedStep:
-        """A step of `n` frames, whose inputs are in `staging` and whose replay is `body`. It shares buffers with this
-        object's own steps: only one of them may run at a time."""
+    def step_on(self, staging: StagingBuffer, n: int) -> RefinedStep:
+        """A step of `n` frames, whose inputs are in `staging`. It shares buffers with this object's own steps: only one
+        of them may run at a time."""
         own = self._step_of(n)
-        return RefinedStep(own.motion, own.decoder, staging, self.dtype, self.profile, body)
+        return RefinedStep(own.motion, own.decoder, staging, self.dtype, self.profile)
 
     @property
     def flag(self) -> Tensor | None:
