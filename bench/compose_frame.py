@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastreenact import ops
-from fastreenact.models.face2face_rho.networks import MOST_GAIN
+from fastreenact.models.refined_warp.networks import MOST_GAIN
 
 SIDE = 256  # of what the networks give
 

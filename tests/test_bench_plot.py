@@ -1,5 +1,6 @@
 """bench/plot.py draws valid SVG whose dots lie where the numbers are; bench/report.py links it."""
 
+import importlib
 import re
 import xml.etree.ElementTree as ET
 
@@ -99,3 +100,12 @@ def test_every_script_that_leaves_results_is_on_the_page():
     scripts = {path.stem: path.read_text(encoding="utf-8") for path in report.BENCH.glob("*.py")}
     leave = {name for name, text in scripts.items() if name != "timing" and any(word in text for word in writers)}
     assert leave == set(report.SCRIPTS)
+
+
+@pytest.mark.parametrize("name", report.SCRIPTS)
+def test_every_script_finds_what_it_imports(name):
+    """Its own parts of the package; what only benchmarks need may be missing."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        assert not str(error.name).startswith("fastreenact")
