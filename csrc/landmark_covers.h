@@ -59,7 +59,8 @@ FASTREENACT_INLINE void cover_pixel(const LandmarkCover& c, int32_t x, int32_t y
     if (!(opacity > 0.0f)) return;
     const CoverTap across = cover_tap(px * c.layer[0] + (py * c.layer[1] + c.layer[2]), c.width);
     const CoverTap down = cover_tap(px * c.layer[3] + (py * c.layer[4] + c.layer[5]), c.height);
-    const uint8_t *upper = c.image + 3 * down.low * c.width, *lower = c.image + 3 * down.high * c.width;
+    const int64_t row = 3 * int64_t(c.width);
+    const uint8_t *upper = c.image + down.low * row, *lower = c.image + down.high * row;
     for (int k = 0; k < 3; ++k) {
         const float a = upper[3 * across.low + k], b = lower[3 * across.low + k];
         const float above = a + (upper[3 * across.high + k] - a) * across.weight;

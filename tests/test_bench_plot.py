@@ -108,4 +108,5 @@ def test_every_script_finds_what_it_imports(name):
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
-        assert not str(error.name).startswith("fastreenact")
+        if str(error.name).startswith("fastreenact"):
+            raise

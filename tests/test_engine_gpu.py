@@ -7,6 +7,7 @@ from engine_case import PaintedTracker, frame, make, motion, source
 from pretend_cuda import Pretended
 
 from fastreenact.models.face2face_rho.networks import random_face2face_rho
+from fastreenact.models.refined_warp import form as form_module
 from fastreenact.models.refined_warp.networks import random_refined_warp
 
 REFINED = random_refined_warp(0)
@@ -53,8 +54,9 @@ def test_engine_gives_the_frames_of_the_cpu(form, gpu):
 @pytest.mark.parametrize(
     "options", [{"size": 64}, {"paste": True, "size": 96}, {"source": source()[:301, :197]}], ids=str
 )
-def test_the_default_models_frames_of_several_portraits(options, gpu):
+def test_the_default_models_frames_of_several_portraits(options, gpu, monkeypatch):
     """Sizes that the nodes do not divide; portraits in turn and together, more than there are graphs for at a time."""
+    monkeypatch.setattr(form_module, "_LARGE", np.inf)  # on the CPU frame by frame, from NumPy's field
     with make(**FORMS[4], **options) as plain, make(**FORMS[4], **options, **gpu) as engine:
         for one in (plain, engine):
             for seed in (1, 2):
@@ -66,8 +68,9 @@ def test_the_default_models_frames_of_several_portraits(options, gpu):
         need_same(engine.step(motion(40), avatar=2), plain.step(motion(40), avatar=2))
 
 
-def test_faces_of_several_sizes_are_drawn_in_groups(gpu):
+def test_faces_of_several_sizes_are_drawn_in_groups(gpu, monkeypatch):
     """Nodes that lie further apart: a graph of their own, and frames in the order that was asked for."""
+    monkeypatch.setattr(form_module, "_LARGE", np.inf)
     near = np.ascontiguousarray(source(1).repeat(2, 0).repeat(2, 1)[: len(source()), : source().shape[1]])
     near[0, 0, 0], near[0, 1, 0] = 0, 77
 
@@ -81,7 +84,7 @@ def test_faces_of_several_sizes_are_drawn_in_groups(gpu):
         drivers = [motion(i) for i in range(4)]
         found, wanted = (np.asarray(one.step_many(drivers, avatars=(0, 1, 1, 0))) for one in (engine, plain))
         need_same(found, wanted)
-        assert len(engine._renderer._form._warp._groups) == 2
+        assert len(engine._renderer._form._replayed._groups) == 2
 
 
 @pytest.mark.parametrize("profile", [False, True])

@@ -1,5 +1,7 @@
 """landmark_place and landmark_nodes against what the landmark warp does in NumPy, and their kernels on the host."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -241,8 +243,16 @@ def test_ops_on_a_gpu_give_what_the_cpu_gives():
     states, keypoints, poses = two_portraits()
     given = inputs(states, keypoints, poses, [1, 0, 1, 1])
     there = {name: value.cuda() for name, value in given.items()}
+    moved = [
+        dataclasses.replace(state, layers=tuple((layer, image.cuda()) for layer, image in state.layers))
+        for state in states
+    ]
+    there["heads"] = torch.stack([pack_head(state) for state in moved]).cuda()  # with the addresses there
     nodes = nodes_of(landmark_place(**given), states[0], 128, 160)
     grid = states[0].grid
     out = torch.empty(nodes.shape, device="cuda")
     landmark_nodes(landmark_place(**there), grid.step, grid.coarse, (128, 160), out)
     np.testing.assert_allclose(out.cpu(), nodes, atol=2e-5)
+    surface = torch.full((4, 128, 160, 3), 200, dtype=torch.uint8)
+    found = landmark_covers(there["frames"], surface.cuda()).cpu()
+    assert (found.int() - landmark_covers(given["frames"], surface).int()).abs().max() <= 1

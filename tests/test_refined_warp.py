@@ -19,9 +19,11 @@ from fastreenact.models.refined_warp.networks import (
     random_refined_warp,
     resize_field,
 )
+from fastreenact.models.refined_warp.replayed import ReplayedRefinedWarp
 from fastreenact.models.refined_warp.weights import load_refined_warp, save_refined_warp
 from fastreenact.ops import compose_frame
 from fastreenact.synth.heads.render import make_person, random_expression, random_pose, render
+from fastreenact.timings import NO_TIMER
 from fastreenact.training.data.batches import batch_of
 from fastreenact.training.data.heads import HeadPairs
 from fastreenact.training.targets.refined_warp import base_picture
@@ -54,6 +56,29 @@ def plain(model, batch):
         features = model.renderer.encode(batch.source, batch.source_pose)
         picture = compose(model.renderer.draw(features, field, batch.driver_pose, moved), moved)
         return ((picture + 1) * 127.5).clamp(0, 255), (moved + 1) * 127.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [128, 99, 300])
+def test_one_replay_draws_what_frames_by_themselves_are(model, size, dtype):
+    """Four frames of two people, mouths and eyes open and shut, heads turned, in both ways of the inference form."""
+    networks = RefinedNetworks(model, dtype, torch.device("cpu"))
+    ways = FusedRefinedWarp(networks, None), ReplayedRefinedWarp(networks, None)
+    single, replayed = ([], [])
+    pairs = [HeadPairs(size, first=7 + i, people=1).draw(np.random.default_rng((1, i, 2, 0))) for i in range(2)]
+    for source, _, _ in pairs:
+        for way, states in zip(ways, (single, replayed), strict=True):
+            states.append(way.encode(source.image, source.keypoints, source.pose))
+    order = [(0, 0), (1, 1), (1, 0), (0, 1)]
+    drivers = [pairs[who][1][which] for who, which in order]
+    out = torch.empty(4, size, size, 3, dtype=torch.uint8)
+    keypoints, poses = [driver.keypoints for driver in drivers], [driver.pose for driver in drivers]
+    assert ways[1].drive([replayed[who] for who, _ in order], keypoints, poses, out, NO_TIMER)
+    for (who, _), driver, frame in zip(order, drivers, out, strict=True):
+        alone = ways[0].drive(single[who], driver.keypoints, driver.pose)
+        apart = (frame.int() - alone.int()).abs()
+        assert apart.max() <= (2 if dtype == torch.float32 else 12)
+        assert (apart <= 1).float().mean() > (0.999 if dtype == torch.float32 else 0.95)
 
 
 @pytest.mark.parametrize("size", [128, 99])

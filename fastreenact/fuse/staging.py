@@ -18,13 +18,16 @@ class StagingBuffer:
     one before is still on its way; on the CPU the piece is the host's.
     """
 
-    def __init__(self, n: int, height: int, width: int, device: torch.device, *, poses: int = 1):
+    def __init__(
+        self, n: int, height: int, width: int, device: torch.device, *, poses: int = 1, keeps_frames: bool = False
+    ):
         """
         Args:
             n: frames at once.
             height, width: of a frame in the device's memory, px.
             device: where it lies.
             poses: of each frame.
+            keeps_frames: whether frames are in it on the CPU too, where they may go straight into the caller's memory.
         """
         self.device, self._n = device, n
         each = _POINTS * 2 + _POSE * poses + 1  # words of 4 bytes that change from step to step
@@ -32,12 +35,13 @@ class StagingBuffer:
         self._results = 4 * n * each  # byte where they begin
         begin = -(-4 * words // 64) * 64
         on_gpu = device.type != "cpu"
-        self._memory = torch.zeros(begin + (n * height * width * 3 if on_gpu else 0), dtype=torch.uint8, device=device)
+        frames = n if on_gpu or keeps_frames else 0
+        self._memory = torch.zeros(begin + frames * height * width * 3, dtype=torch.uint8, device=device)
         views = _views(self._memory[: 4 * words], n)
         self.points, self.poses, self.source_index = views[:3]  # float32 [N, 72, 2], [P, N, 6], int32 [N]
         self.total, self.flag = views[3:]  # float32 [1] that is NaN or infinite, int32 [1] that is 1, if something is
         self._frame_at = begin - self._results
-        self.frame = self._memory[begin:].view(n if on_gpu else 0, height, width, 3)  # uint8, on a GPU only
+        self.frame = self._memory[begin:].view(frames, height, width, 3)  # uint8
         hosts = [torch.zeros(4 * words, dtype=torch.uint8, pin_memory=True) for _ in range(2)] if on_gpu else []
         self._hosts = [(host, torch.cuda.Event()) for host in hosts]
         self._written = [[v.numpy() for v in _views(host, n)] for host in hosts or [self._memory[: 4 * words]]]

@@ -6,62 +6,60 @@ import torch
 from torch import Tensor
 
 from fastreenact.models.protocol import Cues, Portrait
-from fastreenact.models.refined_warp.device import DeviceRefinedWarp, DeviceState
 from fastreenact.models.refined_warp.fused import RefinedNetworks
 from fastreenact.models.refined_warp.inference import FusedRefinedWarp, RefinedState
 from fastreenact.models.refined_warp.networks import RefinedWarp
+from fastreenact.models.refined_warp.replayed import ReplayedRefinedWarp, ReplayedState
 from fastreenact.models.refined_warp.weights import load_refined_warp
 from fastreenact.ops.define import cuda_kernels
 from fastreenact.timings import Timer
 
 load = load_refined_warp
 
+_LARGE = 0.45  # share of the picture that the face's square takes from where on, on the CPU, one replay of all of it is
+# the quicker way than the parts that move by themselves (measured at 512 and 1440)
+
 
 class RefinedWarpForm:
     """The contract's form: portraits of any size, or the square of the face at one size."""
 
-    def __init__(self, warp: FusedRefinedWarp) -> None:
-        self._warp, self.side = warp, warp.size
+    def __init__(self, networks: RefinedNetworks, size: int | None) -> None:
+        """As of `FusedRefinedWarp`."""
+        self.side = size
+        self._single, self._replayed = FusedRefinedWarp(networks, size), ReplayedRefinedWarp(networks, size)
+        # Networks of other sides would need their picture repeated at its edge; a GPU needs kernels of ours for it.
+        self._may = networks.size % 8 == 0 and (networks.device.type == "cpu" or cuda_kernels())
+        self._always = networks.device.type != "cpu"
 
-    def encode(self, portrait: Portrait) -> RefinedState:
+    def encode(self, portrait: Portrait) -> RefinedState | ReplayedState:
         """See `fastreenact.models.protocol.Form`."""
         seen = portrait if self.side is None else portrait.square(self.side)
-        return self._warp.encode(seen.picture, seen.keypoints, seen.pose, seen.box)
+        height, width = seen.picture.shape[:2]
+        large = seen.box.size**2 >= _LARGE * height * width
+        warp = self._replayed if self._may and (self._always or large) else self._single
+        return warp.encode(seen.picture, seen.keypoints, seen.pose, seen.box)
 
-    def drive(self, states: Sequence[RefinedState], cues: Sequence[Cues], out: Tensor, timer: Timer) -> bool:
+    def drive(
+        self, states: Sequence[RefinedState | ReplayedState], cues: Sequence[Cues], out: Tensor, timer: Timer
+    ) -> bool:
         """See `fastreenact.models.protocol.Form`."""
+        if all(isinstance(state, ReplayedState) for state in states):
+            keypoints, poses = zip(*(cue.led for cue in cues), strict=True)
+            return self._replayed.drive(states, keypoints, poses, out, timer)  # type: ignore[arg-type]
         finite = True
-        for state, cue, frame in zip(states, cues, out, strict=True):
-            self._warp.drive(state, cue.keypoints, cue.pose, frame, timer)
-            finite = self._warp.finite and finite
+        for i, (state, cue) in enumerate(zip(states, cues, strict=True)):
+            if isinstance(state, ReplayedState):
+                finite = self._replayed.drive([state], [cue.keypoints], [cue.pose], out[i : i + 1], timer) and finite
+            else:
+                self._single.drive(state, cue.keypoints, cue.pose, out[i], timer)
+                finite = self._single.finite and finite
         return finite
-
-
-class DeviceRefinedWarpForm:
-    """The same on a GPU, where frames are drawn side by side."""
-
-    def __init__(self, warp: DeviceRefinedWarp) -> None:
-        self._warp, self.side = warp, warp.size
-
-    def encode(self, portrait: Portrait) -> DeviceState:
-        """See `fastreenact.models.protocol.Form`."""
-        seen = portrait if self.side is None else portrait.square(self.side)
-        return self._warp.encode(seen.picture, seen.keypoints, seen.pose, seen.box)
-
-    def drive(self, states: Sequence[DeviceState], cues: Sequence[Cues], out: Tensor, timer: Timer) -> bool:
-        """See `fastreenact.models.protocol.Form`."""
-        keypoints, poses = zip(*(cue.led for cue in cues), strict=True)
-        return self._warp.drive(states, keypoints, poses, out, timer)
 
 
 def form(
     weights: object, size: int | None, dtype: torch.dtype, device: torch.device, share: int, profile: bool
-) -> RefinedWarpForm | DeviceRefinedWarpForm:
+) -> RefinedWarpForm:
     """See `fastreenact.models.protocol.Loader`."""
     if not isinstance(weights, RefinedWarp):
         raise TypeError(f"weights are {type(weights).__name__}, need those of a refined landmark warp")
-    networks = RefinedNetworks(weights, dtype, device, share=share, profile=profile)
-    # Without kernels of ours the field is made on the host; networks of another side would need its edge repeated.
-    if device.type != "cpu" and cuda_kernels() and networks.size % 8 == 0:
-        return DeviceRefinedWarpForm(DeviceRefinedWarp(networks, size))
-    return RefinedWarpForm(FusedRefinedWarp(networks, size))
+    return RefinedWarpForm(RefinedNetworks(weights, dtype, device, share=share, profile=profile), size)

@@ -1,6 +1,6 @@
-"""The refined landmark warp on a GPU: keypoints to 8-bit frames as one graph, N frames in one replay.
+"""The refined landmark warp from keypoints to 8-bit frames in one replay, N frames at once: on a GPU one graph.
 
-Portraits of one picture size and one distance of nodes share their graphs: what differs between them lies in slabs and
+Portraits of one picture size and one distance of nodes share their replays: what differs between them lies in slabs and
 tables on the device, and a number chooses. Only keypoints, poses and that number go there from step to step.
 """
 
@@ -43,7 +43,7 @@ class Kind(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class DeviceState:
+class ReplayedState:
     """One resident portrait."""
 
     group: "Group"
@@ -53,14 +53,14 @@ class DeviceState:
 
 
 class Frames:
-    """The graph of one number of frames at once, with its buffers."""
+    """The replay of one number of frames at once, with its buffers."""
 
     def __init__(self, n: int, kind: Kind, networks: RefinedNetworks, slabs: list[Tensor]) -> None:
         self._kind, self._slabs, self._networks = kind, slabs, networks
         device = networks.device
         h, w = -(-kind.height // kind.step), -(-kind.width // kind.step)
         self._size = h * kind.step, w * kind.step  # the last nodes may reach beyond the picture
-        self.staging = StagingBuffer(n, *self._size, device, poses=2)
+        self.staging = StagingBuffer(n, *self._size, device, poses=2, keeps_frames=True)
         self.step = networks.step_on(self.staging, n)
         self._replay: ops.Replay | None = None
         side = networks.motion_size // 4
@@ -76,7 +76,7 @@ class Frames:
         self._nodes, self._moved = (torch.zeros(n, h, w, 2, device=device) for _ in range(2))
 
     def drive(
-        self, states: Sequence[DeviceState], read: Sequence[Sequence[NDArray[np.float32]]], out: Tensor, timer: Timer
+        self, states: Sequence[ReplayedState], read: Sequence[Sequence[NDArray[np.float32]]], out: Tensor, timer: Timer
     ) -> None:
         """Keypoints, the networks' pose and our pose of each frame -> uint8 [N, H, W, 3], on any device."""
         places = [state.place for state in states]
@@ -144,21 +144,21 @@ class Frames:
 
 
 class Group:
-    """Portraits of one kind, and the graphs that draw them."""
+    """Portraits of one kind, and the replays that draw them."""
 
     def __init__(self, kind: Kind, networks: RefinedNetworks) -> None:
         self._kind, self._networks = kind, networks
         self._slabs = Slabs(networks.dtype, networks.device, self._forget)
         self._frames: OrderedDict[int, Frames] = OrderedDict()  # by number of frames, the last one used last
 
-    def add(self, warp: State, parts: list[Tensor]) -> DeviceState:
+    def add(self, warp: State, parts: list[Tensor]) -> ReplayedState:
         """A portrait with the networks' parts of it."""
         place = self._slabs.put([*parts, warp.image, pack_head(warp)[None]])
-        return DeviceState(self, place, warp, self._tables(warp.box))
+        return ReplayedState(self, place, warp, self._tables(warp.box))
 
     def drive(
         self,
-        states: Sequence[DeviceState],
+        states: Sequence[ReplayedState],
         keypoints: Sequence[ArrayLike],
         poses: Sequence[ArrayLike],
         out: Tensor,
@@ -169,7 +169,7 @@ class Group:
         read = [checked(*pair) for pair in zip(keypoints, poses, strict=True)]
         inputs = [(*networks.read(points, pose), pose) for points, pose in read]
         with torch.inference_mode():
-            if networks.profile:
+            if networks.profile or networks.device.type == "cpu":
                 frames.drive(states, inputs, out, timer)
             else:
                 with timer.stage(GRAPH):
@@ -177,7 +177,7 @@ class Group:
         return frames.step.finite()
 
     def _frames_of(self, n: int) -> Frames:
-        """The graph of `n` frames; of more than four the one that was not used for longest is forgotten."""
+        """The replay of `n` frames; of more than four the one that was not used for longest is forgotten."""
         if n not in self._frames:
             if len(self._frames) == _MOST_STEPS:
                 self._frames.popitem(last=False)
@@ -202,29 +202,32 @@ class Group:
         self._frames.clear()  # they know the old addresses
 
 
-class DeviceRefinedWarp:
+class ReplayedRefinedWarp:
     """Encodes portraits and draws them driven. One thread at a time: buffers are shared between calls."""
 
     def __init__(self, networks: RefinedNetworks, size: int | None):
         """As of `FusedRefinedWarp`."""
         self.size, self._networks = size, networks
-        self._groups: dict[Kind, Group] = {}
+        # A group is gone with its last portrait.
+        self._groups: weakref.WeakValueDictionary[Kind, Group] = weakref.WeakValueDictionary()
 
     def encode(
         self, image: ArrayLike | Tensor, keypoints: ArrayLike, pose: ArrayLike, box: Box | None = None
-    ) -> DeviceState:
+    ) -> ReplayedState:
         """Make a portrait resident; arguments and errors as of `FusedRefinedWarp.encode`."""
         picture, square = checked_portrait(image, box, self.size)
         networks, (height, width) = self._networks, picture.shape[:2]
         warp = LandmarkWarp(height, width, networks.dtype, networks.device).encode(picture, keypoints, pose, square)
         samples = tables.samples_of(square, networks.size)
         kind = Kind(height, width, warp.grid.step, warp.grid.coarse, samples)
-        group = self._groups.setdefault(kind, Group(kind, networks))
+        group = self._groups.get(kind)
+        if group is None:
+            group = self._groups[kind] = Group(kind, networks)
         return group.add(warp, networks.parts(crop(picture, square, networks.size), keypoints, pose))
 
     def drive(
         self,
-        states: Sequence[DeviceState],
+        states: Sequence[ReplayedState],
         keypoints: Sequence[ArrayLike],
         poses: Sequence[ArrayLike],
         out: Tensor,
