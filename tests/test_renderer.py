@@ -242,7 +242,7 @@ def test_the_landmark_warp_goes_to_the_cpu_at_once(said, monkeypatch):
 def test_networks_over_a_base_shrink_without_the_portrait(monkeypatch):
     over = over_base()
     form = MODELS["refined-warp"].loader.form(over, None, torch.float32, CPU, 2, False)
-    assert form._warp._networks.size == 64
+    assert form._networks.size == 64
     assert form.side is None
 
 
@@ -261,8 +261,7 @@ def test_enlarged_frames_are_those_of_the_smaller_networks(net):
 
 
 def networks_of(renderer):
-    form = renderer.renderer._form
-    return form._networks if isinstance(form, Face2FaceRhoForm) else form._warp._networks
+    return renderer.renderer._form._networks
 
 
 def plant(renderer, where, value=float("inf")):
@@ -299,8 +298,7 @@ def test_frames_of_overflown_halves_are_made_again_in_float32(net, form, where, 
     assert said() == ["values beyond what bfloat16 holds: frames with such are made again in float32"]
     keypoints, pose = driver
     outs = torch.zeros(2, *wanted.shape, dtype=torch.uint8)
-    if not over:
-        networks_of(half)._step_of(2).decoder.up4[-1].weights.project_bias[0] = value
+    networks_of(half)._step_of(2).decoder.up4[-1].weights.project_bias[0] = value
     half.drive_many([resident] * 2, [keypoints] * 2, [pose] * 2, outs)
     assert torch.equal(outs, torch.stack([wanted] * 2))
     assert len(said()) == 1

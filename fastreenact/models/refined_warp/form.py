@@ -25,7 +25,7 @@ class RefinedWarpForm:
 
     def __init__(self, networks: RefinedNetworks, size: int | None) -> None:
         """As of `FusedRefinedWarp`."""
-        self.side = size
+        self.side, self._networks = size, networks
         self._single, self._replayed = FusedRefinedWarp(networks, size), ReplayedRefinedWarp(networks, size)
         # Networks of other sides would need their picture repeated at its edge; a GPU needs kernels of ours for it.
         self._may = networks.size % 8 == 0 and (networks.device.type == "cpu" or cuda_kernels())
