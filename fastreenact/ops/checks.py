@@ -20,19 +20,6 @@ def need_tensor(name: str, value: object) -> None:
         raise TypeError(f"{name}: got a tensor of layout {value.layout}, needs a dense one; call .to_dense()")
 
 
-def need_tensors(**tensors: object) -> None:
-    """TypeError unless each is a dense tensor."""
-    for name, value in tensors.items():
-        need_tensor(name, value)
-
-
-def need_optional(**tensors: object) -> None:
-    """TypeError unless each is a dense tensor or None."""
-    for name, value in tensors.items():
-        if value is not None:
-            need_tensor(name, value)
-
-
 def need_packed(name: str, value: object, kind: type, pack: str) -> None:
     """TypeError unless `value` is the `kind` of weights that the function `pack` makes."""
     if not isinstance(value, kind):
